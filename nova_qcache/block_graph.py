@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The block graph of a recorder's daemon, as data: pure functions, no daemon needed.
+
+While it records::
+
+    top     (raw, read-only)                        what guests see
+     either (quorum, first answer wins, read-only)  a failed write to the cache is answered by base2
+       cor    (copy-on-read)
+        cache (qcow2)  --backing-->  base
+         cfile
+       base2                                        nodes of its own on the same base
+
+After the seal: top - cache - base, all of it read-only. Without a cache: top - base.
+"""
+
+import pathlib
+from typing import Any
+
+from nova_qcache.source import Node
+from nova_qcache.source import Source
+
+__all__ = ['CACHE_FILE_NODE', 'DRIVERS', 'RECORDING_NODE', 'TOP', 'plain', 'playing', 'recording', 'sealing']
+
+TOP = 'top'
+CACHE_FILE_NODE = 'cfile'
+RECORDING_NODE = 'cor'
+"""It exists exactly as long as a daemon records."""
+
+DRIVERS = {
+    'qcow2': 'every cache',
+    'raw': 'every base',
+    'file': 'every cache',
+    'copy-on-read': 'recording',
+    'quorum': 'recording without risk for guests',
+    'blkverify': 'comparing a cache with its base',
+}
+
+Command = tuple[str, dict[str, Any]]
+"""A QMP command and its arguments."""
+
+
+def _top(child: str) -> Node:
+    return {'driver': 'raw', 'node-name': TOP, 'read-only': True, 'file': child}
+
+
+def _cache(path: pathlib.Path, *, read_only: bool) -> list[Node]:
+    # The cache file goes through the page cache: it is small, written once and read by every later boot.
+    return [
+        {'driver': 'file', 'node-name': CACHE_FILE_NODE, 'filename': str(path), 'read-only': read_only},
+        {
+            'driver': 'qcow2',
+            'node-name': 'cache',
+            'read-only': read_only,
+            'file': CACHE_FILE_NODE,
+            'backing': 'base',
+        },
+    ]
+
+
+def recording(source: Source, path: pathlib.Path) -> list[Node]:
+    """Nodes of a recording into ``path``, in the order in which they are added."""
+    return [
+        *source.nodes('base'),
+        *source.nodes('base2'),
+        *_cache(path, read_only=False),
+        {'driver': 'copy-on-read', 'node-name': RECORDING_NODE, 'file': 'cache'},
+        {
+            'driver': 'quorum',
+            'node-name': 'either',
+            'read-only': True,
+            'vote-threshold': 1,
+            'read-pattern': 'fifo',
+            'children': [RECORDING_NODE, 'base2'],
+        },
+        _top('either'),
+    ]
+
+
+def sealing(source: Source, path: pathlib.Path) -> list[Command]:
+    """Commands that turn a recording into read-only playback under its connected guests."""
+    # qemu 7.2 aborts if a node that both branches of the quorum share is reopened: they share none.
+    removed = ['either', RECORDING_NODE, *(str(node['node-name']) for node in reversed(source.nodes('base2')))]
+    cache_file, cache = _cache(path, read_only=True)
+    return [
+        ('blockdev-reopen', {'options': [_top('cache')]}),
+        *(('blockdev-del', {'node-name': name}) for name in removed),
+        ('blockdev-reopen', {'options': [cache, cache_file]}),
+    ]
+
+
+def playing(source: Source, path: pathlib.Path) -> list[Node]:
+    """Nodes that serve a sealed cache."""
+    return [*source.nodes('base'), *_cache(path, read_only=True), _top('cache')]
+
+
+def plain(source: Source) -> list[Node]:
+    """Nodes that serve the base alone."""
+    return [*source.nodes('base'), _top('base')]

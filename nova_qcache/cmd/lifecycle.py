@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands about the life of a cache: plan, record, seal, invalidate, remove."""
+
+import argparse
+from typing import Any
+
+from cliff import lister
+from cliff import show
+
+from nova_qcache import plan as plan_module
+from nova_qcache.cmd import inspect
+from nova_qcache.cmd import shell
+from nova_qcache.key import CacheKey
+from nova_qcache.source import FORMATS
+
+__all__ = ['Invalidate', 'Plan', 'Record', 'Remove', 'Seal']
+
+Columns = tuple[tuple[str, ...], tuple[Any, ...]]
+Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
+
+
+def _add_base(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        '--base', required=required, help='its base: a path, nbd://host/export, or nbd+unix:///export?socket=PATH'
+    )
+    parser.add_argument('--base-format', default='raw', choices=FORMATS, help='format of the base (default: raw)')
+
+
+def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
+    return {
+        'image_id': plan.image_id,
+        'kind': plan.kind.value,
+        'reason': plan.reason,
+        'generation': str(plan.generation),
+        'cache': plan.cache,
+        'socket': plan.socket,
+        'export': plan_module.EXPORT_NAME if plan.socket else None,
+        'base': plan.base,
+        'base_format': plan.base_format,
+    }
+
+
+class Plan(show.ShowOne):  # type: ignore[misc]  # cliff has no types
+    """Show what a boot of an image would use now; starts nothing."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _add_image(parser)
+        _add_base(parser, required=True)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        plan = self.app.manager().preview(parsed_args.image_id, parsed_args.base, parsed_args.base_format)
+        shown = _plan_fields(plan)
+        return tuple(shown), tuple(shown.values())
+
+
+class Record(show.ShowOne):  # type: ignore[misc]  # cliff has no types
+    """Start the recorder of an image, or join the one at work; guests can connect when this returns."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _add_image(parser)
+        _add_base(parser, required=True)
+        parser.add_argument('--quota', type=int, metavar='MIB', help='quota in MiB in place of the configured one')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        manager = self.app.manager()
+        plan = manager.record(
+            parsed_args.image_id, parsed_args.base, parsed_args.base_format, quota_mib=parsed_args.quota
+        )
+        shown = _plan_fields(plan)
+        for view in manager.caches(parsed_args.image_id):
+            if view.key.generation == plan.generation:
+                shown |= inspect.fields(view)
+        return tuple(shown), tuple(shown.values())
+
+
+class Seal(show.ShowOne):  # type: ignore[misc]  # cliff has no types
+    """End the recording of an image now, and keep what it has."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _add_image(parser)
+        parser.add_argument('--wait', action='store_true', help='wait until it is READY')
+        parser.add_argument(
+            '--timeout', type=float, default=120, metavar='SECONDS', help='how long to wait (default: 120)'
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        view = self.app.manager().seal(
+            parsed_args.image_id, parsed_args.timeout if parsed_args.wait else 0, shell.progress
+        )
+        shown = inspect.fields(view)
+        return tuple(shown), tuple(shown.values())
+
+
+class Invalidate(lister.Lister):  # type: ignore[misc]  # cliff has no types
+    """Say that the base of an image changes: no boot uses a cache of before again."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _add_image(parser)
+        _add_base(parser, required=False)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+        keys = self.app.manager().invalidate(parsed_args.image_id, parsed_args.base, parsed_args.base_format)
+        return _rows(keys)
+
+
+class Remove(lister.Lister):  # type: ignore[misc]  # cliff has no types
+    """Remove the caches of an image."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _add_image(parser)
+        parser.add_argument(
+            '--force', action='store_true', help='even those that guests read: they go on, their next start may fail'
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+        return _rows(self.app.manager().remove(parsed_args.image_id, force=parsed_args.force))
+
+
+def _rows(keys: list[CacheKey]) -> Rows:
+    return ('Image', 'Generation'), [(key.image_id, str(key.generation)) for key in keys]

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client side of a recorder's door: synchronous, with a deadline, fit for nova-compute."""
+
+import dataclasses
+import json
+import pathlib
+import socket
+import time
+from typing import Any
+
+from nova_qcache import exception
+from nova_qcache.states import Phase
+
+__all__ = ['RecorderClient', 'Status']
+
+_SECONDS = 3
+_LARGEST_REPLY = 65536
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What a recorder says of itself."""
+
+    phase: Phase
+    guests: int
+    recorded_bytes: int
+    """By how much the cache file has grown."""
+    pid: int
+    daemon_pid: int
+    note: str
+    """Why it is where it is, for people."""
+
+
+class RecorderClient:
+    def __init__(self, path: pathlib.Path, seconds: float = _SECONDS) -> None:
+        self._path = path
+        self._seconds = seconds
+
+    def status(self) -> Status:
+        """:raises RecorderUnreachable: if no recorder answers in time; the same for all below"""
+        return self._ask('status')
+
+    def expect_guest(self) -> Status:
+        """Tell it that one more guest is on its way."""
+        return self._ask('expect-guest')
+
+    def seal(self) -> Status:
+        """Ask for the end of the recording; it comes some time later."""
+        return self._ask('seal')
+
+    def drop(self) -> Status:
+        """Ask it to give up what it records; its guests are served on."""
+        return self._ask('drop')
+
+    def leave(self) -> Status:
+        """Ask it to end as soon as no guest is connected, whoever may be expected."""
+        return self._ask('leave')
+
+    def _ask(self, command: str) -> Status:
+        try:
+            reply = self._exchange(json.dumps({'command': command}).encode() + b'\n')
+            if 'error' in reply:
+                raise ValueError(reply['error'])
+            return Status(
+                phase=Phase(reply['phase']),
+                guests=int(reply['guests']),
+                recorded_bytes=int(reply['recorded_bytes']),
+                pid=int(reply['pid']),
+                daemon_pid=int(reply['daemon_pid']),
+                note=str(reply['note']),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise exception.RecorderUnreachable(path=str(self._path), reason=str(e) or type(e).__name__) from e
+
+    def _exchange(self, request: bytes) -> dict[str, Any]:
+        deadline = time.monotonic() + self._seconds
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(self._seconds)
+            client.connect(str(self._path))
+            client.sendall(request)
+            answer = b''
+            while not answer.endswith(b'\n'):
+                client.settimeout(max(0.001, deadline - time.monotonic()))
+                piece = client.recv(_LARGEST_REPLY)
+                if not piece or len(answer) > _LARGEST_REPLY:
+                    raise ValueError('it broke off')
+                answer += piece
+        reply = json.loads(answer)
+        if not isinstance(reply, dict):
+            raise ValueError('it does not speak our language')
+        return reply

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that this project raises, as data.
+
+An error is a sentence with holes and the values that fill them, which stay readable as attributes. Each sentence
+names the offending value and what to do about it::
+
+    QcacheError
+     +-- BadInput              what the caller or the configuration said makes no sense
+     |    +-- InvalidImageId, InvalidQuota, InvalidOption, InvalidBase, SocketPathTooLong
+     +-- FolderUnfit           the cache folder or the run folder cannot be used
+     |    +-- NoReservation    its file system does not keep space for a recording
+     +-- RecordBroken          a record file that cannot be read as one
+     |    +-- RecordTooNew     ... since a newer version of the project wrote it
+     +-- CacheBroken           a cache file that is not what its record says
+     +-- CacheNotFound, CacheInUse, WrongState
+     +-- ToolError             a tool of qemu's
+     |    +-- ToolMissing, ToolTooOld, ToolFailed, DriverMissing
+     +-- DeadlinePassed        something took longer than it may
+     |    +-- LockTimeout
+     +-- RecorderError         the recorder of an image
+          +-- RecorderBusy, RecorderFailed, RecorderUnreachable
+"""
+
+from typing import Any, ClassVar
+
+
+class QcacheError(Exception):
+    """Root of all errors of this project; the values of the sentence are in ``attributes``."""
+
+    template: ClassVar[str] = '{reason}'
+
+    def __init__(self, **attributes: Any) -> None:
+        self.attributes = attributes
+        super().__init__(self.template.format(**attributes))
+
+
+class BadInput(QcacheError):
+    """What the caller or the configuration said makes no sense."""
+
+
+class InvalidImageId(BadInput):
+    template = "{image_id!r} is not an image ID. Give the image's UUID as `openstack image list` prints it."
+
+
+class InvalidQuota(BadInput):
+    template = 'A quota of {quota} bytes {reason}. Set [qcache] quota (MiB) {remedy}.'
+
+
+class InvalidOption(BadInput):
+    template = '[qcache] {option} = {value}: {reason}. {remedy}.'
+
+
+class InvalidBase(BadInput):
+    template = 'The base {base!r} cannot be cached: {reason}. {remedy}.'
+
+
+class SocketPathTooLong(BadInput):
+    template = (
+        'The socket path {path!r} has {length} bytes and the kernel allows 107. Set [qcache] run_path to a folder '
+        'with a shorter name.'
+    )
+
+
+class FolderUnfit(QcacheError):
+    template = 'The folder {path!r} cannot be used: {reason}. {remedy}.'
+
+
+class NoReservation(FolderUnfit):
+    template = 'No recording in {path!r}: {reason}. {remedy}.'
+
+
+class RecordBroken(QcacheError):
+    template = (
+        'The record {path!r} cannot be read: {reason}. Its cache is not used; '
+        '`nova-qcache remove {image_id}` clears it away.'
+    )
+
+
+class RecordTooNew(RecordBroken):
+    template = (
+        'The record {path!r} has version {version} and this nova-qcache reads up to {known}. Its cache is not used; '
+        'upgrade nova-qcache, or clear it away with `nova-qcache remove {image_id}`.'
+    )
+
+
+class CacheBroken(QcacheError):
+    template = (
+        'The cache file {path!r} is not fit for use: {reason}. '
+        '`nova-qcache remove {image_id}` clears it away; the next boot records it again.'
+    )
+
+
+class CacheNotFound(QcacheError):
+    template = 'There is no cache of image {image_id} here. `nova-qcache list` shows those that are.'
+
+
+class CacheInUse(QcacheError):
+    template = 'The cache {path!r} is in use: {reason}. {remedy}.'
+
+
+class WrongState(QcacheError):
+    template = 'The cache of image {image_id} is {state} and cannot become {wanted}. {remedy}.'
+
+
+class ToolError(QcacheError):
+    """A tool of qemu's is missing, unfit or failed."""
+
+
+class ToolMissing(ToolError):
+    template = '{tool!r} cannot be run: {reason}. Install {package} or set [qcache] {option} to its path.'
+
+
+class ToolTooOld(ToolError):
+    template = '{tool!r} is version {version} and {needed} or newer is needed. Upgrade {package}.'
+
+
+class ToolFailed(ToolError):
+    template = '{command!r} failed with code {code}: {reason}'
+
+
+class DriverMissing(ToolError):
+    template = (
+        '{tool!r} was built without the block driver {driver!r}, which {purpose} needs. '
+        'Install a qemu that has it; until then boots are plain.'
+    )
+
+
+class DeadlinePassed(QcacheError):
+    template = '{what} took longer than {seconds} s. {remedy}.'
+
+
+class LockTimeout(DeadlinePassed):
+    template = 'The lock {name!r} in {path!r} was not free within {seconds} s. See who holds it with `lslocks`.'
+
+
+class RecorderError(QcacheError):
+    """The recorder of an image cannot do what was asked."""
+
+
+class RecorderBusy(RecorderError):
+    template = 'Another recorder of image {image_id} is at work (lock {name!r}). Nothing to do: it serves its guests.'
+
+
+class RecorderFailed(RecorderError):
+    template = 'The recorder of image {image_id} did not start: {reason}'
+
+
+class RecorderUnreachable(RecorderError):
+    template = 'No recorder answers at {path!r}: {reason}. `nova-qcache record` starts one.'

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a cache asks of its file system: atomic records, reserved space, O_DIRECT, and who has a file open."""
+
+import errno
+import fcntl
+import os
+import pathlib
+import struct
+import subprocess
+import tempfile
+
+from nova_qcache import exception
+
+__all__ = [
+    'allocated_bytes',
+    'free_bytes',
+    'release_tail',
+    'replace_atomically',
+    'reserve',
+    'supports_direct_io',
+    'sync_file',
+    'sync_folder',
+    'used_by_qemu',
+]
+
+_BLOCK = 512  # the unit of st_blocks
+
+
+def replace_atomically(path: pathlib.Path, content: bytes, mode: int) -> None:
+    """Make ``path`` hold ``content``: after a crash it has either the old content or the new, never less.
+
+    :raises OSError: as the system says; the old content is then still there
+    """
+    fd, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    try:
+        with os.fdopen(fd, 'wb') as file:
+            os.fchmod(fd, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        os.rename(name, path)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: pathlib.Path) -> None:
+    """Wait until names made, changed or removed in the folder are on disk."""
+    sync_file(path)
+
+
+def sync_file(path: pathlib.Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def allocated_bytes(path: pathlib.Path) -> int:
+    """Return what the file takes on its file system, reservation included."""
+    return path.stat().st_blocks * _BLOCK
+
+
+def free_bytes(path: pathlib.Path) -> int:
+    """Return what an ordinary user may still write to the file system of ``path``."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
+def reserve(path: pathlib.Path, size: int) -> None:
+    """Allocate ``size`` bytes for a file without changing its length, so that later writes cannot find a full disk.
+
+    :raises NoReservation: if the space is not there or the file system only pretends
+    """
+    folder = str(path.parent)
+    remedy = 'Free space there, lower [qcache] quota, or put [qcache] cache_path on a file system that reserves space'
+    # Python's posix_fallocate() changes the length, and writes zeros where the file system cannot reserve.
+    command = ['fallocate', '--keep-size', '--length', str(size), str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError as e:
+        raise exception.ToolMissing(
+            tool='fallocate', reason='not found', package='util-linux', option='nothing, but PATH'
+        ) from e
+    except subprocess.TimeoutExpired as e:
+        raise exception.NoReservation(path=folder, reason=f'reserving {size} bytes hangs', remedy=remedy) from e
+    if done.returncode != 0:
+        reason = f'{size} bytes cannot be reserved ({done.stderr.strip()})'
+        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
+    got = allocated_bytes(path)
+    if got < size:
+        reason = f'the file system reserved {got} bytes of {size} and reported success'
+        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
+
+
+def release_tail(path: pathlib.Path) -> None:
+    """Give back what is reserved beyond the end of the file; its content and length stay."""
+    # Truncating a file to the length that it has frees the blocks behind it.
+    os.truncate(path, path.stat().st_size)
+
+
+def supports_direct_io(path: pathlib.Path) -> bool:
+    """Return whether the file can be opened with O_DIRECT (tmpfs before Linux 6.6 cannot).
+
+    :raises OSError: if it cannot be opened at all
+    """
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError as e:
+        if e.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+# struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid.
+_FLOCK = struct.Struct('hhqqi4x')
+_QEMU_LOCK_START = 100
+_QEMU_LOCK_BYTES = 200
+
+
+def used_by_qemu(path: pathlib.Path) -> bool:
+    """Return whether a process of qemu's has the image file open, on this host.
+
+    qemu marks each file that it opens with locks on bytes 100 to 299 ("image locking" in qemu's documentation).
+    Asking for them takes none.
+
+    :raises OSError: if the file cannot be opened
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _QEMU_LOCK_START, _QEMU_LOCK_BYTES, 0)
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
+    finally:
+        os.close(fd)
+    kind: int = _FLOCK.unpack(answer)[0]
+    return kind != fcntl.F_UNLCK

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The generation of a base: a counter that rises before the base is written to.
+
+It lives in a small JSON file on the storage of the base, so that all hosts that share the base share it, and stays
+when the base is deleted. A counter that is missing or unreadable starts a new random epoch, never 1 of an old one: no
+cache of before can match. Where the storage takes no files (an NBD export, a read-only mount) the counter is one of
+this host's, and whoever changes such a base must say so with ``nova-qcache invalidate`` on each host.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache import locks
+from nova_qcache.key import Generation
+from nova_qcache.paths import Paths
+from nova_qcache.source import Source
+
+__all__ = ['Generations']
+
+
+class Generations:
+    def __init__(self, paths: Paths, lock_seconds: float) -> None:
+        self._paths = paths
+        self._lock_seconds = lock_seconds
+
+    def current(self, source: Source) -> Generation:
+        """Return the generation of a base; the first question starts an epoch.
+
+        :raises FolderUnfit: if no counter can be kept anywhere
+        :raises LockTimeout: if the counter stays locked
+        """
+        path = self._path(source)
+        found = _read(path)
+        if found is not None:
+            return found
+        with self._locked(path):
+            return _read(path) or _write(path, Generation.first_of_new_epoch())
+
+    def raise_before_write(self, source: Source) -> Generation:
+        """Announce a write to the base: when this returns, the higher generation is on disk.
+
+        :raises FolderUnfit, LockTimeout: as above; the base must then not be written to
+        """
+        path = self._path(source)
+        with self._locked(path):
+            old = _read(path)
+            return _write(path, old.next() if old else Generation.first_of_new_epoch())
+
+    def _locked(self, path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+        return locks.generation(path.parent, path.stem, self._lock_seconds)
+
+    def _path(self, source: Source) -> pathlib.Path:
+        folder = source.generation_folder()
+        name = f'{source.generation_name()}.json'
+        if folder is not None:
+            if (folder / name).exists():
+                return folder / name
+            try:
+                folder.mkdir(mode=0o755, exist_ok=True)
+                if os.access(folder, os.W_OK):
+                    return folder / name
+            except OSError:
+                pass  # read-only for this host: what follows is documented above
+        # Prefixed, since two bases on two read-only mounts may have one name.
+        return self._paths.generations / f'{_fingerprint(source.reference)}-{name}'
+
+
+def _fingerprint(reference: str) -> str:
+    return hashlib.sha256(reference.encode()).hexdigest()[:16]
+
+
+def _read(path: pathlib.Path) -> Generation | None:
+    try:
+        data = json.loads(path.read_bytes())
+        return Generation(data['epoch'], data['n'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _write(path: pathlib.Path, generation: Generation) -> Generation:
+    text = json.dumps({'epoch': generation.epoch, 'n': generation.n}).encode() + b'\n'
+    try:
+        filesystem.replace_atomically(path, text, 0o644)
+    except OSError as e:
+        raise exception.FolderUnfit(
+            path=str(path.parent),
+            reason=f'the generation of a base cannot be written there ({e.strerror})',
+            remedy='Make room there, or give this user the right to write there',
+        ) from e
+    return generation

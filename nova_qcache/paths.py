@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where everything is on a host.
+
+::
+
+    cache_path/  <stem>.json        record of a cache
+                 <stem>.recording   cache file while it is written
+                 <stem>.qcow2       sealed cache file
+                 generations/       counters of bases whose own storage cannot keep them
+                 locks/
+    run_path/    guests/  <stem>.nbd                      what guests connect to
+                 control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's door, its last words
+
+``<stem>`` is :attr:`nova_qcache.key.CacheKey.stem`.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+from oslo_config import cfg
+
+from nova_qcache import exception
+from nova_qcache.key import CacheKey
+
+__all__ = ['Paths']
+
+_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less the NUL
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    cache_path: pathlib.Path
+    run_path: pathlib.Path
+    qemu_group: str = ''
+
+    @classmethod
+    def from_conf(cls, conf: cfg.ConfigOpts) -> 'Paths':
+        group = conf.qcache
+        return cls(pathlib.Path(group.cache_path), pathlib.Path(group.run_path), group.qemu_group)
+
+    @property
+    def guests(self) -> pathlib.Path:
+        return self.run_path / 'guests'
+
+    @property
+    def control(self) -> pathlib.Path:
+        return self.run_path / 'control'
+
+    @property
+    def locks(self) -> pathlib.Path:
+        return self.cache_path / 'locks'
+
+    @property
+    def generations(self) -> pathlib.Path:
+        return self.cache_path / 'generations'
+
+    def record(self, key: CacheKey) -> pathlib.Path:
+        return self.cache_path / f'{key.stem}.json'
+
+    def recording(self, key: CacheKey) -> pathlib.Path:
+        return self.cache_path / f'{key.stem}.recording'
+
+    def sealed(self, key: CacheKey) -> pathlib.Path:
+        return self.cache_path / f'{key.stem}.qcow2'
+
+    def nbd_socket(self, key: CacheKey) -> pathlib.Path:
+        return self.guests / f'{key.stem}.nbd'
+
+    def qmp_socket(self, key: CacheKey) -> pathlib.Path:
+        return self.control / f'{key.stem}.qmp'
+
+    def control_socket(self, key: CacheKey) -> pathlib.Path:
+        return self.control / f'{key.stem}.ctl'
+
+    def log(self, key: CacheKey) -> pathlib.Path:
+        return self.control / f'{key.stem}.log'
+
+    def require_short_sockets(self, key: CacheKey) -> None:
+        """:raises SocketPathTooLong: if the kernel would refuse a socket of this cache"""
+        for path in (self.nbd_socket(key), self.qmp_socket(key), self.control_socket(key)):
+            length = len(os.fsencode(path))
+            if length > _SOCKET_PATH_BYTES:
+                raise exception.SocketPathTooLong(path=str(path), length=length)
+
+    def prepare(self) -> None:
+        """Make the folders that are not there yet, each with the least rights that do.
+
+        :raises FolderUnfit: if one cannot be made or written to, or its name belongs to something else
+        """
+        # qemu's user must pass through the two folders on its way to a cache or a socket, and may list neither.
+        for path, mode in (
+            (self.cache_path, 0o711),
+            (self.locks, 0o700),
+            (self.generations, 0o700),
+            (self.run_path, 0o711),
+            (self.guests, 0o750),
+            (self.control, 0o700),
+        ):
+            self._prepare_one(path, mode)
+
+    def share(self, path: pathlib.Path) -> None:
+        """Give a socket, cache or folder to the group that qemu runs in.
+
+        :raises FolderUnfit: if there is no such group or this user is not in it
+        """
+        if not self.qemu_group:
+            return
+        try:
+            shutil.chown(path, group=self.qemu_group)
+        except (LookupError, PermissionError) as e:
+            raise exception.FolderUnfit(
+                path=str(path),
+                reason=f'it cannot be given to the group {self.qemu_group!r} ({e})',
+                remedy='Set [qcache] qemu_group to a group that exists and that this user is a member of',
+            ) from e
+
+    def _prepare_one(self, path: pathlib.Path, mode: int) -> None:
+        try:
+            try:
+                path.mkdir(mode=mode)
+                path.chmod(mode)  # whatever the umask is
+                if path == self.guests:
+                    self.share(path)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise exception.FolderUnfit(
+                        path=str(path), reason='it is no folder', remedy='Move it away or name another folder'
+                    ) from None
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(f'user {os.geteuid()} may not write there')
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise PermissionError('its file system is read-only')
+        except OSError as e:
+            raise exception.FolderUnfit(
+                path=str(path),
+                reason=e.strerror or str(e),
+                remedy='Make it, and give it to the user that nova-compute runs as',
+            ) from e

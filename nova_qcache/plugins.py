@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plugins by stevedore: which source understands a reference to a base."""
+
+import functools
+import re
+
+from stevedore import driver
+from stevedore import exception as stevedore_exception
+
+from nova_qcache import exception
+from nova_qcache.source import FORMATS
+from nova_qcache.source import Source
+
+__all__ = ['SOURCES', 'source']
+
+SOURCES = 'nova_qcache.sources'
+"""Namespace of the entry points of sources."""
+
+_SCHEME = re.compile(r'([a-z][a-z0-9+.-]*)://')
+
+
+@functools.cache
+def _source_class(scheme: str) -> type[Source] | None:
+    try:
+        found: type[Source] = driver.DriverManager(SOURCES, scheme, invoke_on_load=False).driver
+    except stevedore_exception.NoMatches:
+        return None
+    return found
+
+
+def source(reference: str, base_format: str, *, reconnect_seconds: int = 0) -> Source:
+    """Return the source for a base; no I/O on the base itself.
+
+    :param reference: a path, or a URI whose scheme names the entry point
+    :param base_format: one of ``FORMATS``
+    :raises InvalidBase: for a format, scheme or reference that nobody understands
+    """
+    if base_format not in FORMATS:
+        raise exception.InvalidBase(
+            base=reference, reason=f'its format is {base_format!r}', remedy=f'Only {" and ".join(FORMATS)} are cached'
+        )
+    match = _SCHEME.match(reference)
+    scheme = match[1] if match else 'file'
+    found = _source_class(scheme)
+    if found is None:
+        raise exception.InvalidBase(
+            base=reference,
+            reason=f'no source for {scheme!r} is installed',
+            remedy=f'Give a path or an NBD URI, or install a plugin for {SOURCES}',
+        )
+    return found(reference, base_format, reconnect_seconds=reconnect_seconds)

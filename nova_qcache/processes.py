@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that may be no children of ours: a daemon that a killed recorder left behind."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import select
+import signal
+import socket
+import struct
+
+__all__ = ['Process', 'connections', 'listener_pid']
+
+
+class Process:
+    """A handle on one process that is safe against the reuse of its pid."""
+
+    def __init__(self, pid: int) -> None:
+        """:raises ProcessLookupError: if there is none"""
+        self.pid = pid
+        self.fd = os.pidfd_open(pid)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def has_ended(self, seconds: float = 0) -> bool:
+        """Wait up to ``seconds`` for its end; return whether it has come. A zombie has ended."""
+        return bool(select.select([self.fd], [], [], seconds)[0])
+
+    def reap(self) -> None:
+        """Take the exit status if it is a child of ours."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.fd, number)
+
+
+def listener_pid(path: pathlib.Path) -> int | None:
+    """Return the process that listens on a unix socket, or None if nobody does.
+
+    None is returned only when the kernel says that connections are refused or that there is no such name: a listener
+    that is stopped, or whose queue is full, is alive.
+
+    :raises OSError: for everything else, for example a lack of permission
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except BlockingIOError:
+            return 0
+        except OSError as e:
+            if e.errno == errno.ENOTSOCK:
+                return None
+            raise
+        pid: int = struct.unpack('iII', client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid
+
+
+def connections(path: pathlib.Path) -> int:
+    """Return how many clients are connected to a unix socket of this network namespace.
+
+    /proc/net/unix has one line with the path for each accepted end, in state 03 (connected), and one for the listener.
+    """
+    wanted = os.fsencode(path)
+    with open('/proc/net/unix', 'rb') as table:
+        rows = (line.split(maxsplit=7) for line in table)
+        return sum(len(row) == 8 and row[5] == b'03' and row[7].rstrip(b'\n') == wanted for row in rows)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program qemu-img."""
+
+import json
+import pathlib
+import re
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from nova_qcache import exception
+from nova_qcache.source import Node
+
+__all__ = ['OLDEST_QEMU', 'QemuImg', 'json_filename', 'require_version', 'run']
+
+OLDEST_QEMU = (7, 0)
+"""blockdev-reopen is stable since 6.1 and open-timeout of NBD nodes exists since 7.0."""
+
+_SECONDS = 60
+
+
+def run(command: Sequence[str], *, option: str, seconds: float = _SECONDS, stdin: str | None = None) -> str:
+    """Run one of qemu's tools and return what it printed.
+
+    :param option: the ``[qcache]`` option that says where the tool is
+    :raises ToolMissing: if it cannot be started
+    :raises ToolFailed: if it ended with an error
+    :raises DeadlinePassed: if it did not end in time; it is killed then
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors='replace',
+            timeout=seconds,
+        )
+    except OSError as e:
+        raise exception.ToolMissing(
+            tool=command[0], reason=e.strerror, package='QEMU (Debian: qemu-utils)', option=option
+        ) from e
+    except subprocess.TimeoutExpired as e:
+        raise exception.DeadlinePassed(
+            what=f'{" ".join(command):.200}', seconds=seconds, remedy='See whether the storage of its files hangs'
+        ) from e
+    if done.returncode != 0:
+        raise exception.ToolFailed(
+            command=f'{" ".join(command):.300}', code=done.returncode, reason=_last_words(done.stderr or done.stdout)
+        )
+    return done.stdout
+
+
+def _last_words(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return ' / '.join(lines[-3:]) or 'it said nothing'
+
+
+def require_version(tool: str, option: str) -> tuple[int, ...]:
+    """Return the version of one of qemu's tools.
+
+    :raises ToolMissing, ToolTooOld: if it cannot be used
+    """
+    banner = run([tool, '--version'], option=option)
+    match = re.search(r'version (\d+(?:\.\d+)+)', banner)
+    if match is None:
+        raise exception.ToolMissing(
+            tool=tool, reason=f'it says {banner[:60]!r} of its version', package='QEMU', option=option
+        )
+    version = tuple(int(part) for part in match[1].split('.'))
+    if version < OLDEST_QEMU:
+        needed = '.'.join(map(str, OLDEST_QEMU))
+        raise exception.ToolTooOld(tool=tool, version=match[1], needed=needed, package='QEMU')
+    return version
+
+
+def json_filename(node: Node) -> str:
+    """Return a node tree in the only spelling in which qemu-img takes one."""
+    return 'json:' + json.dumps({name: value for name, value in node.items() if name != 'node-name'})
+
+
+class QemuImg:
+    def __init__(self, program: str = 'qemu-img') -> None:
+        self.program = program
+
+    def version(self) -> tuple[int, ...]:
+        return require_version(self.program, 'qemu_img')
+
+    def drivers(self) -> set[str]:
+        """Return the block drivers that this build of qemu has; its other tools have the same."""
+        match = re.search(r'^Supported formats: (.*)$', self._run('--help'), re.MULTILINE)
+        return set(match[1].split()) if match else set()
+
+    def _run(self, *arguments: str, seconds: float = _SECONDS) -> str:
+        return run([self.program, *arguments], option='qemu_img', seconds=seconds)
+
+    def info(self, node: Node) -> dict[str, Any]:
+        """Describe an image without opening what it names as its backing file."""
+        answer = self._run('info', '--output=json', json_filename(node))
+        return _object(answer)
+
+    def first_bytes(self, node: Node, count: int, path: pathlib.Path) -> None:
+        """Write the first ``count`` bytes of what a protocol node reaches to a new file."""
+        source = json_filename({'driver': 'raw', 'read-only': True, 'file': node})
+        self._run('dd', '-f', 'raw', '-O', 'raw', f'bs={count}', 'count=1', f'if={source}', f'of={path}')
+
+    def create_cache(
+        self,
+        path: pathlib.Path,
+        virtual_size: int,
+        *,
+        backing: str,
+        backing_format: str,
+        cluster_size: int,
+        extended_l2: bool,
+    ) -> None:
+        """Make an empty qcow2 file whose header names its base, which is not opened for that."""
+        options = f'cluster_size={cluster_size},extended_l2={"on" if extended_l2 else "off"}'
+        self._run(
+            *('create', '-q', '-u', '-f', 'qcow2', '-o', options, '-b', backing, '-F', backing_format),
+            *(str(path), str(virtual_size)),
+        )
+
+    def check(self, path: pathlib.Path) -> None:
+        """Check the tables of a qcow2 file, without repairing anything.
+
+        :raises ToolFailed: if they are corrupt or leak clusters
+        """
+        self._run('check', '-q', '-f', 'qcow2', json_filename(_alone(path)), seconds=600)
+
+    def cached_extents(self, path: pathlib.Path) -> list[tuple[int, int]]:
+        """Return the (offset, length) in bytes of all that a qcow2 file holds itself, zeros too."""
+        answer = self._run('map', '--output=json', json_filename(_alone(path)), seconds=600)
+        extents = json.loads(answer)
+        # "present" is false for what the file leaves to its backing file. qemu < 6.1 does not say it.
+        return [(extent['start'], extent['length']) for extent in extents if extent['present']]
+
+
+def _alone(path: pathlib.Path) -> Node:
+    """A sealed or idle cache file without its base, which need not be reachable for looking at its tables."""
+    return {'driver': 'qcow2', 'backing': None, 'file': {'driver': 'file', 'filename': str(path)}}
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f'qemu-img printed no JSON object: {text[:80]!r}')
+    return value

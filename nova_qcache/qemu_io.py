@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program qemu-io, as a reader that compares two images range by range."""
+
+import os
+import re
+import selectors
+import subprocess
+import tempfile
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+
+from nova_qcache import exception
+from nova_qcache import qemu_img
+from nova_qcache.source import Node
+
+__all__ = ['QemuIo']
+
+_CHUNK = 1024 * 1024
+_STALL_SECONDS = 300
+
+_DONE = re.compile(r'read (\d+)/\d+ bytes at offset \d+')
+_MISMATCH = re.compile(r'blkverify: .*contents mismatch at offset (-?\d+)')
+
+
+class QemuIo:
+    def __init__(self, program: str = 'qemu-io') -> None:
+        self.program = program
+
+    def first_difference(
+        self,
+        one: Node,
+        other: Node,
+        extents: Iterable[tuple[int, int]],
+        progress: Callable[[int], object] = lambda length: None,
+    ) -> int | None:
+        """Read the same ranges of two images and compare them byte by byte.
+
+        Both sides are read by qemu itself through its ``blkverify`` driver, so all formats and protocols of a base
+        are open to it, and what is compared is what a guest would be given.
+
+        :param one, other: node trees without node names, both read-only
+        :param extents: (offset, length) in bytes
+        :param progress: called with the number of bytes compared since its last call
+        :return: the offset of the first byte that differs, or None if all are equal
+        :raises ToolFailed: if something could not be read
+        :raises DeadlinePassed: if no byte came for five minutes
+        """
+        filename = qemu_img.json_filename({'driver': 'blkverify', 'test': one, 'raw': other, 'read-only': True})
+        command = [self.program, '-r', filename]
+        with tempfile.TemporaryFile('w+') as script:
+            script.writelines(f'read {offset} {length}\n' for offset, length in _chunks(extents))
+            script.flush()
+            script.seek(0)
+            try:
+                process = subprocess.Popen(
+                    command, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+                )
+            except OSError as e:
+                raise exception.ToolMissing(
+                    tool=self.program, reason=e.strerror, package='QEMU (Debian: qemu-utils)', option='qemu_io'
+                ) from e
+        with process:
+            try:
+                return self._follow(process, progress)
+            finally:
+                process.kill()
+
+    def _follow(self, process: 'subprocess.Popen[bytes]', progress: Callable[[int], object]) -> int | None:
+        said = ''
+        for line in _lines(process):
+            mismatch = _MISMATCH.search(line)
+            if mismatch:
+                return int(mismatch[1])
+            done = _DONE.search(line)
+            if done:
+                progress(int(done[1]))
+            elif 'failed' in line or 'error' in line.lower():
+                raise exception.ToolFailed(command=self.program, code=1, reason=line.strip())
+            elif line.strip():
+                said = line.strip()
+        if process.wait(timeout=10) != 0:
+            raise exception.ToolFailed(command=self.program, code=process.returncode, reason=said)
+        return None
+
+
+def _chunks(extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    for offset, length in extents:
+        for start in range(offset, offset + length, _CHUNK):
+            yield start, min(_CHUNK, offset + length - start)
+
+
+def _lines(process: 'subprocess.Popen[bytes]') -> Iterator[str]:
+    """Yield what the process prints, with a deadline on its silence."""
+    assert process.stdout is not None
+    rest = b''
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(_STALL_SECONDS):
+                raise exception.DeadlinePassed(
+                    what='Comparing a cache with its base', seconds=_STALL_SECONDS, remedy='See whether the base hangs'
+                )
+            piece = os.read(process.stdout.fileno(), 65536)
+            *lines, rest = (rest + piece).split(b'\n')
+            yield from (line.decode(errors='replace') for line in lines)
+            if not piece:
+                yield rest.decode(errors='replace')
+                return

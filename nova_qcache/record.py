@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of one cache: what its JSON file on disk says."""
+
+import dataclasses
+import json
+from typing import Any
+
+from nova_qcache import exception
+from nova_qcache.key import CacheKey
+from nova_qcache.key import Generation
+from nova_qcache.source import BaseIdentity
+from nova_qcache.states import FinishReason
+from nova_qcache.states import State
+
+__all__ = ['VERSION', 'CacheRecord', 'SealedFile', 'dumps', 'loads']
+
+VERSION = 1
+"""Version of the layout of a record. A reader refuses a higher one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SealedFile:
+    """What the sealed cache file looked like at the moment when it became READY."""
+
+    size: int
+    """Bytes."""
+    inode: int
+    mtime_ns: int
+    digest: str
+    """``sha256:`` and the hexadecimal digest of the whole file."""
+    reason: FinishReason
+    sealed_at: float
+    """Seconds since the epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheRecord:
+    key: CacheKey
+    state: State
+    base: str
+    base_format: str
+    base_identity: BaseIdentity
+    virtual_size: int
+    """Bytes of the disk that a guest sees."""
+    quota: int
+    """Bytes that the cache file may take."""
+    cluster_size: int
+    extended_l2: bool
+    created_at: float
+    """Seconds since the epoch."""
+    revision: int = 1
+    sealed: SealedFile | None = None
+    """Set exactly while READY or STALE."""
+    stale_reason: str = ''
+
+
+def dumps(record: CacheRecord) -> bytes:
+    """Return the record as the JSON text of its file."""
+    data: dict[str, Any] = {
+        'version': VERSION,
+        'image_id': record.key.image_id,
+        'generation': {'epoch': record.key.generation.epoch, 'n': record.key.generation.n},
+        'state': record.state.value,
+    }
+    for name in _PLAIN_FIELDS:
+        data[name] = getattr(record, name)
+    data['base_identity'] = dataclasses.asdict(record.base_identity)
+    if record.sealed is not None:
+        data['sealed'] = {**dataclasses.asdict(record.sealed), 'reason': record.sealed.reason.value}
+    return json.dumps(data, indent=1, sort_keys=True).encode() + b'\n'
+
+
+def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
+    """Read a record that stands at ``path`` for ``key``.
+
+    :raises RecordTooNew: if a newer version wrote it
+    :raises RecordBroken: for all else that is not such a record
+    """
+    try:
+        data = json.loads(text)
+        version = _typed(data, 'version', int)
+        if version > VERSION:
+            raise exception.RecordTooNew(path=path, version=version, known=VERSION, image_id=key.image_id)
+        return _record(data, key)
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        reason = f'field {e} is missing' if isinstance(e, KeyError) else str(e)
+        raise exception.RecordBroken(path=path, reason=reason, image_id=key.image_id) from e
+
+
+_PLAIN_FIELDS: dict[str, type] = {
+    'base': str,
+    'base_format': str,
+    'virtual_size': int,
+    'quota': int,
+    'cluster_size': int,
+    'extended_l2': bool,
+    'created_at': float,
+    'revision': int,
+    'stale_reason': str,
+}
+
+
+def _typed(data: Any, name: str, kind: type) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError('it is not a JSON object')
+    value = data[name]
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f'{name} is {value!r:.60} and not of type {kind.__name__}')
+    if kind in (int, float) and not 0 <= value < 2**63:
+        raise ValueError(f'{name} is out of range')
+    return value
+
+
+def _record(data: Any, key: CacheKey) -> CacheRecord:
+    generation = _typed(data, 'generation', dict)
+    said = CacheKey(_typed(data, 'image_id', str), Generation(generation['epoch'], generation['n']))
+    if said != key:
+        raise ValueError(f'it is about {said.stem}')
+    state = State(_typed(data, 'state', str))
+    sealed = None
+    if (state in (State.READY, State.STALE)) != ('sealed' in data):
+        raise ValueError(f'state {state.value} does not go with what it says about a seal')
+    if 'sealed' in data:
+        fields = _typed(data, 'sealed', dict)
+        sealed = SealedFile(
+            size=_typed(fields, 'size', int),
+            inode=_typed(fields, 'inode', int),
+            mtime_ns=_typed(fields, 'mtime_ns', int),
+            digest=_typed(fields, 'digest', str),
+            reason=FinishReason(_typed(fields, 'reason', str)),
+            sealed_at=_typed(fields, 'sealed_at', float),
+        )
+    identity = _typed(data, 'base_identity', dict)
+    known = {field.name for field in dataclasses.fields(BaseIdentity)}
+    for name in known & set(identity):
+        if identity[name] is not None:
+            _typed(identity, name, int)
+    return CacheRecord(
+        key=key,
+        state=state,
+        base_identity=BaseIdentity(**{name: identity.get(name) for name in known}),
+        sealed=sealed,
+        **{name: _typed(data, name, kind) for name, kind in _PLAIN_FIELDS.items()},
+    )

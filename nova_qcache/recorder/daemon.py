@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The qemu-storage-daemon of one cache: start, adoption, what it serves, its end.
+
+Lifecycle of :class:`ServingDaemon`: ``start`` or ``adopt``; then ``record``, ``play`` or ``serve_plain`` once, to
+which ``stop`` is the counterpart; ``seal`` turns recording into playing under connected guests.
+"""
+
+import asyncio
+import contextlib
+import logging
+import pathlib
+
+from nova_qcache import block_graph
+from nova_qcache import exception
+from nova_qcache import plan
+from nova_qcache import processes
+from nova_qcache.key import CacheKey
+from nova_qcache.paths import Paths
+from nova_qcache.qmp import Monitor
+from nova_qcache.source import Node
+from nova_qcache.source import Source
+from nova_qcache.storage_daemon import StorageDaemon
+
+__all__ = ['ServingDaemon']
+
+LOG = logging.getLogger(__name__)
+
+_EXPORT_ID = 'guests'
+_LONG_COMMAND_SECONDS = 30
+
+
+class ServingDaemon:
+    def __init__(self, paths: Paths, key: CacheKey, daemon: StorageDaemon) -> None:
+        self._paths = paths
+        self._key = key
+        self._daemon = daemon
+        self.monitor = Monitor(paths.qmp_socket(key))
+        self.ended = asyncio.Event()
+        """Set when the process has ended, for whatever reason."""
+        asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
+
+    @classmethod
+    def start(cls, paths: Paths, key: CacheKey, program: str, file_limit: int) -> 'ServingDaemon':
+        """Start a new daemon. The caller holds the recorder's lock and knows that no old one lives."""
+        daemon = StorageDaemon.start(program, paths.qmp_socket(key), paths.log(key), file_limit)
+        return cls(paths, key, daemon)
+
+    @classmethod
+    async def adopt(cls, paths: Paths, key: CacheKey) -> 'ServingDaemon | None':
+        """Take over the daemon that a killed recorder left behind, if there is one.
+
+        A daemon that does not answer is alive: nobody may start a second one beside it.
+
+        :raises RecorderFailed: if the sockets are somebody else's
+        :raises DeadlinePassed: if a living daemon stays silent
+        """
+        pid = processes.listener_pid(paths.qmp_socket(key))
+        if pid is None:
+            if processes.listener_pid(paths.nbd_socket(key)) is not None:
+                raise exception.RecorderFailed(
+                    image_id=key.image_id, reason=f'somebody listens on {str(paths.nbd_socket(key))!r}'
+                )
+            return None
+        try:
+            self = cls(paths, key, StorageDaemon.adopt(pid))
+        except ProcessLookupError:
+            return None
+        await self.monitor.connect()
+        if await self.monitor.execute('query-block-exports'):
+            LOG.warning('Adopted process %d, which serves image %s without a recorder', pid, key.image_id)
+            return self
+        await self.stop()  # its recorder was killed before anybody could connect
+        return None
+
+    @property
+    def pid(self) -> int:
+        return self._daemon.pid
+
+    async def node_names(self) -> set[str]:
+        nodes = await self.monitor.execute('query-named-block-nodes', {'flat': True})
+        return {node['node-name'] for node in nodes}
+
+    async def record(self, source: Source, path: pathlib.Path, threshold: int) -> None:
+        """Serve a base, recording into the cache file.
+
+        :param threshold: length of the file in bytes that raises the event ``BLOCK_WRITE_THRESHOLD``
+        """
+        await self._add(block_graph.recording(source, path))
+        await self.monitor.execute(
+            'block-set-write-threshold',
+            {'node-name': block_graph.CACHE_FILE_NODE, 'write-threshold': threshold},
+        )
+        await self._export()
+
+    async def play(self, source: Source, path: pathlib.Path) -> None:
+        """Serve a sealed cache file."""
+        await self._add(block_graph.playing(source, path))
+        await self._export()
+
+    async def serve_plain(self, source: Source) -> None:
+        """Serve the base alone."""
+        await self._add(block_graph.plain(source))
+        await self._export()
+
+    async def seal(self, source: Source, path: pathlib.Path) -> None:
+        """End the writing under the connected guests; may be called again after an interruption.
+
+        The commands drain reads in flight, so this takes as long as the base takes to answer them.
+        """
+        for command, arguments in block_graph.sealing(source, path):
+            if command == 'blockdev-del' and arguments['node-name'] not in await self.node_names():
+                continue
+            pending = asyncio.ensure_future(self.monitor.execute(command, arguments))
+            while not (await asyncio.wait([pending], timeout=_LONG_COMMAND_SECONDS))[0]:
+                LOG.warning('Sealing image %s waits for reads of its base', self._key.image_id)
+            pending.result()
+
+    async def stop(self) -> None:
+        """End the daemon and remove its sockets; nobody is connected any more."""
+        with contextlib.suppress(exception.QcacheError, TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self.monitor.execute('quit'), 5)
+        await self.monitor.disconnect()
+        await asyncio.to_thread(self._daemon.stop)
+        self._forget()
+
+    async def leave(self) -> None:
+        """Let go of the daemon without ending it: a successor adopts it."""
+        await self.monitor.disconnect()
+        asyncio.get_running_loop().remove_reader(self._daemon.process.fd)
+
+    def _note_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._daemon.process.fd)
+        self._daemon.process.reap()
+        self.ended.set()
+
+    def _forget(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._daemon.process.fd)
+        self._daemon.process.close()
+        for path in (self._paths.nbd_socket(self._key), self._paths.qmp_socket(self._key)):
+            path.unlink(missing_ok=True)
+
+    async def _add(self, nodes: list[Node]) -> None:
+        await self.monitor.connect()
+        for node in nodes:
+            try:
+                await self.monitor.execute('blockdev-add', node)
+            except exception.ToolFailed as e:
+                raise self._explained(node, e) from e
+
+    def _explained(self, node: Node, error: exception.ToolFailed) -> exception.QcacheError:
+        reason = error.attributes['reason']
+        if 'Unknown driver' in reason or 'does not accept value' in reason:
+            return exception.DriverMissing(
+                tool='qemu-storage-daemon',
+                driver=node['driver'],
+                purpose=block_graph.DRIVERS.get(node['driver'], 'this base'),
+            )
+        return error
+
+    async def _export(self) -> None:
+        socket = self._paths.nbd_socket(self._key)
+        # Unlimited: by default the 101st guest would wait for ever.
+        await self.monitor.execute(
+            'nbd-server-start',
+            {'addr': {'type': 'unix', 'data': {'path': str(socket)}}, 'max-connections': 0},
+        )
+        self._paths.share(socket)
+        await self.monitor.execute(
+            'block-export-add',
+            {'type': 'nbd', 'id': _EXPORT_ID, 'node-name': block_graph.TOP, 'name': plan.EXPORT_NAME},
+        )
+

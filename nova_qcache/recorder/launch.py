@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start a recorder process that outlives whoever starts it, and wait until guests can connect."""
+
+import logging
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from nova_qcache import control
+from nova_qcache import exception
+from nova_qcache.key import CacheKey
+from nova_qcache.paths import Paths
+
+__all__ = ['BUSY', 'start']
+
+LOG = logging.getLogger(__name__)
+
+BUSY = 75
+"""Exit code of a recorder that found another one at work (EX_TEMPFAIL of sysexits.h)."""
+
+_POLL_SECONDS = 0.01
+_started: list['subprocess.Popen[bytes]'] = []
+
+
+def start(paths: Paths, key: CacheKey, arguments: Sequence[str], seconds: float) -> control.Status:
+    """Start a recorder unless there is one, and return its status once it serves.
+
+    :param arguments: of nova-qcache-recorder
+    :raises RecorderFailed: with what it said, if it ended
+    :raises DeadlinePassed: if it does not serve within ``seconds``; it may later, and is found by the next boot
+    """
+    _reap()
+    deadline = time.monotonic() + seconds
+    log = paths.log(key)
+    already = log.stat().st_size if log.exists() else 0
+    process = _spawn(log, arguments)
+    client = control.RecorderClient(paths.control_socket(key))
+    while True:
+        ended = process.poll()
+        try:
+            return client.expect_guest() if ended == BUSY else client.status()
+        except exception.RecorderUnreachable:
+            if ended not in (None, BUSY):
+                raise exception.RecorderFailed(image_id=key.image_id, reason=_last_words(log, already)) from None
+            if time.monotonic() >= deadline:
+                raise exception.DeadlinePassed(
+                    what=f'Starting the recorder of image {key.image_id}', seconds=seconds, remedy=f'See {str(log)!r}'
+                ) from None
+        time.sleep(_POLL_SECONDS)
+
+
+def _spawn(log: pathlib.Path, arguments: Sequence[str]) -> 'subprocess.Popen[bytes]':
+    # The module and not the script: it must be this very installation, wherever its scripts went.
+    command = [sys.executable, '-m', 'nova_qcache.cmd.recorder', *arguments]
+    with open(log, 'ab') as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd='/', start_new_session=True
+        )
+    _started.append(process)
+    return process
+
+
+def _reap() -> None:
+    """Forget the recorders of former calls that have ended; they would stay zombies."""
+    _started[:] = [process for process in _started if process.poll() is None]
+
+
+def _last_words(log: pathlib.Path, start_at: int) -> str:
+    try:
+        with open(log, 'rb') as file:
+            file.seek(start_at)
+            lines = file.read().decode(errors='replace').splitlines()
+    except OSError:
+        return 'it said nothing'
+    return next((line for line in reversed(lines) if line.strip()), 'it said nothing')

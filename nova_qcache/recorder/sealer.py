@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a recording that nobody writes to any more to a READY cache."""
+
+import asyncio
+import pathlib
+
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache import sealed_file
+from nova_qcache.qemu_img import QemuImg
+from nova_qcache.record import CacheRecord
+from nova_qcache.states import FinishReason
+from nova_qcache.store import Store
+
+__all__ = ['seal']
+
+
+async def seal(store: Store, qemu_img: QemuImg, record: CacheRecord, reason: FinishReason) -> CacheRecord:
+    """Check, sync and describe the file of a recording, and make the cache READY.
+
+    The daemon has the file open read-only by now.
+
+    :raises CacheBroken: if the file is not fit to be used; nothing has become READY then
+    :raises WrongState: if the recording was dropped meanwhile
+    """
+    return await asyncio.to_thread(_seal, store, qemu_img, record, reason)
+
+
+def _seal(store: Store, qemu_img: QemuImg, record: CacheRecord, reason: FinishReason) -> CacheRecord:
+    path = store.paths.recording(record.key)
+    if not path.exists():
+        path = store.paths.sealed(record.key)  # a recorder was killed between renaming it and writing READY
+    try:
+        qemu_img.check(path)
+        filesystem.release_tail(path)
+        store.seal_file(path)
+        filesystem.sync_file(path)
+        facts = sealed_file.describe(path, sealed_file.digest(path), reason)
+    except (exception.ToolError, OSError) as e:
+        raise _broken(path, record, str(e)) from e
+    if facts.size > record.quota:
+        raise _broken(path, record, f'it has {facts.size} bytes and its quota is {record.quota}')
+    return store.seal(record, facts)
+
+
+def _broken(path: pathlib.Path, record: CacheRecord, reason: str) -> exception.CacheBroken:
+    return exception.CacheBroken(path=str(path), reason=reason, image_id=record.key.image_id)

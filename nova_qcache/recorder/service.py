@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder process: STARTING - RECORDING - SEALING - SERVING - LEAVING.
+
+Whatever fails while it records costs the recording, never a guest: the recording is dropped and the guests are served
+on. What it holds (lock, daemon, door) it gives back in reverse order. It leaves its daemon running in one case only:
+when it is told to end while guests are connected; the next recorder of the image adopts it.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import time
+from typing import Any
+
+from nova_qcache import base
+from nova_qcache import block_graph
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache import locks
+from nova_qcache import processes
+from nova_qcache.key import CacheKey
+from nova_qcache.qemu_img import QemuImg
+from nova_qcache.record import CacheRecord
+from nova_qcache.recorder import sealer
+from nova_qcache.recorder.daemon import ServingDaemon
+from nova_qcache.recorder.door import Door
+from nova_qcache.recorder.finish import FinishPoint
+from nova_qcache.recorder.finish import Limits
+from nova_qcache.recorder.finish import Verdict
+from nova_qcache.source import Source
+from nova_qcache.states import FinishReason
+from nova_qcache.states import Phase
+from nova_qcache.states import State
+from nova_qcache.store import Store
+
+__all__ = ['Recorder', 'Settings']
+
+LOG = logging.getLogger(__name__)
+
+_MOST_RESTARTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    quota: int
+    """Bytes that the cache file may take."""
+    cluster_size: int
+    extended_l2: bool
+    limits: Limits
+    storage_daemon: str
+    """The program qemu-storage-daemon."""
+
+
+class Recorder:
+    """One run of the recorder of one cache; :meth:`run` is its life."""
+
+    def __init__(self, key: CacheKey, source: Source, store: Store, qemu_img: QemuImg, settings: Settings) -> None:
+        self._key = key
+        self._source = source
+        self._store = store
+        self._paths = store.paths
+        self._qemu_img = qemu_img
+        self._settings = settings
+        self._phase = Phase.STARTING
+        self._note = ''
+        self._record: CacheRecord | None = None
+        self._wanted: FinishReason | Verdict | None = None
+        self._told_to_end = False
+        self._wake = asyncio.Event()
+        self._restarts = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._door = Door(
+            self._paths.control_socket(key),
+            {
+                'status': self._status,
+                'expect-guest': self._expect_guest,
+                'seal': lambda: self._ask_for(FinishReason.OPERATOR),
+                'drop': lambda: self._ask_for(Verdict.DROP),
+                'leave': self._leave_soon,
+            },
+        )
+        self._daemon: ServingDaemon
+        self._finish: FinishPoint
+
+    async def run(self) -> None:
+        """Serve and record until nobody needs it.
+
+        :raises RecorderBusy: if another recorder of this cache is alive
+        :raises QcacheError: if it cannot start; nothing is left behind then
+        """
+        self._paths.require_short_sockets(self._key)
+        with locks.recorder(self._paths.locks, self._key):
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._told)
+            await self._start()
+            try:
+                await self._door.open()
+                await self._work()
+            finally:
+                await self._end()
+
+    # -- start
+
+    async def _start(self) -> None:
+        adopted = await ServingDaemon.adopt(self._paths, self._key)
+        if adopted is None:
+            await self._start_recording()
+        else:
+            self._daemon = adopted
+            await self._resume()
+        self._watch_threshold()
+
+    async def _start_recording(self) -> None:
+        """Nothing of a former run is alive: a recording that it left is dirty. Start from nothing."""
+        self._require_cold_or_dirty()
+        self._store.discard(self._key)
+        async with contextlib.AsyncExitStack() as undo:
+            self._daemon = ServingDaemon.start(
+                self._paths, self._key, self._settings.storage_daemon, self._settings.quota
+            )
+            undo.push_async_callback(self._daemon.stop)
+            undo.callback(self._store.discard, self._key)
+            self._record = self._make_file()
+            path = self._paths.recording(self._key)
+            self._finish = self._new_finish_point(path.stat().st_size)
+            await self._daemon.record(self._source, path, self._threshold)
+            undo.pop_all()
+        self._enter(Phase.RECORDING, f'into {path}')
+
+    def _require_cold_or_dirty(self) -> None:
+        record = self._store.load(self._key)
+        if record is not None and record.state is not State.WARMING:
+            raise exception.WrongState(
+                image_id=self._key.image_id,
+                state=record.state.value,
+                wanted=State.WARMING.value,
+                remedy=f'To record it again, `nova-qcache remove {self._key.image_id}` first',
+            )
+
+    def _make_file(self) -> CacheRecord:
+        """Make the empty cache file with all its space, and its WARMING record."""
+        settings = self._settings
+        virtual_size = base.inspect(self._source, self._qemu_img)
+        record = CacheRecord(
+            key=self._key,
+            state=State.WARMING,
+            base=self._source.reference,
+            base_format=self._source.base_format,
+            base_identity=self._source.identity(),
+            virtual_size=virtual_size,
+            quota=settings.quota,
+            cluster_size=settings.cluster_size,
+            extended_l2=settings.extended_l2,
+            created_at=time.time(),
+        )
+        self._store.begin(record)
+        path = self._paths.recording(self._key)
+        self._qemu_img.create_cache(
+            path,
+            virtual_size,
+            backing=self._source.filename,
+            backing_format=self._source.base_format,
+            cluster_size=settings.cluster_size,
+            extended_l2=settings.extended_l2,
+        )
+        empty = path.stat().st_size
+        if settings.quota - empty < settings.cluster_size * 16:
+            raise exception.InvalidQuota(
+                quota=settings.quota,
+                reason=f'has no room beside the {empty} bytes of tables that this base needs',
+                remedy='to more, or [qcache] cluster_size to more',
+            )
+        filesystem.reserve(path, settings.quota)
+        return record
+
+    async def _resume(self) -> None:
+        """Go on where a killed recorder stopped, with its daemon."""
+        record = self._store.load(self._key)
+        names = await self._daemon.node_names()
+        recording = self._paths.recording(self._key)
+        size = recording.stat().st_size if recording.exists() else 0
+        self._finish = self._new_finish_point(0)
+        self._record = record
+        if record is None or record.state is not State.WARMING:
+            if block_graph.RECORDING_NODE in names:
+                await self._drop('its record is gone')
+            self._enter(Phase.SERVING, 'adopted')
+            return
+        if block_graph.CACHE_FILE_NODE not in names:
+            self._discard()
+            self._enter(Phase.SERVING, 'adopted; it does not record')
+            return
+        self._settings = dataclasses.replace(self._settings, quota=record.quota)
+        self._enter(Phase.RECORDING, 'adopted')
+        if block_graph.RECORDING_NODE not in names or size >= self._threshold:
+            # Killed while it sealed, or the event of the threshold has come and gone unheard.
+            self._wanted = FinishReason.QUOTA
+
+    def _new_finish_point(self, empty_size: int) -> FinishPoint:
+        return FinishPoint(self._settings.limits, time.monotonic(), empty_size)
+
+    @property
+    def _threshold(self) -> int:
+        # The rest takes what is in flight when the event comes; beyond the quota the kernel refuses every write.
+        quota = self._settings.quota
+        return quota - quota // 64
+
+    # -- work
+
+    async def _work(self) -> None:
+        while self._phase is not Phase.LEAVING:
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._tick)
+            self._wake.clear()
+            if self._daemon.ended.is_set():
+                await self._replace_daemon()
+            self._observe()
+            if self._told_to_end:
+                if self._finish.guests:
+                    self._enter(Phase.LEAVING, 'told to end')
+                    return
+                self._finish.expect_nobody()
+            if self._phase is Phase.RECORDING:
+                await self._act(self._wanted or self._finish.while_recording(time.monotonic()))
+            elif self._finish.while_serving(time.monotonic()) is Verdict.LEAVE:
+                self._enter(Phase.LEAVING, 'nobody needs it')
+
+    @property
+    def _tick(self) -> float:
+        limits = self._settings.limits
+        return min(1.0, limits.idle / 8, limits.settle / 4, max(limits.grace, 0.4) / 4)
+
+    def _observe(self) -> None:
+        path = self._paths.recording(self._key)
+        size = path.stat().st_size if self._phase is Phase.RECORDING and path.exists() else 0
+        self._finish.observe(time.monotonic(), size, processes.connections(self._paths.nbd_socket(self._key)))
+
+    async def _act(self, verdict: FinishReason | Verdict) -> None:
+        if verdict is Verdict.GO_ON or self._record is None:
+            return
+        self._wanted = None
+        if isinstance(verdict, FinishReason):
+            await self._seal(self._record, verdict)
+        else:
+            await self._drop('it was not worth keeping' if verdict is Verdict.DROP else verdict.value)
+
+    async def _seal(self, record: CacheRecord, reason: FinishReason) -> None:
+        self._enter(Phase.SEALING, reason.value)
+        try:
+            await self._daemon.seal(self._source, self._paths.recording(self._key))
+            self._record = await sealer.seal(self._store, self._qemu_img, record, reason)
+        except exception.QcacheError as e:
+            LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
+            self._discard()
+            self._enter(Phase.SERVING, f'sealing failed: {e}')
+        else:
+            self._enter(Phase.SERVING, f'sealed: {reason.value}')
+
+    async def _drop(self, why: str) -> None:
+        """Stop writing, forget the recording, go on serving. An open file outlives its name."""
+        if not self._daemon.ended.is_set():
+            self._enter(Phase.SEALING, why)
+            try:
+                await self._daemon.seal(self._source, self._paths.recording(self._key))
+            except exception.QcacheError as e:
+                LOG.warning('Ending the recording of image %s: %s', self._key.image_id, e)
+        self._discard()
+        self._enter(Phase.SERVING, f'dropped: {why}')
+
+    def _discard(self) -> None:
+        self._record = None
+        try:
+            self._store.discard(self._key)
+        except (exception.QcacheError, OSError) as e:
+            LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
+
+    async def _replace_daemon(self) -> None:
+        """The daemon is gone under its guests: serve them again, without recording."""
+        self._restarts += 1
+        LOG.error('The qemu-storage-daemon of image %s has ended unexpectedly', self._key.image_id)
+        if self._restarts > _MOST_RESTARTS:
+            raise exception.RecorderFailed(
+                image_id=self._key.image_id, reason=f'its qemu-storage-daemon ended {self._restarts} times'
+            )
+        if self._phase is Phase.RECORDING:
+            await self._drop('its daemon ended')
+        await self._daemon.stop()
+        self._daemon = ServingDaemon.start(
+            self._paths, self._key, self._settings.storage_daemon, self._settings.quota
+        )
+        if self._record is not None and self._record.state is State.READY:
+            await self._daemon.play(self._source, self._store.require_unchanged(self._record))
+        else:
+            await self._daemon.serve_plain(self._source)
+
+    def _watch_threshold(self) -> None:
+        async def watch() -> None:
+            async for _ in self._daemon.monitor.events('BLOCK_WRITE_THRESHOLD'):
+                self._ask_for(FinishReason.QUOTA)
+
+        if self._phase is Phase.RECORDING:
+            self._tasks.add(asyncio.create_task(watch()))
+
+    # -- end
+
+    async def _end(self) -> None:
+        await self._door.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._told_to_end and processes.connections(self._paths.nbd_socket(self._key)):
+            LOG.warning('Process %d goes on serving image %s without a recorder', self._daemon.pid, self._key.image_id)
+            await self._daemon.leave()
+            return
+        if self._record is not None and self._record.state is State.WARMING:
+            self._discard()
+        await self._daemon.stop()
+
+    # -- what others say
+
+    def _enter(self, phase: Phase, note: str) -> None:
+        self._phase = phase
+        self._note = note
+        LOG.info('Recorder of image %s: %s (%s)', self._key.image_id, phase.value, note)
+
+    def _told(self) -> None:
+        self._told_to_end = True
+        self._wake.set()
+
+    def _ask_for(self, wanted: FinishReason | Verdict) -> dict[str, Any]:
+        if self._phase is Phase.RECORDING:
+            self._wanted = wanted
+            self._wake.set()
+        return self._status()
+
+    def _expect_guest(self) -> dict[str, Any]:
+        self._finish.expect_guest(time.monotonic())
+        return self._status()
+
+    def _leave_soon(self) -> dict[str, Any]:
+        self._finish.expect_nobody()
+        self._wake.set()
+        return self._status()
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            'phase': self._phase.value,
+            'note': self._note,
+            'guests': processes.connections(self._paths.nbd_socket(self._key)),
+            'recorded_bytes': self._finish.recorded,
+            'pid': os.getpid(),
+            'daemon_pid': self._daemon.pid,
+        }

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A qemu-storage-daemon process: started by us, or found alive after its recorder was killed."""
+
+import pathlib
+import resource
+import signal
+import subprocess
+
+from nova_qcache import exception
+from nova_qcache import processes
+
+__all__ = ['StorageDaemon']
+
+_QUIT_SECONDS = 5
+
+
+class StorageDaemon:
+    """The process; its monitor is another's business (:mod:`nova_qcache.qmp`)."""
+
+    def __init__(self, process: processes.Process) -> None:
+        self.process = process
+
+    @classmethod
+    def start(cls, program: str, qmp_socket: pathlib.Path, log: pathlib.Path, file_limit: int) -> 'StorageDaemon':
+        """Start a daemon without any node.
+
+        :param file_limit: bytes beyond which it can write to no file. The kernel keeps to it whatever becomes of us.
+        :raises ToolMissing: if the program cannot be run
+        """
+        command = [
+            program,
+            *('--chardev', f'socket,id=qmp,path={str(qmp_socket).replace(",", ",,")},server=on,wait=off'),
+            *('--monitor', 'chardev=qmp'),
+        ]
+        try:
+            with open(log, 'ab') as output:
+                # restore_signals=False hands down that Python ignores SIGXFSZ: over its limit the daemon gets EFBIG,
+                # which quorum answers from the base, instead of a signal that kills it.
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd='/',
+                    umask=0o117,  # its sockets: this user and the group
+                    start_new_session=True,
+                    restore_signals=False,
+                )
+        except OSError as e:
+            raise exception.ToolMissing(
+                tool=program,
+                reason=e.strerror,
+                package='QEMU (Debian: qemu-system-common)',
+                option='qemu_storage_daemon',
+            ) from e
+        # It knows no cache yet: the limit is there before its first write.
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (files, files))
+        child.returncode = 0  # our handle reaps it: nothing is left to Popen
+        return cls(processes.Process(child.pid))
+
+    @classmethod
+    def adopt(cls, pid: int) -> 'StorageDaemon':
+        """Take over a living daemon that another recorder started.
+
+        :raises ProcessLookupError: if it has just ended
+        """
+        return cls(processes.Process(pid))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self) -> None:
+        """End it: nobody is connected any more. It was asked over QMP before; here come the signals.
+
+        :raises DeadlinePassed: if not even SIGKILL ends it, as with a hanging mount
+        """
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                self.process.signal(number)
+            if self.process.has_ended(_QUIT_SECONDS):
+                self.process.reap()
+                return
+        raise exception.DeadlinePassed(
+            what=f'Ending process {self.pid} (qemu-storage-daemon)',
+            seconds=3 * _QUIT_SECONDS,
+            remedy='It is probably waiting for the storage of the base',
+        )

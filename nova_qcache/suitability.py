@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is this host fit: the tools, the folders and their file system, each finding with its remedy."""
+
+import dataclasses
+import enum
+import pathlib
+import tempfile
+from collections.abc import Callable
+from collections.abc import Iterator
+
+from oslo_config import cfg
+
+from nova_qcache import block_graph
+from nova_qcache import conf as qcache_conf
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache import qemu_img
+from nova_qcache.key import CacheKey
+from nova_qcache.key import Generation
+from nova_qcache.paths import Paths
+
+__all__ = ['Finding', 'Grade', 'examine']
+
+_PROBE_BYTES = 8 * 1024 * 1024
+
+
+class Grade(enum.Enum):
+    OK = 'ok'
+    WARNING = 'warning'
+    """Boots are faster all the same; something is worth a look."""
+    ERROR = 'error'
+    """Boots are plain until this is mended."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    subject: str
+    grade: Grade
+    found: str
+    remedy: str = ''
+
+
+def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """Look at everything, one finding each; nothing stays behind."""
+    yield _finding('configuration', lambda: _configuration(conf))
+    for option in ('qemu_img', 'qemu_io', 'qemu_storage_daemon'):
+        yield _finding(option, lambda option=option: _version(getattr(conf.qcache, option), option))
+    yield _finding('block drivers', lambda: _drivers(qemu_img.QemuImg(conf.qcache.qemu_img)))
+    paths = Paths.from_conf(conf)
+    folders = _finding('folders', lambda: _folders(paths))
+    yield folders
+    if folders.grade is Grade.OK:
+        yield _finding('reservation', lambda: _reservation(paths.cache_path))
+        yield _finding('O_DIRECT', lambda: _direct_io(paths.cache_path), Grade.WARNING)
+        yield _finding('space', lambda: _space(paths.cache_path, qcache_conf.quota_bytes(conf)))
+
+
+def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) -> Finding:
+    """Look; an error is a finding, and its own words name the remedy."""
+    try:
+        return Finding(subject, Grade.OK, look())
+    except (exception.QcacheError, OSError) as e:
+        found, _, remedy = str(e).partition('. ')
+        return Finding(subject, grade, found, remedy)
+
+
+def _configuration(conf: cfg.ConfigOpts) -> str:
+    qcache_conf.validate(conf)
+    return 'makes sense'
+
+
+def _version(program: str, option: str) -> str:
+    return f'{program} {".".join(map(str, qemu_img.require_version(program, option)))}'
+
+
+def _drivers(tool: qemu_img.QemuImg) -> str:
+    there = tool.drivers()
+    for driver, purpose in block_graph.DRIVERS.items():
+        if driver not in there:
+            raise exception.DriverMissing(tool=tool.program, driver=driver, purpose=purpose)
+    return ', '.join(block_graph.DRIVERS)
+
+
+def _folders(paths: Paths) -> str:
+    paths.prepare()
+    longest = CacheKey('0' * 8 + '-0000' * 3 + '-' + '0' * 12, Generation('0' * 12, 10**6))
+    paths.require_short_sockets(longest)
+    if paths.qemu_group:
+        with tempfile.NamedTemporaryFile(dir=paths.cache_path, prefix='.probe-') as probe:
+            paths.share(pathlib.Path(probe.name))
+    return f'{paths.cache_path}, {paths.run_path}'
+
+
+def _reservation(folder: pathlib.Path) -> str:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-') as probe:
+        filesystem.reserve(pathlib.Path(probe.name), _PROBE_BYTES)
+    return 'the file system reserves space'
+
+
+def _direct_io(folder: pathlib.Path) -> str:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-') as probe:
+        if not filesystem.supports_direct_io(pathlib.Path(probe.name)):
+            raise exception.FolderUnfit(
+                path=str(folder),
+                reason='its file system has no O_DIRECT, which guests with cache=none open a cache with',
+                remedy='Put cache_path on another file system, or let guests use the page cache (disk_cachemodes)',
+            )
+    return 'supported'
+
+
+def _space(folder: pathlib.Path, quota: int) -> str:
+    free = filesystem.free_bytes(folder)
+    if free < quota:
+        raise exception.InvalidQuota(
+            quota=quota, reason=f'is more than the {free} bytes that are free', remedy='to less, or free space'
+        )
+    return f'{free // qcache_conf.MIB} MiB free, room for {free // quota} recordings of {quota // qcache_conf.MIB} MiB'

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prove that the bytes in a cache are the bytes of its base, by reading both."""
+
+import dataclasses
+import pathlib
+import random
+from collections.abc import Callable
+from collections.abc import Sequence
+
+from nova_qcache import qemu_img
+from nova_qcache import qemu_io
+from nova_qcache import sealed_file
+from nova_qcache.generation import Generations
+from nova_qcache.key import CacheKey
+from nova_qcache.record import CacheRecord
+from nova_qcache.source import Source
+from nova_qcache.store import Store
+
+__all__ = ['Progress', 'Verification', 'Verifier', 'sample', 'silent']
+
+SAMPLE_BYTES = 1024 * 1024
+SAMPLE_UNIT = 4096
+
+Extent = tuple[int, int]
+"""(offset, length) in bytes of the guest's disk."""
+
+Progress = Callable[[str, int], Callable[[int], object]]
+"""Called with what is being done and how many bytes that is; returns what is called with the bytes of each part."""
+
+
+def _ignore(done: int) -> None:
+    """Tell nobody."""
+
+
+def silent(what: str, total: int) -> Callable[[int], object]:
+    """A Progress for callers with nobody to tell."""
+    return _ignore
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    key: CacheKey
+    problem: str
+    """Empty if every cached byte is a byte of the base."""
+    compared: int
+    """Bytes."""
+
+
+def sample(extents: Sequence[Extent], generator: random.Random) -> list[Extent]:
+    """Choose up to ``SAMPLE_BYTES`` of the extents at random, each unit with the same chance, none twice.
+
+    A sample of k units out of m misses a change of c units with probability (1 - c/m)^k, about.
+    """
+    starts: list[Extent] = []
+    total = 0
+    for offset, length in extents:
+        starts.append((total, offset))
+        total += length // SAMPLE_UNIT
+    chosen = generator.sample(range(total), min(total, SAMPLE_BYTES // SAMPLE_UNIT))
+    picked = []
+    at = 0
+    for unit in sorted(chosen):
+        while at + 1 < len(starts) and starts[at + 1][0] <= unit:
+            at += 1
+        first, offset = starts[at]
+        picked.append((offset + (unit - first) * SAMPLE_UNIT, SAMPLE_UNIT))
+    return picked
+
+
+class Verifier:
+    def __init__(
+        self, store: Store, generations: Generations, image_tool: qemu_img.QemuImg, io_tool: qemu_io.QemuIo
+    ) -> None:
+        self._store = store
+        self._generations = generations
+        self._image_tool = image_tool
+        self._io_tool = io_tool
+
+    def sample_is_equal(self, record: CacheRecord, source: Source) -> bool:
+        """Compare a random sample of a READY cache with its base, and act on the answer: READY is noted to go with
+        the base's new times, or it becomes STALE and the base gets a new generation.
+
+        :raises ToolError: if one of the two cannot be read; nothing changes then
+        :raises DeadlinePassed: if reading stalls; nothing changes then
+        """
+        identity = source.identity()  # before reading: what changes later shows later
+        path = self._store.paths.sealed(record.key)
+        extents = sample(self._image_tool.cached_extents(path), random.SystemRandom())
+        difference = self._first_difference(path, source, extents, _ignore)
+        if difference is not None or record.sealed is None:
+            self._retire(record, source, difference)
+            return False
+        self._store.refresh(record, record.sealed, identity)
+        return True
+
+    def verify(self, record: CacheRecord, source: Source, progress: Progress) -> Verification:
+        """Read a whole READY cache against its digest, and all that it caches against the base; act on the answer as
+        :meth:`sample_is_equal` does.
+
+        :raises ToolError, DeadlinePassed, InvalidBase: if the base cannot be read; nothing changes then
+        """
+        path = self._store.paths.sealed(record.key)
+        sealed = record.sealed
+        assert sealed is not None  # the record says READY
+        identity = source.identity()
+        try:
+            found = sealed_file.digest(path, progress('Reading the cache', path.stat().st_size))
+        except OSError as e:
+            found = e.strerror or str(e)
+        if found != sealed.digest:
+            self._store.retire(record, f'its digest is {found} and was {sealed.digest}')
+            return Verification(record.key, 'the cache file is not what was sealed', 0)
+        extents = self._image_tool.cached_extents(path)
+        total = sum(length for _, length in extents)
+        difference = self._first_difference(path, source, extents, progress('Comparing with the base', total))
+        if difference is not None:
+            self._retire(record, source, difference)
+            return Verification(record.key, f'the base differs at offset {difference}', total)
+        self._store.refresh(record, sealed_file.describe(path, found, sealed.reason, sealed.sealed_at), identity)
+        return Verification(record.key, '', total)
+
+    def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:
+        self._store.retire(record, f'the base differs at offset {difference}')
+        self._generations.raise_before_write(source)
+
+    def _first_difference(
+        self, path: pathlib.Path, source: Source, extents: Sequence[Extent], done: Callable[[int], object]
+    ) -> int | None:
+        cache = {'driver': 'qcow2', 'backing': None, 'file': {'driver': 'file', 'filename': str(path)}}
+        return self._io_tool.first_difference(cache, source.image_node(), extents, done)
