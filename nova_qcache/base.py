@@ -15,7 +15,8 @@ _QCOW2_MAGIC = b'QFI\xfb'
 
 
 def inspect(source: Source, qemu_img: QemuImg) -> int:
-    """Return the virtual size of a base in bytes, after the checks that stock Nova makes of an image.
+    """Return the virtual size of a base in bytes, after the checks that stock Nova makes of an
+    image.
 
     :raises InvalidBase: missing, unreadable, empty, not of its format, or naming other files
     """
@@ -28,7 +29,9 @@ def inspect(source: Source, qemu_img: QemuImg) -> int:
     except exception.ToolFailed as e:
         raise _unreadable(source, e) from e
     if not isinstance(size, int) or size <= 0:
-        raise exception.InvalidBase(base=source.reference, reason='it is empty', remedy='Give an image with content')
+        raise exception.InvalidBase(
+            base=source.reference, reason='it is empty', remedy='Give an image with content'
+        )
     return size
 
 
@@ -72,11 +75,15 @@ def _require_safe_qcow2(source: Source, header: bytes) -> None:
         ) from e
     except format_inspector.ImageFormatError as e:
         raise exception.InvalidBase(
-            base=source.reference, reason=f'its qcow2 header is broken ({e})', remedy='Download it again'
+            base=source.reference,
+            reason=f'its qcow2 header is broken ({e})',
+            remedy='Download it again',
         ) from e
 
 
 def _unreadable(source: Source, error: exception.ToolFailed) -> exception.InvalidBase:
     return exception.InvalidBase(
-        base=source.reference, reason=error.attributes['reason'], remedy='See whether it can be reached'
+        base=source.reference,
+        reason=error.attributes['reason'],
+        remedy='See whether it can be reached',
     )

@@ -4,7 +4,8 @@
 While it records::
 
     top     (raw, read-only)                        what guests see
-     either (quorum, first answer wins, read-only)  a failed write to the cache is answered by base2
+     either (quorum, first answer wins, read-only)  a failed write to the cache is answered by
+     base2
        cor    (copy-on-read)
         cache (qcow2)  --backing-->  base
          cfile
@@ -19,7 +20,16 @@ from typing import Any
 from nova_qcache.source import Node
 from nova_qcache.source import Source
 
-__all__ = ['CACHE_FILE_NODE', 'DRIVERS', 'RECORDING_NODE', 'TOP', 'plain', 'playing', 'recording', 'sealing']
+__all__ = [
+    'CACHE_FILE_NODE',
+    'DRIVERS',
+    'RECORDING_NODE',
+    'TOP',
+    'plain',
+    'playing',
+    'recording',
+    'sealing',
+]
 
 TOP = 'top'
 CACHE_FILE_NODE = 'cfile'
@@ -44,9 +54,15 @@ def _top(child: str) -> Node:
 
 
 def _cache(path: pathlib.Path, *, read_only: bool) -> list[Node]:
-    # The cache file goes through the page cache: it is small, written once and read by every later boot.
+    # The cache file goes through the page cache: it is small, written once and read by every later
+    # boot.
     return [
-        {'driver': 'file', 'node-name': CACHE_FILE_NODE, 'filename': str(path), 'read-only': read_only},
+        {
+            'driver': 'file',
+            'node-name': CACHE_FILE_NODE,
+            'filename': str(path),
+            'read-only': read_only,
+        },
         {
             'driver': 'qcow2',
             'node-name': 'cache',
@@ -78,8 +94,13 @@ def recording(source: Source, path: pathlib.Path) -> list[Node]:
 
 def sealing(source: Source, path: pathlib.Path) -> list[Command]:
     """Commands that turn a recording into read-only playback under its connected guests."""
-    # qemu 7.2 aborts if a node that both branches of the quorum share is reopened: they share none.
-    removed = ['either', RECORDING_NODE, *(str(node['node-name']) for node in reversed(source.nodes('base2')))]
+    # qemu 7.2 aborts if a node that both branches of the quorum share is reopened: they share
+    # none.
+    removed = [
+        'either',
+        RECORDING_NODE,
+        *(str(node['node-name']) for node in reversed(source.nodes('base2'))),
+    ]
     cache_file, cache = _cache(path, read_only=True)
     return [
         ('blockdev-reopen', {'options': [_top('cache')]}),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``[qcache]`` options.
 
-Nothing here is global: callers pass the ConfigOpts on which :func:`register_opts` was called. oslo.config checks
-types; :func:`validate` checks sense, with messages that say what to do.
+Nothing here is global: callers pass the ConfigOpts on which :func:`register_opts` was called.
+oslo.config checks types; :func:`validate` checks sense, with messages that say what to do.
 """
 
-import copy
 from collections.abc import Sequence
+import copy
 
 from oslo_config import cfg
 
@@ -30,8 +30,9 @@ OPTS: list[cfg.Opt] = [
         help="""
 Folder of the caches and their records.
 
-It should be on fast local storage of this host with room for the quotas of the images in use. It must not be Nova's
-``_base`` folder, and no two hosts may share it. It belongs to the user that nova-compute runs as.
+It should be on fast local storage of this host with room for the quotas of the images in use. It
+must not be Nova's ``_base`` folder, and no two hosts may share it. It belongs to the user that
+nova-compute runs as.
 
 Possible values:
 
@@ -49,7 +50,8 @@ Related options:
         help="""
 Folder of the sockets of running recorders.
 
-Guests reach a recorder through a socket in ``run_path/guests``; ``run_path/control`` is for nova-qcache alone.
+Guests reach a recorder through a socket in ``run_path/guests``; ``run_path/control`` is for
+nova-qcache alone.
 
 Possible values:
 
@@ -66,14 +68,14 @@ Related options:
         help="""
 How much disk space the cache of one image may take, in MiB.
 
-The space is reserved when a recording starts, and what was not used is given back when it is sealed. A recording that
-reaches the quota is sealed as it is: the rest of the image is read from the base. A Debian 12 server reads about 80
-MiB of its image while it boots.
+The space is reserved when a recording starts, and what was not used is given back when it is
+sealed. A recording that reaches the quota is sealed as it is: the rest of the image is read from
+the base. A Debian 12 server reads about 80 MiB of its image while it boots.
 
 Possible values:
 
-* A number from 1. It must fit into the free space of ``cache_path`` and be a multiple of what the cluster size needs
-  for its tables; ``nova-qcache check`` tells.
+* A number from 1. It must fit into the free space of ``cache_path`` and be a multiple of what the
+  cluster size needs for its tables; ``nova-qcache check`` tells.
 
 Related options:
 
@@ -85,9 +87,11 @@ Related options:
         'cluster_size',
         default=4096,
         help="""
-Cluster size of new caches, in bytes: the unit in which a recording reads from the base and writes to the cache.
+Cluster size of new caches, in bytes: the unit in which a recording reads from the base and writes
+to the cache.
 
-Small clusters make small caches and read nothing that no guest asked for; large ones make fewer requests to the base.
+Small clusters make small caches and read nothing that no guest asked for; large ones make fewer
+requests to the base.
 
 Possible values:
 
@@ -135,11 +139,11 @@ Related options:
         'recording_settle_seconds',
         default=10,
         help="""
-How long a recording must have been without growth at some time, in seconds, to be worth keeping when its last guest
-leaves before it was idle.
+How long a recording must have been without growth at some time, in seconds, to be worth keeping
+when its last guest leaves before it was idle.
 
-A guest that leaves in the middle of its boot has recorded half a boot. Such a recording is dropped, and the next boot
-records again.
+A guest that leaves in the middle of its boot has recorded half a boot. Such a recording is
+dropped, and the next boot records again.
 
 Possible values:
 
@@ -191,8 +195,8 @@ How long a recorder waits for a guest that was told to use it, in seconds.
 
 Possible values:
 
-* A number from 1. It should be longer than the longest time between Nova's making of a domain's XML and the start of
-  that domain.
+* A number from 1. It should be longer than the longest time between Nova's making of a domain's
+  XML and the start of that domain.
 
 Related options:
 
@@ -355,9 +359,19 @@ def validate(conf: cfg.ConfigOpts) -> None:
         )
     size = group.cluster_size
     if size < 4096 or size > 2 * MIB or size & (size - 1):
-        _refuse('cluster_size', size, 'no such cluster size', 'Give a power of two from 4096 to 2097152')
+        _refuse(
+            'cluster_size',
+            size,
+            'no such cluster size',
+            'Give a power of two from 4096 to 2097152',
+        )
     if group.extended_l2 and size < 16384:
-        _refuse('extended_l2', True, f'clusters of {size} bytes are too small', 'Set cluster_size to 16384 or more')
+        _refuse(
+            'extended_l2',
+            True,
+            f'clusters of {size} bytes are too small',
+            'Set cluster_size to 16384 or more',
+        )
     quota_bytes(conf)
 
 
@@ -368,9 +382,13 @@ def quota_bytes(conf: cfg.ConfigOpts, mib: int | None = None) -> int:
     """
     quota = (conf.qcache.quota if mib is None else mib) * MIB
     if quota <= 0:
-        raise exception.InvalidQuota(quota=quota, reason='leaves no room for anything', remedy='to 1 or more')
+        raise exception.InvalidQuota(
+            quota=quota, reason='leaves no room for anything', remedy='to 1 or more'
+        )
     if quota // MIB > _LARGEST_MIB:
-        raise exception.InvalidQuota(quota=quota, reason='is more than a file can have', remedy='to a smaller number')
+        raise exception.InvalidQuota(
+            quota=quota, reason='is more than a file can have', remedy='to a smaller number'
+        )
     if quota < conf.qcache.cluster_size:
         raise exception.InvalidQuota(
             quota=quota,

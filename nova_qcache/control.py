@@ -25,6 +25,8 @@ class Status:
     guests: int
     recorded_bytes: int
     """By how much the cache file has grown."""
+    sealed_bytes: int
+    """How much of the file a seal has read so far."""
     pid: int
     daemon_pid: int
     note: str
@@ -65,12 +67,15 @@ class RecorderClient:
                 phase=Phase(reply['phase']),
                 guests=int(reply['guests']),
                 recorded_bytes=int(reply['recorded_bytes']),
+                sealed_bytes=int(reply['sealed_bytes']),
                 pid=int(reply['pid']),
                 daemon_pid=int(reply['daemon_pid']),
                 note=str(reply['note']),
             )
         except (OSError, ValueError, KeyError, TypeError) as e:
-            raise exception.RecorderUnreachable(path=str(self._path), reason=str(e) or type(e).__name__) from e
+            raise exception.RecorderUnreachable(
+                path=str(self._path), reason=str(e) or type(e).__name__
+            ) from e
 
     def _exchange(self, request: bytes) -> dict[str, Any]:
         deadline = time.monotonic() + self._seconds

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error that this project raises, as data.
 
-An error is a sentence with holes and the values that fill them, which stay readable as attributes. Each sentence
-names the offending value and what to do about it::
+An error is a sentence with holes and the values that fill them, which stay readable as attributes.
+Each sentence names the offending value and what to do about it::
 
     QcacheError
      +-- BadInput              what the caller or the configuration said makes no sense
@@ -39,7 +39,9 @@ class BadInput(QcacheError):
 
 
 class InvalidImageId(BadInput):
-    template = "{image_id!r} is not an image ID. Give the image's UUID as `openstack image list` prints it."
+    template = (
+        '{image_id!r} is not an image ID. Give its UUID as `openstack image list` prints it.'
+    )
 
 
 class InvalidQuota(BadInput):
@@ -56,8 +58,8 @@ class InvalidBase(BadInput):
 
 class SocketPathTooLong(BadInput):
     template = (
-        'The socket path {path!r} has {length} bytes and the kernel allows 107. Set [qcache] run_path to a folder '
-        'with a shorter name.'
+        'The socket path {path!r} has {length} bytes and the kernel allows 107. '
+        'Set [qcache] run_path to a folder with a shorter name.'
     )
 
 
@@ -78,8 +80,9 @@ class RecordBroken(QcacheError):
 
 class RecordTooNew(RecordBroken):
     template = (
-        'The record {path!r} has version {version} and this nova-qcache reads up to {known}. Its cache is not used; '
-        'upgrade nova-qcache, or clear it away with `nova-qcache remove {image_id}`.'
+        'The record {path!r} has version {version} and this nova-qcache reads up to {known}. '
+        'Its cache is not used; upgrade nova-qcache, or clear it away with '
+        '`nova-qcache remove {image_id}`.'
     )
 
 
@@ -91,7 +94,9 @@ class CacheBroken(QcacheError):
 
 
 class CacheNotFound(QcacheError):
-    template = 'There is no cache of image {image_id} here. `nova-qcache list` shows those that are.'
+    template = (
+        'There is no cache of image {image_id} here. `nova-qcache list` shows those that are.'
+    )
 
 
 class CacheInUse(QcacheError):
@@ -107,7 +112,9 @@ class ToolError(QcacheError):
 
 
 class ToolMissing(ToolError):
-    template = '{tool!r} cannot be run: {reason}. Install {package} or set [qcache] {option} to its path.'
+    template = (
+        '{tool!r} cannot be run: {reason}. Install {package} or set [qcache] {option} to its path.'
+    )
 
 
 class ToolTooOld(ToolError):
@@ -130,7 +137,10 @@ class DeadlinePassed(QcacheError):
 
 
 class LockTimeout(DeadlinePassed):
-    template = 'The lock {name!r} in {path!r} was not free within {seconds} s. See who holds it with `lslocks`.'
+    template = (
+        'The lock {name!r} in {path!r} was not free within {seconds} s. '
+        'See who holds it with `lslocks`.'
+    )
 
 
 class RecorderError(QcacheError):
@@ -138,7 +148,10 @@ class RecorderError(QcacheError):
 
 
 class RecorderBusy(RecorderError):
-    template = 'Another recorder of image {image_id} is at work (lock {name!r}). Nothing to do: it serves its guests.'
+    template = (
+        'Another recorder of image {image_id} is at work (lock {name!r}). '
+        'Nothing to do: it serves its guests.'
+    )
 
 
 class RecorderFailed(RecorderError):

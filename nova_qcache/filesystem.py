@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache asks of its file system: atomic records, reserved space, O_DIRECT, and who has a file open."""
+"""What a cache asks of its file system: atomic records, reserved space, O_DIRECT, and who has a
+file open."""
 
 import errno
 import fcntl
@@ -27,7 +28,8 @@ _BLOCK = 512  # the unit of st_blocks
 
 
 def replace_atomically(path: pathlib.Path, content: bytes, mode: int) -> None:
-    """Make ``path`` hold ``content``: after a crash it has either the old content or the new, never less.
+    """Make ``path`` hold ``content``: after a crash it has either the old content or the new,
+    never less.
 
     :raises OSError: as the system says; the old content is then still there
     """
@@ -70,13 +72,18 @@ def free_bytes(path: pathlib.Path) -> int:
 
 
 def reserve(path: pathlib.Path, size: int) -> None:
-    """Allocate ``size`` bytes for a file without changing its length, so that later writes cannot find a full disk.
+    """Allocate ``size`` bytes for a file without changing its length, so that later writes cannot
+    find a full disk.
 
     :raises NoReservation: if the space is not there or the file system only pretends
     """
     folder = str(path.parent)
-    remedy = 'Free space there, lower [qcache] quota, or put [qcache] cache_path on a file system that reserves space'
-    # Python's posix_fallocate() changes the length, and writes zeros where the file system cannot reserve.
+    remedy = (
+        'Free space there, lower [qcache] quota, or put [qcache] cache_path on a file system that '
+        'reserves space'
+    )
+    # Python's posix_fallocate() changes the length, and writes zeros where the file system cannot
+    # reserve.
     command = ['fallocate', '--keep-size', '--length', str(size), str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -85,7 +92,9 @@ def reserve(path: pathlib.Path, size: int) -> None:
             tool='fallocate', reason='not found', package='util-linux', option='nothing, but PATH'
         ) from e
     except subprocess.TimeoutExpired as e:
-        raise exception.NoReservation(path=folder, reason=f'reserving {size} bytes hangs', remedy=remedy) from e
+        raise exception.NoReservation(
+            path=folder, reason=f'reserving {size} bytes hangs', remedy=remedy
+        ) from e
     if done.returncode != 0:
         reason = f'{size} bytes cannot be reserved ({done.stderr.strip()})'
         raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
@@ -124,8 +133,8 @@ _QEMU_LOCK_BYTES = 200
 def used_by_qemu(path: pathlib.Path) -> bool:
     """Return whether a process of qemu's has the image file open, on this host.
 
-    qemu marks each file that it opens with locks on bytes 100 to 299 ("image locking" in qemu's documentation).
-    Asking for them takes none.
+    qemu marks each file that it opens with locks on bytes 100 to 299 ("image locking" in qemu's
+    documentation). Asking for them takes none.
 
     :raises OSError: if the file cannot be opened
     """

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generation of a base: a counter that rises before the base is written to.
 
-It lives in a small JSON file on the storage of the base, so that all hosts that share the base share it, and stays
-when the base is deleted. A counter that is missing or unreadable starts a new random epoch, never 1 of an old one: no
-cache of before can match. Where the storage takes no files (an NBD export, a read-only mount) the counter is one of
-this host's, and whoever changes such a base must say so with ``nova-qcache invalidate`` on each host.
+It lives in a small JSON file on the storage of the base, so that all hosts that share the base
+share it, and stays when the base is deleted. A counter that is missing or unreadable starts a new
+random epoch, never 1 of an old one: no cache of before can match. Where the storage takes no files
+(an NBD export, a read-only mount) the counter is one of this host's, and whoever changes such a
+base must say so with ``nova-qcache invalidate`` on each host.
 """
 
 import contextlib

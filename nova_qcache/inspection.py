@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache looks like from outside: its record, its file and its recorder, put together for an operator."""
+"""What a cache looks like from outside: its record, its file and its recorder, put together for an
+operator."""
 
 import dataclasses
 import os
@@ -72,5 +73,9 @@ def require_unused(seen: CacheView) -> None:
         if seen.recorder.guests:
             reason = f'{seen.recorder.guests} guests read through its recorder'
             raise exception.CacheInUse(path=str(seen.path), reason=reason, remedy=remedy)
-    elif seen.path.exists() and os.access(seen.path, os.R_OK) and filesystem.used_by_qemu(seen.path):
-        raise exception.CacheInUse(path=str(seen.path), reason='a process of qemu has it open', remedy=remedy)
+    elif (
+        seen.path.exists() and os.access(seen.path, os.R_OK) and filesystem.used_by_qemu(seen.path)
+    ):
+        raise exception.CacheInUse(
+            path=str(seen.path), reason='a process of qemu has it open', remedy=remedy
+        )

@@ -11,13 +11,16 @@ __all__ = ['CacheKey', 'Generation', 'canonical_image_id']
 
 _UUID = re.compile(r'[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 _EPOCH = re.compile(r'[0-9a-f]{12}')
-_STEM = re.compile(rf'(?P<image_id>{_UUID.pattern})\.(?P<epoch>{_EPOCH.pattern})\.(?P<n>[1-9][0-9]{{0,17}})')
+_STEM = re.compile(
+    rf'(?P<image_id>{_UUID.pattern})\.(?P<epoch>{_EPOCH.pattern})\.(?P<n>[1-9][0-9]{{0,17}})'
+)
 
 
 def canonical_image_id(text: str) -> str:
     """Return the image ID in the one spelling that file names use.
 
-    :raises InvalidImageId: for all that is not a UUID with dashes; so no path trick ever reaches a file name.
+    :raises InvalidImageId: for all that is not a UUID with dashes; so no path trick ever reaches a
+        file name.
     """
     image_id = text.lower() if len(text) == 36 else ''
     if not _UUID.fullmatch(image_id):
@@ -27,7 +30,8 @@ def canonical_image_id(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Generation:
-    """The (epoch, n) of a base: two equal ones mean that nobody announced a write to the base in between.
+    """The (epoch, n) of a base: two equal ones mean that nobody announced a write to the base in
+    between.
 
     A counter that was lost must not repeat an old value, hence the random epoch.
     """

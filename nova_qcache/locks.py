@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """All locks of the project; the only module that imports lockutils.
 
-Lock order. Whoever holds one may only take those below it, and *tries* (never waits for) the first:
+Lock order. Whoever holds one may only take those below it, and *tries* (never waits for) the
+first:
 
-1. ``recorder-<stem>``, held by a recorder for its whole life: it names the supervisor of that cache.
-2. ``image-<image id>``, held for the milliseconds in which the state of a cache of that image changes.
-3. ``generation-<base>``, beside the base: held while its counter is read, changed and synced.
+1. ``recorder-<stem>``, held by a recorder for its whole life: it names the supervisor of that
+cache. 2. ``image-<image id>``, held for the milliseconds in which the state of a cache of that
+image changes. 3. ``generation-<base>``, beside the base: held while its counter is read, changed
+and synced.
 
-These are POSIX locks on files, which the kernel drops with the process: a stale lock file stops nobody. They are not
-inherited either, so a recorder's lock says nothing about its daemon (see ``recorder.adoption``).
+These are POSIX locks on files, which the kernel drops with the process: a stale lock file stops
+nobody. They are not inherited either, so a recorder's lock says nothing about its daemon (see
+``recorder.adoption``).
 """
 
+from collections.abc import Iterator
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
 
 from oslo_concurrency import lockutils
 
@@ -54,7 +57,8 @@ def image(folder: pathlib.Path, image_id: str, seconds: float) -> Iterator[None]
 
 @contextlib.contextmanager
 def generation(folder: pathlib.Path, name: str, seconds: float) -> Iterator[None]:
-    """Hold the lock of a base's counter; ``folder`` is where the counter is, on the storage of the base.
+    """Hold the lock of a base's counter; ``folder`` is where the counter is, on the storage of the
+    base.
 
     :raises LockTimeout: after ``seconds``
     """
@@ -69,7 +73,9 @@ def _enter(stack: contextlib.ExitStack, folder: pathlib.Path, name: str, seconds
     while True:
         try:
             stack.enter_context(
-                lockutils.lock(name, external=True, lock_path=str(folder), do_log=False, blocking=False)
+                lockutils.lock(
+                    name, external=True, lock_path=str(folder), do_log=False, blocking=False
+                )
             )
             return
         except lockutils.AcquireLockFailedException as e:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door: the one thing that the command line and Nova's driver call.
 
-:meth:`Manager.plan` is the way of a boot. It never raises: whatever is wrong with a cache, the boot is PLAIN and the
-plan says why. Everything else is for operators and raises what is wrong.
+:meth:`Manager.plan` is the way of a boot. It never raises: whatever is wrong with a cache, the
+boot is PLAIN and the plan says why. Everything else is for operators and raises what is wrong.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ from nova_qcache.states import Phase
 from nova_qcache.states import State
 from nova_qcache.store import Store
 from nova_qcache.verifier import Progress
+from nova_qcache.verifier import silent
 from nova_qcache.verifier import Verification
 from nova_qcache.verifier import Verifier
-from nova_qcache.verifier import silent
 
 __all__ = ['Manager']
 
@@ -43,6 +43,7 @@ LOG = logging.getLogger(__name__)
 
 _WAIT_POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 30
+
 
 class Manager:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -64,7 +65,8 @@ class Manager:
     # -- the way of a boot
 
     def plan(self, image_id: str, base: str, base_format: str) -> Plan:
-        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a cache's sake."""
+        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
+        cache's sake."""
         try:
             plan = self.preview(image_id, base, base_format)
             if plan.kind is PlanKind.RECORD:
@@ -94,18 +96,27 @@ class Manager:
         if record.state is State.STALE:
             return dataclasses.replace(plan, reason=f'the cache is stale: {record.stale_reason}')
         if (record.base, record.base_format) != (base, base_format):
-            return dataclasses.replace(plan, reason=f'the cache is one of {record.base!r} ({record.base_format})')
+            return dataclasses.replace(
+                plan, reason=f'the cache is one of {record.base!r} ({record.base_format})'
+            )
         suspicion = identity.suspicion(record.base_identity)
         if suspicion is Suspicion.FACTS:
-            reason = f'the base is another file than before; `nova-qcache verify {image_id}` decides'
+            reason = (
+                f'the base is another file than before; `nova-qcache verify {image_id}` decides'
+            )
             return dataclasses.replace(plan, reason=reason)
         path = self._store.require_unchanged(record)
         if suspicion is Suspicion.TIMES and not self._verifier.sample_is_equal(record, source):
             return dataclasses.replace(plan, reason='the base has other content than the cache')
-        return dataclasses.replace(plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path))
+        return dataclasses.replace(
+            plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path)
+        )
 
-    def record(self, image_id: str, base: str, base_format: str, quota_mib: int | None = None) -> Plan:
-        """Start a recorder, or tell the one at work that one more guest comes, and wait until guests can connect.
+    def record(
+        self, image_id: str, base: str, base_format: str, quota_mib: int | None = None
+    ) -> Plan:
+        """Start a recorder, or tell the one at work that one more guest comes, and wait until
+        guests can connect.
 
         :raises WrongState: if there is a cache already
         :raises QcacheError: if it does not start
@@ -126,7 +137,9 @@ class Manager:
             )
         plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
         if status.phase not in (Phase.RECORDING, Phase.SEALING):
-            return dataclasses.replace(plan, reason=f'the recorder does not record any more: {status.note}')
+            return dataclasses.replace(
+                plan, reason=f'the recorder does not record any more: {status.note}'
+            )
         return dataclasses.replace(
             plan, kind=PlanKind.RECORD, reason=status.note, socket=str(self.paths.nbd_socket(key))
         )
@@ -138,7 +151,9 @@ class Manager:
         wanted = canonical_image_id(image_id) if image_id is not None else None
         return [self._view(key) for key in self._store.keys(wanted)]
 
-    def seal(self, image_id: str, wait_seconds: float = 0, progress: Progress = silent) -> CacheView:
+    def seal(
+        self, image_id: str, wait_seconds: float = 0, progress: Progress = silent
+    ) -> CacheView:
         """End the recording of an image now and keep what it has.
 
         :param wait_seconds: how long to wait for READY
@@ -148,20 +163,15 @@ class Manager:
         """
         key = self._one_in_state(image_id, State.WARMING).key
         self._recorder(key).seal()
-        done = progress('Sealing', self._view(key).length)
-        deadline = time.monotonic() + wait_seconds
-        while self._recorder_phase(key) in (Phase.RECORDING, Phase.SEALING) and wait_seconds:
-            if time.monotonic() >= deadline:
-                raise exception.DeadlinePassed(
-                    what=f'Sealing the cache of image {image_id}',
-                    seconds=wait_seconds,
-                    remedy='It goes on; see `nova-qcache list`',
-                )
-            time.sleep(_WAIT_POLL_SECONDS)
+        if wait_seconds:
+            self._wait_for_seal(key, wait_seconds, progress)
         return self._view(key)
 
-    def invalidate(self, image_id: str, base: str | None = None, base_format: str = 'raw') -> list[CacheKey]:
-        """Say that the base of an image is about to change, or has: no boot uses its caches of before again.
+    def invalidate(
+        self, image_id: str, base: str | None = None, base_format: str = 'raw'
+    ) -> list[CacheKey]:
+        """Say that the base of an image is about to change, or has: no boot uses its caches of
+        before again.
 
         :param base: needed only if no cache of the image is here
         :return: the caches that it concerned
@@ -182,7 +192,8 @@ class Manager:
     def remove(self, image_id: str, *, force: bool = False) -> list[CacheKey]:
         """Remove all caches of an image.
 
-        :param force: even those that guests read; they go on reading the files, which have no name any more
+        :param force: even those that guests read; they go on reading the files, which have no name
+            any more
         :raises CacheNotFound: if there is none
         :raises CacheInUse: if a guest reads one, and nothing was removed then
         """
@@ -199,7 +210,8 @@ class Manager:
         return [view.key for view in views]
 
     def verify(self, image_id: str, progress: Progress = silent) -> list[Verification]:
-        """Read the sealed caches of an image against their digests and their base; retire those that differ.
+        """Read the sealed caches of an image against their digests and their base; retire those
+        that differ.
 
         :raises CacheNotFound: if none is READY
         :raises ToolError, InvalidBase: if the base cannot be read; nothing changes then
@@ -207,7 +219,9 @@ class Manager:
         self._one_in_state(image_id, State.READY)
         views = self.caches(image_id)
         return [
-            self._verifier.verify(view.record, self._source(view.record.base, view.record.base_format), progress)
+            self._verifier.verify(
+                view.record, self._source(view.record.base, view.record.base_format), progress
+            )
             for view in views
             if view.record is not None and view.record.state is State.READY
         ]
@@ -215,21 +229,41 @@ class Manager:
     # -- below the verbs
 
     def _source(self, base: str, base_format: str) -> Source:
-        return plugins.source(base, base_format, reconnect_seconds=self._conf.qcache.base_reconnect_seconds)
+        return plugins.source(
+            base, base_format, reconnect_seconds=self._conf.qcache.base_reconnect_seconds
+        )
 
     def _recorder(self, key: CacheKey) -> control.RecorderClient:
         return control.RecorderClient(self.paths.control_socket(key))
 
-    def _recorder_phase(self, key: CacheKey) -> Phase | None:
-        try:
-            return self._recorder(key).status().phase
-        except exception.RecorderUnreachable:
-            return None
+    def _wait_for_seal(self, key: CacheKey, seconds: float, progress: Progress) -> None:
+        done = progress('Sealing', self._view(key).length)
+        deadline = time.monotonic() + seconds
+        seen = 0
+        while time.monotonic() < deadline:
+            try:
+                status = self._recorder(key).status()
+            except exception.RecorderUnreachable:
+                return  # nobody was connected, so it has left
+            done(status.sealed_bytes - seen)
+            seen = status.sealed_bytes
+            if status.phase not in (Phase.RECORDING, Phase.SEALING):
+                return
+            time.sleep(_WAIT_POLL_SECONDS)
+        raise exception.DeadlinePassed(
+            what=f'Sealing the cache of image {key.image_id}',
+            seconds=seconds,
+            remedy='It goes on; see `nova-qcache list`',
+        )
 
-    def _recorder_arguments(self, image_id: str, base: str, base_format: str, quota_mib: int | None) -> list[str]:
+    def _recorder_arguments(
+        self, image_id: str, base: str, base_format: str, quota_mib: int | None
+    ) -> list[str]:
         files = [str(pathlib.Path(name).absolute()) for name in self._conf.config_file or []]
         folders = [str(pathlib.Path(name).absolute()) for name in self._conf.config_dir or []]
-        arguments = [f'--config-file={name}' for name in files] + [f'--config-dir={name}' for name in folders]
+        arguments = [f'--config-file={name}' for name in files] + [
+            f'--config-dir={name}' for name in folders
+        ]
         if quota_mib is not None:
             arguments.append(f'--quota-mib={quota_mib}')
         return [*arguments, f'--base={base}', f'--base-format={base_format}', image_id]
@@ -265,7 +299,9 @@ class Manager:
             while client.status().phase is not Phase.SERVING or not client.status().guests:
                 if time.monotonic() >= deadline:
                     raise exception.DeadlinePassed(
-                        what='The end of a recording', seconds=_LEAVE_SECONDS, remedy='Try again later'
+                        what='The end of a recording',
+                        seconds=_LEAVE_SECONDS,
+                        remedy='Try again later',
                     )
                 time.sleep(_WAIT_POLL_SECONDS)
         except exception.RecorderUnreachable:

@@ -9,7 +9,8 @@
                  generations/       counters of bases whose own storage cannot keep them
                  locks/
     run_path/    guests/  <stem>.nbd                      what guests connect to
-                 control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's door, its last words
+                 control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's
+                 door, its last words
 
 ``<stem>`` is :attr:`nova_qcache.key.CacheKey.stem`.
 """
@@ -87,9 +88,11 @@ class Paths:
     def prepare(self) -> None:
         """Make the folders that are not there yet, each with the least rights that do.
 
-        :raises FolderUnfit: if one cannot be made or written to, or its name belongs to something else
+        :raises FolderUnfit: if one cannot be made or written to, or its name belongs to something
+            else
         """
-        # qemu's user must pass through the two folders on its way to a cache or a socket, and may list neither.
+        # qemu's user must pass through the two folders on its way to a cache or a socket, and may
+        # list neither.
         for path, mode in (
             (self.cache_path, 0o711),
             (self.locks, 0o700),
@@ -113,7 +116,7 @@ class Paths:
             raise exception.FolderUnfit(
                 path=str(path),
                 reason=f'it cannot be given to the group {self.qemu_group!r} ({e})',
-                remedy='Set [qcache] qemu_group to a group that exists and that this user is a member of',
+                remedy='Set [qcache] qemu_group to a group that exists and that this user is in',
             ) from e
 
     def _prepare_one(self, path: pathlib.Path, mode: int) -> None:
@@ -126,7 +129,9 @@ class Paths:
             except FileExistsError:
                 if not path.is_dir():
                     raise exception.FolderUnfit(
-                        path=str(path), reason='it is no folder', remedy='Move it away or name another folder'
+                        path=str(path),
+                        reason='it is no folder',
+                        remedy='Move it away or name another folder',
                     ) from None
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(f'user {os.geteuid()} may not write there')

@@ -3,6 +3,7 @@
 
 import functools
 import re
+from typing import Any, cast
 
 from stevedore import driver
 from stevedore import exception as stevedore_exception
@@ -22,10 +23,10 @@ _SCHEME = re.compile(r'([a-z][a-z0-9+.-]*)://')
 @functools.cache
 def _source_class(scheme: str) -> type[Source] | None:
     try:
-        found: type[Source] = driver.DriverManager(SOURCES, scheme, invoke_on_load=False).driver
+        found: Any = driver.DriverManager(SOURCES, scheme, invoke_on_load=False).driver
     except stevedore_exception.NoMatches:
         return None
-    return found
+    return cast(type[Source], found)
 
 
 def source(reference: str, base_format: str, *, reconnect_seconds: int = 0) -> Source:
@@ -37,7 +38,9 @@ def source(reference: str, base_format: str, *, reconnect_seconds: int = 0) -> S
     """
     if base_format not in FORMATS:
         raise exception.InvalidBase(
-            base=reference, reason=f'its format is {base_format!r}', remedy=f'Only {" and ".join(FORMATS)} are cached'
+            base=reference,
+            reason=f'its format is {base_format!r}',
+            remedy=f'Only {" and ".join(FORMATS)} are cached',
         )
     match = _SCHEME.match(reference)
     scheme = match[1] if match else 'file'

@@ -41,8 +41,8 @@ class Process:
 def listener_pid(path: pathlib.Path) -> int | None:
     """Return the process that listens on a unix socket, or None if nobody does.
 
-    None is returned only when the kernel says that connections are refused or that there is no such name: a listener
-    that is stopped, or whose queue is full, is alive.
+    None is returned only when the kernel says that connections are refused or that there is no
+    such name: a listener that is stopped, or whose queue is full, is alive.
 
     :raises OSError: for everything else, for example a lack of permission
     """
@@ -58,16 +58,21 @@ def listener_pid(path: pathlib.Path) -> int | None:
             if e.errno == errno.ENOTSOCK:
                 return None
             raise
-        pid: int = struct.unpack('iII', client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        pid: int = struct.unpack(
+            'iII', client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        )[0]
         return pid
 
 
 def connections(path: pathlib.Path) -> int:
     """Return how many clients are connected to a unix socket of this network namespace.
 
-    /proc/net/unix has one line with the path for each accepted end, in state 03 (connected), and one for the listener.
+    /proc/net/unix has one line with the path for each accepted end, in state 03 (connected), and
+    one for the listener.
     """
     wanted = os.fsencode(path)
     with open('/proc/net/unix', 'rb') as table:
         rows = (line.split(maxsplit=7) for line in table)
-        return sum(len(row) == 8 and row[5] == b'03' and row[7].rstrip(b'\n') == wanted for row in rows)
+        return sum(
+            len(row) == 8 and row[5] == b'03' and row[7].rstrip(b'\n') == wanted for row in rows
+        )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program qemu-img."""
 
+from collections.abc import Sequence
 import json
 import pathlib
 import re
 import subprocess
-from collections.abc import Sequence
 from typing import Any
 
 from nova_qcache import exception
@@ -19,7 +19,9 @@ OLDEST_QEMU = (7, 0)
 _SECONDS = 60
 
 
-def run(command: Sequence[str], *, option: str, seconds: float = _SECONDS, stdin: str | None = None) -> str:
+def run(
+    command: Sequence[str], *, option: str, seconds: float = _SECONDS, stdin: str | None = None
+) -> str:
     """Run one of qemu's tools and return what it printed.
 
     :param option: the ``[qcache]`` option that says where the tool is
@@ -43,11 +45,15 @@ def run(command: Sequence[str], *, option: str, seconds: float = _SECONDS, stdin
         ) from e
     except subprocess.TimeoutExpired as e:
         raise exception.DeadlinePassed(
-            what=f'{" ".join(command):.200}', seconds=seconds, remedy='See whether the storage of its files hangs'
+            what=f'{" ".join(command):.200}',
+            seconds=seconds,
+            remedy='See whether the storage of its files hangs',
         ) from e
     if done.returncode != 0:
         raise exception.ToolFailed(
-            command=f'{" ".join(command):.300}', code=done.returncode, reason=_last_words(done.stderr or done.stdout)
+            command=f'{" ".join(command):.300}',
+            code=done.returncode,
+            reason=_last_words(done.stderr or done.stdout),
         )
     return done.stdout
 
@@ -66,7 +72,10 @@ def require_version(tool: str, option: str) -> tuple[int, ...]:
     match = re.search(r'version (\d+(?:\.\d+)+)', banner)
     if match is None:
         raise exception.ToolMissing(
-            tool=tool, reason=f'it says {banner[:60]!r} of its version', package='QEMU', option=option
+            tool=tool,
+            reason=f'it says {banner[:60]!r} of its version',
+            package='QEMU',
+            option=option,
         )
     version = tuple(int(part) for part in match[1].split('.'))
     if version < OLDEST_QEMU:
@@ -77,7 +86,9 @@ def require_version(tool: str, option: str) -> tuple[int, ...]:
 
 def json_filename(node: Node) -> str:
     """Return a node tree in the only spelling in which qemu-img takes one."""
-    return 'json:' + json.dumps({name: value for name, value in node.items() if name != 'node-name'})
+    return 'json:' + json.dumps(
+        {name: value for name, value in node.items() if name != 'node-name'}
+    )
 
 
 class QemuImg:
@@ -103,7 +114,9 @@ class QemuImg:
     def first_bytes(self, node: Node, count: int, path: pathlib.Path) -> None:
         """Write the first ``count`` bytes of what a protocol node reaches to a new file."""
         source = json_filename({'driver': 'raw', 'read-only': True, 'file': node})
-        self._run('dd', '-f', 'raw', '-O', 'raw', f'bs={count}', 'count=1', f'if={source}', f'of={path}')
+        self._run(
+            'dd', '-f', 'raw', '-O', 'raw', f'bs={count}', 'count=1', f'if={source}', f'of={path}'
+        )
 
     def create_cache(
         self,
@@ -118,7 +131,19 @@ class QemuImg:
         """Make an empty qcow2 file whose header names its base, which is not opened for that."""
         options = f'cluster_size={cluster_size},extended_l2={"on" if extended_l2 else "off"}'
         self._run(
-            *('create', '-q', '-u', '-f', 'qcow2', '-o', options, '-b', backing, '-F', backing_format),
+            *(
+                'create',
+                '-q',
+                '-u',
+                '-f',
+                'qcow2',
+                '-o',
+                options,
+                '-b',
+                backing,
+                '-F',
+                backing_format,
+            ),
             *(str(path), str(virtual_size)),
         )
 
@@ -130,15 +155,18 @@ class QemuImg:
         self._run('check', '-q', '-f', 'qcow2', json_filename(_alone(path)), seconds=600)
 
     def cached_extents(self, path: pathlib.Path) -> list[tuple[int, int]]:
-        """Return the (offset, length) in bytes of all that a qcow2 file holds itself, zeros too."""
+        """Return the (offset, length) in bytes of all that a qcow2 file holds itself, zeros
+        too."""
         answer = self._run('map', '--output=json', json_filename(_alone(path)), seconds=600)
         extents = json.loads(answer)
-        # "present" is false for what the file leaves to its backing file. qemu < 6.1 does not say it.
+        # "present" is false for what the file leaves to its backing file. qemu < 6.1 does not say
+        # it.
         return [(extent['start'], extent['length']) for extent in extents if extent['present']]
 
 
 def _alone(path: pathlib.Path) -> Node:
-    """A sealed or idle cache file without its base, which need not be reachable for looking at its tables."""
+    """A sealed or idle cache file without its base, which need not be reachable for looking at its
+    tables."""
     return {'driver': 'qcow2', 'backing': None, 'file': {'driver': 'file', 'filename': str(path)}}
 
 

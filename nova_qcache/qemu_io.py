@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program qemu-io, as a reader that compares two images range by range."""
 
+from collections.abc import Callable, Iterable, Iterator
 import os
 import re
 import selectors
 import subprocess
 import tempfile
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
 
 from nova_qcache import exception
 from nova_qcache import qemu_img
@@ -36,8 +34,8 @@ class QemuIo:
     ) -> int | None:
         """Read the same ranges of two images and compare them byte by byte.
 
-        Both sides are read by qemu itself through its ``blkverify`` driver, so all formats and protocols of a base
-        are open to it, and what is compared is what a guest would be given.
+        Both sides are read by qemu itself through its ``blkverify`` driver, so all formats and
+        protocols of a base are open to it, and what is compared is what a guest would be given.
 
         :param one, other: node trees without node names, both read-only
         :param extents: (offset, length) in bytes
@@ -46,7 +44,9 @@ class QemuIo:
         :raises ToolFailed: if something could not be read
         :raises DeadlinePassed: if no byte came for five minutes
         """
-        filename = qemu_img.json_filename({'driver': 'blkverify', 'test': one, 'raw': other, 'read-only': True})
+        filename = qemu_img.json_filename(
+            {'driver': 'blkverify', 'test': one, 'raw': other, 'read-only': True}
+        )
         command = [self.program, '-r', filename]
         with tempfile.TemporaryFile('w+') as script:
             script.writelines(f'read {offset} {length}\n' for offset, length in _chunks(extents))
@@ -54,11 +54,18 @@ class QemuIo:
             script.seek(0)
             try:
                 process = subprocess.Popen(
-                    command, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+                    command,
+                    stdin=script,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    bufsize=0,
                 )
             except OSError as e:
                 raise exception.ToolMissing(
-                    tool=self.program, reason=e.strerror, package='QEMU (Debian: qemu-utils)', option='qemu_io'
+                    tool=self.program,
+                    reason=e.strerror,
+                    package='QEMU (Debian: qemu-utils)',
+                    option='qemu_io',
                 ) from e
         with process:
             try:
@@ -66,7 +73,9 @@ class QemuIo:
             finally:
                 process.kill()
 
-    def _follow(self, process: 'subprocess.Popen[bytes]', progress: Callable[[int], object]) -> int | None:
+    def _follow(
+        self, process: 'subprocess.Popen[bytes]', progress: Callable[[int], object]
+    ) -> int | None:
         said = ''
         for line in _lines(process):
             mismatch = _MISMATCH.search(line)
@@ -99,7 +108,9 @@ def _lines(process: 'subprocess.Popen[bytes]') -> Iterator[str]:
         while True:
             if not selector.select(_STALL_SECONDS):
                 raise exception.DeadlinePassed(
-                    what='Comparing a cache with its base', seconds=_STALL_SECONDS, remedy='See whether the base hangs'
+                    what='Comparing a cache with its base',
+                    seconds=_STALL_SECONDS,
+                    remedy='See whether the base hangs',
                 )
             piece = os.read(process.stdout.fileno(), 65536)
             *lines, rest = (rest + piece).split(b'\n')

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The monitor of a qemu-storage-daemon; for the recorder's process only, since it is asyncio.
 
-A command here is never abandoned half-way: a daemon that does not answer may be draining reads of a slow base, and
-killing it for that would be the fault. Callers that must not wait put a deadline around the call and go on; the
-command's fate is then known when the daemon answers or ends.
+A command here is never abandoned half-way: a daemon that does not answer may be draining reads of
+a slow base, and killing it for that would be the fault. Callers that must not wait put a deadline
+around the call and go on; the command's fate is then known when the daemon answers or ends.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
 import contextlib
 import logging
 import pathlib
-from collections.abc import AsyncIterator
-from collections.abc import Mapping
 from typing import Any
 
 from qemu import qmp
@@ -43,10 +42,12 @@ class Monitor:
             try:
                 await asyncio.wait_for(self._client.connect(str(self._path)), seconds)
                 return
-            except (qmp.ConnectError, TimeoutError, asyncio.TimeoutError) as e:
+            except (qmp.ConnectError, TimeoutError) as e:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise exception.DeadlinePassed(
-                        what=f'Connecting to {str(self._path)!r}', seconds=seconds, remedy=f'The last error was: {e}'
+                        what=f'Connecting to {str(self._path)!r}',
+                        seconds=seconds,
+                        remedy=f'The last error was: {e}',
                     ) from e
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -62,7 +63,9 @@ class Monitor:
         try:
             return await self._client.execute(command, arguments)
         except qmp.QMPError as e:
-            raise exception.ToolFailed(command=command, code='QMP', reason=str(e) or type(e).__name__) from e
+            raise exception.ToolFailed(
+                command=command, code='QMP', reason=str(e) or type(e).__name__
+            ) from e
 
     async def events(self, *names: str) -> AsyncIterator[dict[str, Any]]:
         """Yield the data of each event of these names from now on."""

@@ -66,7 +66,10 @@ def dumps(record: CacheRecord) -> bytes:
         data[name] = getattr(record, name)
     data['base_identity'] = dataclasses.asdict(record.base_identity)
     if record.sealed is not None:
-        data['sealed'] = {**dataclasses.asdict(record.sealed), 'reason': record.sealed.reason.value}
+        data['sealed'] = {
+            **dataclasses.asdict(record.sealed),
+            'reason': record.sealed.reason.value,
+        }
     return json.dumps(data, indent=1, sort_keys=True).encode() + b'\n'
 
 
@@ -80,7 +83,9 @@ def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
         data = json.loads(text)
         version = _typed(data, 'version', int)
         if version > VERSION:
-            raise exception.RecordTooNew(path=path, version=version, known=VERSION, image_id=key.image_id)
+            raise exception.RecordTooNew(
+                path=path, version=version, known=VERSION, image_id=key.image_id
+            )
         return _record(data, key)
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         reason = f'field {e} is missing' if isinstance(e, KeyError) else str(e)
@@ -108,14 +113,16 @@ def _typed(data: Any, name: str, kind: type) -> Any:
         return float(value)
     if type(value) is not kind:
         raise ValueError(f'{name} is {value!r:.60} and not of type {kind.__name__}')
-    if kind in (int, float) and not 0 <= value < 2**63:
+    if isinstance(value, int | float) and not 0 <= value < 2**63:
         raise ValueError(f'{name} is out of range')
     return value
 
 
 def _record(data: Any, key: CacheKey) -> CacheRecord:
     generation = _typed(data, 'generation', dict)
-    said = CacheKey(_typed(data, 'image_id', str), Generation(generation['epoch'], generation['n']))
+    said = CacheKey(
+        _typed(data, 'image_id', str), Generation(generation['epoch'], generation['n'])
+    )
     if said != key:
         raise ValueError(f'it is about {said.stem}')
     state = State(_typed(data, 'state', str))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The facts of a sealed cache file: taken when it is sealed, compared when it is verified."""
 
+from collections.abc import Callable
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable
 
 from nova_qcache.record import SealedFile
 from nova_qcache.states import FinishReason
@@ -28,7 +28,9 @@ def digest(path: pathlib.Path, progress: Callable[[int], object] = lambda length
     return f'sha256:{state.hexdigest()}'
 
 
-def describe(path: pathlib.Path, content_digest: str, reason: FinishReason, sealed_at: float | None = None) -> SealedFile:
+def describe(
+    path: pathlib.Path, content_digest: str, reason: FinishReason, sealed_at: float | None = None
+) -> SealedFile:
     """Return what a record says of a cache file that nobody writes to any more."""
     facts = path.stat()
     return SealedFile(

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of a source: how a base image is reached.
 
-Sources are loaded from the stevedore namespace ``nova_qcache.sources``; the name of an entry point is the scheme of
-the references that it understands (``nbd`` for ``nbd://host/export``), and ``file`` for plain paths. The rest of the
-project sees a base as the block nodes that its source gives, and asks nothing else about it.
+Sources are loaded from the stevedore namespace ``nova_qcache.sources``; the name of an entry point
+is the scheme of the references that it understands (``nbd`` for ``nbd://host/export``), and
+``file`` for plain paths. The rest of the project sees a base as the block nodes that its source
+gives, and asks nothing else about it.
 """
 
 import abc
@@ -21,18 +22,22 @@ FORMATS = ('raw', 'qcow2')
 
 
 class Suspicion(enum.Enum):
-    """How far a base looks changed since a cache of it was made; what to do about it decides content alone."""
+    """How far a base looks changed since a cache of it was made; what to do about it decides
+    content alone."""
 
     NONE = 'none'
     TIMES = 'times'
-    """Only its times differ, as after Nova touched it: a random sample of the cached bytes is compared."""
+    """Only its times differ, as after Nova touched it: a random sample of the cached bytes is
+    compared."""
     FACTS = 'facts'
-    """Its size or inode differs: all cached bytes are compared before a boot uses the cache again."""
+    """Its size or inode differs: all cached bytes are compared before a boot uses the cache
+    again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseIdentity:
-    """What can be learned about a base without reading it. Differences raise suspicion, they never decide.
+    """What can be learned about a base without reading it. Differences raise suspicion, they never
+    decide.
 
     A source leaves out (None) what it has no cheap way to know.
     """
@@ -59,8 +64,10 @@ class Source(abc.ABC):
 
     def __init__(self, reference: str, base_format: str, *, reconnect_seconds: int = 0) -> None:
         """:param reference: a path or URI, as in ``--base``
-        :param base_format: ``raw`` or ``qcow2``; never probed, since a guest may have written the first bytes
-        :param reconnect_seconds: for how long reads wait for a base that went away, where the source can wait
+        :param base_format: ``raw`` or ``qcow2``; never probed, since a guest may have written the
+            first bytes
+        :param reconnect_seconds: for how long reads wait for a base that went away, where the
+            source can wait
         :raises InvalidBase: for a reference or format that makes no sense
         """
         self.reference = reference
@@ -92,7 +99,8 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def generation_folder(self) -> pathlib.Path | None:
-        """Where this base's generation is kept: on its own storage, so that all who share the base share it.
+        """Where this base's generation is kept: on its own storage, so that all who share the base
+        share it.
 
         None if that storage holds no files; the generation is then one of this host's.
         """
@@ -109,10 +117,17 @@ class Source(abc.ABC):
         return node
 
     def nodes(self, name: str) -> list[Node]:
-        """Block nodes, lowest first; the last one is called ``name`` and gives the base's content."""
+        """Block nodes, lowest first; the last one is called ``name`` and gives the base's
+        content."""
         protocol = {'node-name': f'{name}-file', 'read-only': True, **self.protocol_node()}
-        top: Node = {'driver': self.base_format, 'node-name': name, 'read-only': True, 'file': f'{name}-file'}
+        top: Node = {
+            'driver': self.base_format,
+            'node-name': name,
+            'read-only': True,
+            'file': f'{name}-file',
+        }
         if self.base_format == 'qcow2':
-            # An image that names a backing file was refused already; this makes sure that none is opened.
+            # An image that names a backing file was refused already; this makes sure that none is
+            # opened.
             top['backing'] = None
         return [protocol, top]

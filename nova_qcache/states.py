@@ -7,8 +7,8 @@
                |           |                  ^
                +-----------+------------------+   dropped or removed
 
-COLD is the absence of a record. A WARMING without a living recorder is dirty and gets dropped. Only READY is ever
-given to a guest.
+COLD is the absence of a record. A WARMING without a living recorder is dirty and gets dropped.
+Only READY is ever given to a guest.
 """
 
 import enum

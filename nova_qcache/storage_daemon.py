@@ -21,21 +21,28 @@ class StorageDaemon:
         self.process = process
 
     @classmethod
-    def start(cls, program: str, qmp_socket: pathlib.Path, log: pathlib.Path, file_limit: int) -> 'StorageDaemon':
+    def start(
+        cls, program: str, qmp_socket: pathlib.Path, log: pathlib.Path, file_limit: int
+    ) -> 'StorageDaemon':
         """Start a daemon without any node.
 
-        :param file_limit: bytes beyond which it can write to no file. The kernel keeps to it whatever becomes of us.
+        :param file_limit: bytes beyond which it can write to no file. The kernel keeps to it
+            whatever becomes of us.
         :raises ToolMissing: if the program cannot be run
         """
         command = [
             program,
-            *('--chardev', f'socket,id=qmp,path={str(qmp_socket).replace(",", ",,")},server=on,wait=off'),
+            *(
+                '--chardev',
+                f'socket,id=qmp,path={str(qmp_socket).replace(",", ",,")},server=on,wait=off',
+            ),
             *('--monitor', 'chardev=qmp'),
         ]
         try:
             with open(log, 'ab') as output:
-                # restore_signals=False hands down that Python ignores SIGXFSZ: over its limit the daemon gets EFBIG,
-                # which quorum answers from the base, instead of a signal that kills it.
+                # restore_signals=False hands down that Python ignores SIGXFSZ: over its limit the
+                # daemon gets EFBIG, # which quorum answers from the base, instead of a signal that
+                # kills it.
                 child = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -73,7 +80,8 @@ class StorageDaemon:
         return self.process.pid
 
     def stop(self) -> None:
-        """End it: nobody is connected any more. It was asked over QMP before; here come the signals.
+        """End it: nobody is connected any more. It was asked over QMP before; here come the
+        signals.
 
         :raises DeadlinePassed: if not even SIGKILL ends it, as with a hanging mount
         """

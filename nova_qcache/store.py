@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caches of this host: their records and files. The one place that changes the state of a cache.
+"""The caches of this host: their records and files. The one place that changes the state of a
+cache.
 
-Each change is made under the lock of its image and ordered so that a crash in between leaves either the old state or
-a file without a meaning, never a READY that is not true: a record becomes READY after its file is complete and on
-disk, and goes away before its file does.
+Each change is made under the lock of its image and ordered so that a crash in between leaves
+either the old state or a file without a meaning, never a READY that is not true: a record becomes
+READY after its file is complete and on disk, and goes away before its file does.
 """
 
+from collections.abc import Iterable
 import contextlib
 import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Iterable
 
 from nova_qcache import exception
 from nova_qcache import filesystem
@@ -39,12 +40,17 @@ class Store:
         self._lock_seconds = lock_seconds
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
-        """Return the keys of all caches here, or of one image's: of records, and of files that lost theirs."""
+        """Return the keys of all caches here, or of one image's: of records, and of files that
+        lost theirs."""
         try:
             names = os.listdir(self.paths.cache_path)
         except FileNotFoundError:
             return []
-        stems = {name.rpartition('.')[0] for name in names if name.endswith(('.json', '.recording', '.qcow2'))}
+        stems = {
+            name.rpartition('.')[0]
+            for name in names
+            if name.endswith(('.json', '.recording', '.qcow2'))
+        }
         found = (CacheKey.from_stem(stem) for stem in stems)
         return sorted(key for key in found if key is not None and image_id in (None, key.image_id))
 
@@ -59,13 +65,16 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as e:
-            raise exception.RecordBroken(path=str(path), reason=e.strerror, image_id=key.image_id) from e
+            raise exception.RecordBroken(
+                path=str(path), reason=e.strerror, image_id=key.image_id
+            ) from e
         return record_module.loads(text, str(path), key)
 
     def require_unchanged(self, record: CacheRecord) -> pathlib.Path:
         """Return the path of a sealed cache after a look at the file, without reading it.
 
-        :raises CacheBroken: if it is not the file that was sealed: missing, truncated, replaced, written to
+        :raises CacheBroken: if it is not the file that was sealed: missing, truncated, replaced,
+            written to
         """
         path = self.paths.sealed(record.key)
         sealed = record.sealed
@@ -74,7 +83,9 @@ class Store:
         except OSError as e:
             raise self._broken(record.key, e.strerror or str(e)) from e
         if sealed is None or facts.st_size != sealed.size:
-            raise self._broken(record.key, f'it has {facts.st_size} bytes and was sealed with another size')
+            raise self._broken(
+                record.key, f'it has {facts.st_size} bytes and was sealed with another size'
+            )
         if (facts.st_ino, facts.st_mtime_ns) != (sealed.inode, sealed.mtime_ns):
             raise self._broken(record.key, 'it was replaced or written to since it was sealed')
         return path
@@ -85,7 +96,8 @@ class Store:
             self._set_state(record, State.COLD)
 
     def seal(self, record: CacheRecord, sealed: SealedFile) -> CacheRecord:
-        """WARMING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody writes to it any more.
+        """WARMING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody
+        writes to it any more.
 
         :raises WrongState: if it was dropped or removed in the meantime
         """
@@ -95,7 +107,9 @@ class Store:
             ready = dataclasses.replace(record, state=State.READY, sealed=sealed)
             states.require_transition(key.image_id, before, ready.state)
             recording = self.paths.recording(key)
-            if recording.exists():  # a recorder that was killed right after this rename comes here again
+            if (
+                recording.exists()
+            ):  # a recorder that was killed right after this rename comes here again
                 os.rename(recording, self.paths.sealed(key))
                 filesystem.sync_folder(self.paths.cache_path)
             self._set_state(ready, before)
@@ -105,18 +119,22 @@ class Store:
         """READY to STALE: no boot uses it any more, guests that do go on."""
         with self._locked(record.key):
             before = self._state(record.key)
-            self._set_state(dataclasses.replace(record, state=State.STALE, stale_reason=reason), before)
+            self._set_state(
+                dataclasses.replace(record, state=State.STALE, stale_reason=reason), before
+            )
         LOG.warning('The cache of image %s is not used any more: %s', record.key.image_id, reason)
 
     def refresh(self, record: CacheRecord, sealed: SealedFile, identity: BaseIdentity) -> None:
-        """Note, for a READY cache whose content was proved, what its file and its base look like now."""
+        """Note, for a READY cache whose content was proved, what its file and its base look like
+        now."""
         with self._locked(record.key):
             if self._state(record.key) is not State.READY:
                 return
             self._write(dataclasses.replace(record, sealed=sealed, base_identity=identity))
 
     def discard(self, key: CacheKey) -> None:
-        """To COLD, from wherever: the record and files go. Whether they may is the caller's question."""
+        """To COLD, from wherever: the record and files go. Whether they may is the caller's
+        question."""
         with self._locked(key):
             self._unlink([self.paths.record(key)])
             self._unlink([self.paths.recording(key), self.paths.sealed(key)])
@@ -136,11 +154,18 @@ class Store:
     def _set_state(self, record: CacheRecord, before: State) -> None:
         states.require_transition(record.key.image_id, before, record.state)
         self._write(record)
-        LOG.info('Cache of image %s (generation %s): %s', record.key.image_id, record.key.generation, record.state.value)
+        LOG.info(
+            'Cache of image %s (generation %s): %s',
+            record.key.image_id,
+            record.key.generation,
+            record.state.value,
+        )
 
     def _write(self, record: CacheRecord) -> None:
         try:
-            filesystem.replace_atomically(self.paths.record(record.key), record_module.dumps(record), _RECORD_MODE)
+            filesystem.replace_atomically(
+                self.paths.record(record.key), record_module.dumps(record), _RECORD_MODE
+            )
         except OSError as e:
             raise exception.FolderUnfit(
                 path=str(self.paths.cache_path),
@@ -154,4 +179,6 @@ class Store:
         filesystem.sync_folder(self.paths.cache_path)
 
     def _broken(self, key: CacheKey, reason: str) -> exception.CacheBroken:
-        return exception.CacheBroken(path=str(self.paths.sealed(key)), reason=reason, image_id=key.image_id)
+        return exception.CacheBroken(
+            path=str(self.paths.sealed(key)), reason=reason, image_id=key.image_id
+        )

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is this host fit: the tools, the folders and their file system, each finding with its remedy."""
 
+from collections.abc import Callable, Iterator
 import dataclasses
 import enum
+import functools
 import pathlib
 import tempfile
-from collections.abc import Callable
-from collections.abc import Iterator
 
 from oslo_config import cfg
 
@@ -44,7 +44,7 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Look at everything, one finding each; nothing stays behind."""
     yield _finding('configuration', lambda: _configuration(conf))
     for option in ('qemu_img', 'qemu_io', 'qemu_storage_daemon'):
-        yield _finding(option, lambda option=option: _version(getattr(conf.qcache, option), option))
+        yield _finding(option, functools.partial(_version, getattr(conf.qcache, option), option))
     yield _finding('block drivers', lambda: _drivers(qemu_img.QemuImg(conf.qcache.qemu_img)))
     paths = Paths.from_conf(conf)
     folders = _finding('folders', lambda: _folders(paths))
@@ -102,8 +102,8 @@ def _direct_io(folder: pathlib.Path) -> str:
         if not filesystem.supports_direct_io(pathlib.Path(probe.name)):
             raise exception.FolderUnfit(
                 path=str(folder),
-                reason='its file system has no O_DIRECT, which guests with cache=none open a cache with',
-                remedy='Put cache_path on another file system, or let guests use the page cache (disk_cachemodes)',
+                reason='its file system has no O_DIRECT, which guests with cache=none need',
+                remedy='Put [qcache] cache_path on another file system, or set disk_cachemodes',
             )
     return 'supported'
 
@@ -112,6 +112,8 @@ def _space(folder: pathlib.Path, quota: int) -> str:
     free = filesystem.free_bytes(folder)
     if free < quota:
         raise exception.InvalidQuota(
-            quota=quota, reason=f'is more than the {free} bytes that are free', remedy='to less, or free space'
+            quota=quota,
+            reason=f'is more than the {free} bytes that are free',
+            remedy='to less, or free space',
         )
-    return f'{free // qcache_conf.MIB} MiB free, room for {free // quota} recordings of {quota // qcache_conf.MIB} MiB'
+    return f'{free // qcache_conf.MIB} MiB free, room for {free // quota} recordings'

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove that the bytes in a cache are the bytes of its base, by reading both."""
 
+from collections.abc import Callable, Sequence
 import dataclasses
 import pathlib
 import random
-from collections.abc import Callable
-from collections.abc import Sequence
 
 from nova_qcache import qemu_img
 from nova_qcache import qemu_io
@@ -25,7 +24,8 @@ Extent = tuple[int, int]
 """(offset, length) in bytes of the guest's disk."""
 
 Progress = Callable[[str, int], Callable[[int], object]]
-"""Called with what is being done and how many bytes that is; returns what is called with the bytes of each part."""
+"""Called with what is being done and how many bytes that is; returns what is called with the bytes
+of each part."""
 
 
 def _ignore(done: int) -> None:
@@ -47,7 +47,8 @@ class Verification:
 
 
 def sample(extents: Sequence[Extent], generator: random.Random) -> list[Extent]:
-    """Choose up to ``SAMPLE_BYTES`` of the extents at random, each unit with the same chance, none twice.
+    """Choose up to ``SAMPLE_BYTES`` of the extents at random, each unit with the same chance, none
+    twice.
 
     A sample of k units out of m misses a change of c units with probability (1 - c/m)^k, about.
     """
@@ -69,7 +70,11 @@ def sample(extents: Sequence[Extent], generator: random.Random) -> list[Extent]:
 
 class Verifier:
     def __init__(
-        self, store: Store, generations: Generations, image_tool: qemu_img.QemuImg, io_tool: qemu_io.QemuIo
+        self,
+        store: Store,
+        generations: Generations,
+        image_tool: qemu_img.QemuImg,
+        io_tool: qemu_io.QemuIo,
     ) -> None:
         self._store = store
         self._generations = generations
@@ -77,8 +82,9 @@ class Verifier:
         self._io_tool = io_tool
 
     def sample_is_equal(self, record: CacheRecord, source: Source) -> bool:
-        """Compare a random sample of a READY cache with its base, and act on the answer: READY is noted to go with
-        the base's new times, or it becomes STALE and the base gets a new generation.
+        """Compare a random sample of a READY cache with its base, and act on the answer: READY is
+        noted to go with the base's new times, or it becomes STALE and the base gets a new
+        generation.
 
         :raises ToolError: if one of the two cannot be read; nothing changes then
         :raises DeadlinePassed: if reading stalls; nothing changes then
@@ -94,10 +100,12 @@ class Verifier:
         return True
 
     def verify(self, record: CacheRecord, source: Source, progress: Progress) -> Verification:
-        """Read a whole READY cache against its digest, and all that it caches against the base; act on the answer as
+        """Read a whole READY cache against its digest, and all that it caches against the base;
+        act on the answer as
         :meth:`sample_is_equal` does.
 
-        :raises ToolError, DeadlinePassed, InvalidBase: if the base cannot be read; nothing changes then
+        :raises ToolError, DeadlinePassed, InvalidBase: if the base cannot be read; nothing changes
+            then
         """
         path = self._store.paths.sealed(record.key)
         sealed = record.sealed
@@ -112,11 +120,15 @@ class Verifier:
             return Verification(record.key, 'the cache file is not what was sealed', 0)
         extents = self._image_tool.cached_extents(path)
         total = sum(length for _, length in extents)
-        difference = self._first_difference(path, source, extents, progress('Comparing with the base', total))
+        difference = self._first_difference(
+            path, source, extents, progress('Comparing with the base', total)
+        )
         if difference is not None:
             self._retire(record, source, difference)
             return Verification(record.key, f'the base differs at offset {difference}', total)
-        self._store.refresh(record, sealed_file.describe(path, found, sealed.reason, sealed.sealed_at), identity)
+        self._store.refresh(
+            record, sealed_file.describe(path, found, sealed.reason, sealed.sealed_at), identity
+        )
         return Verification(record.key, '', total)
 
     def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:
@@ -124,7 +136,15 @@ class Verifier:
         self._generations.raise_before_write(source)
 
     def _first_difference(
-        self, path: pathlib.Path, source: Source, extents: Sequence[Extent], done: Callable[[int], object]
+        self,
+        path: pathlib.Path,
+        source: Source,
+        extents: Sequence[Extent],
+        done: Callable[[int], object],
     ) -> int | None:
-        cache = {'driver': 'qcow2', 'backing': None, 'file': {'driver': 'file', 'filename': str(path)}}
+        cache = {
+            'driver': 'qcow2',
+            'backing': None,
+            'file': {'driver': 'file', 'filename': str(path)},
+        }
         return self._io_tool.first_difference(cache, source.image_node(), extents, done)

@@ -7,18 +7,25 @@ from typing import Any
 from cliff import lister
 
 from nova_qcache import suitability
+from nova_qcache.cmd import shell
 from nova_qcache.suitability import Grade
 
 __all__ = ['Check']
 
 
-class Check(lister.Lister):  # type: ignore[misc]  # cliff has no types
-    """Find out whether this host is fit for caches; each finding has its remedy. Exit code 1 if it is not."""
+class Check(lister.Lister):
+    """Find out whether this host is fit for caches; each finding has its remedy. Exit code 1 if it
+    is not."""
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        findings = list(suitability.examine(self.app.conf))
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        findings = list(suitability.examine(shell.conf(self.app)))
         self.failed = any(finding.grade is Grade.ERROR for finding in findings)
-        rows = [(finding.subject, finding.grade.value, finding.found, finding.remedy) for finding in findings]
+        rows = [
+            (finding.subject, finding.grade.value, finding.found, finding.remedy)
+            for finding in findings
+        ]
         return ('Subject', 'Grade', 'Found', 'Remedy'), rows
 
     def run(self, parsed_args: argparse.Namespace) -> int:

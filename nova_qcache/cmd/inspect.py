@@ -9,6 +9,7 @@ from cliff import lister
 from cliff import show
 
 from nova_qcache import exception
+from nova_qcache.cmd import shell
 from nova_qcache.inspection import CacheView
 
 __all__ = ['List', 'Show', 'fields']
@@ -16,12 +17,14 @@ __all__ = ['List', 'Show', 'fields']
 _MIB = 1024 * 1024
 
 
-class List(lister.Lister):  # type: ignore[misc]  # cliff has no types
+class List(lister.Lister):
     """List the caches of this host."""
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         columns = ('Image', 'State', 'Generation', 'MiB', 'Quota MiB', 'Guests', 'Base', 'Note')
-        return columns, [self._row(view) for view in self.app.manager().caches()]
+        return columns, [self._row(view) for view in shell.manager(self.app).caches()]
 
     def _row(self, view: CacheView) -> tuple[Any, ...]:
         return (
@@ -36,7 +39,7 @@ class List(lister.Lister):  # type: ignore[misc]  # cliff has no types
         )
 
 
-class Show(show.ShowOne):  # type: ignore[misc]  # cliff has no types
+class Show(show.ShowOne):
     """Show the newest cache of an image."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -44,8 +47,10 @@ class Show(show.ShowOne):  # type: ignore[misc]  # cliff has no types
         parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        views = self.app.manager().caches(parsed_args.image_id)
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        views = shell.manager(self.app).caches(parsed_args.image_id)
         if not views:
             raise exception.CacheNotFound(image_id=parsed_args.image_id)
         shown = fields(views[-1])
@@ -88,4 +93,4 @@ def fields(view: CacheView) -> dict[str, Any]:
 
 
 def _when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec='seconds')
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec='seconds')

@@ -25,9 +25,13 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
 
 def _add_base(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
-        '--base', required=required, help='its base: a path, nbd://host/export, or nbd+unix:///export?socket=PATH'
+        '--base',
+        required=required,
+        help='its base: a path, nbd://host/export, or nbd+unix:///export?socket=PATH',
     )
-    parser.add_argument('--base-format', default='raw', choices=FORMATS, help='format of the base (default: raw)')
+    parser.add_argument(
+        '--base-format', default='raw', choices=FORMATS, help='format of the base (default: raw)'
+    )
 
 
 def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
     }
 
 
-class Plan(show.ShowOne):  # type: ignore[misc]  # cliff has no types
+class Plan(show.ShowOne):
     """Show what a boot of an image would use now; starts nothing."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -54,25 +58,33 @@ class Plan(show.ShowOne):  # type: ignore[misc]  # cliff has no types
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        plan = self.app.manager().preview(parsed_args.image_id, parsed_args.base, parsed_args.base_format)
+        plan = shell.manager(self.app).preview(
+            parsed_args.image_id, parsed_args.base, parsed_args.base_format
+        )
         shown = _plan_fields(plan)
         return tuple(shown), tuple(shown.values())
 
 
-class Record(show.ShowOne):  # type: ignore[misc]  # cliff has no types
-    """Start the recorder of an image, or join the one at work; guests can connect when this returns."""
+class Record(show.ShowOne):
+    """Start the recorder of an image, or join the one at work; guests can connect when this
+    returns."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _add_image(parser)
         _add_base(parser, required=True)
-        parser.add_argument('--quota', type=int, metavar='MIB', help='quota in MiB in place of the configured one')
+        parser.add_argument(
+            '--quota', type=int, metavar='MIB', help='quota in MiB in place of the configured one'
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        manager = self.app.manager()
+        manager = shell.manager(self.app)
         plan = manager.record(
-            parsed_args.image_id, parsed_args.base, parsed_args.base_format, quota_mib=parsed_args.quota
+            parsed_args.image_id,
+            parsed_args.base,
+            parsed_args.base_format,
+            quota_mib=parsed_args.quota,
         )
         shown = _plan_fields(plan)
         for view in manager.caches(parsed_args.image_id):
@@ -81,7 +93,7 @@ class Record(show.ShowOne):  # type: ignore[misc]  # cliff has no types
         return tuple(shown), tuple(shown.values())
 
 
-class Seal(show.ShowOne):  # type: ignore[misc]  # cliff has no types
+class Seal(show.ShowOne):
     """End the recording of an image now, and keep what it has."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -89,19 +101,23 @@ class Seal(show.ShowOne):  # type: ignore[misc]  # cliff has no types
         _add_image(parser)
         parser.add_argument('--wait', action='store_true', help='wait until it is READY')
         parser.add_argument(
-            '--timeout', type=float, default=120, metavar='SECONDS', help='how long to wait (default: 120)'
+            '--timeout',
+            type=float,
+            default=120,
+            metavar='SECONDS',
+            help='how long to wait (default: 120)',
         )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        view = self.app.manager().seal(
+        view = shell.manager(self.app).seal(
             parsed_args.image_id, parsed_args.timeout if parsed_args.wait else 0, shell.progress
         )
         shown = inspect.fields(view)
         return tuple(shown), tuple(shown.values())
 
 
-class Invalidate(lister.Lister):  # type: ignore[misc]  # cliff has no types
+class Invalidate(lister.Lister):
     """Say that the base of an image changes: no boot uses a cache of before again."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -111,23 +127,27 @@ class Invalidate(lister.Lister):  # type: ignore[misc]  # cliff has no types
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        keys = self.app.manager().invalidate(parsed_args.image_id, parsed_args.base, parsed_args.base_format)
+        keys = shell.manager(self.app).invalidate(
+            parsed_args.image_id, parsed_args.base, parsed_args.base_format
+        )
         return _rows(keys)
 
 
-class Remove(lister.Lister):  # type: ignore[misc]  # cliff has no types
+class Remove(lister.Lister):
     """Remove the caches of an image."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _add_image(parser)
         parser.add_argument(
-            '--force', action='store_true', help='even those that guests read: they go on, their next start may fail'
+            '--force',
+            action='store_true',
+            help='even those that guests read: they go on, their next start may fail',
         )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        return _rows(self.app.manager().remove(parsed_args.image_id, force=parsed_args.force))
+        return _rows(shell.manager(self.app).remove(parsed_args.image_id, force=parsed_args.force))
 
 
 def _rows(keys: list[CacheKey]) -> Rows:

@@ -2,10 +2,10 @@
 """nova-qcache-recorder: record the cache of one image and serve its guests meanwhile."""
 
 import asyncio
+from collections.abc import Sequence
 import logging
 import os
 import sys
-from collections.abc import Sequence
 
 from oslo_config import cfg
 from oslo_log import log
@@ -37,7 +37,8 @@ _CLI_OPTS = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """:return: 0, or ``launch.BUSY`` beside another recorder, or 1 after a message on standard error"""
+    """:return: 0, or ``launch.BUSY`` beside another recorder, or 1 after a message on standard
+    error"""
     os.umask(0o077)  # a recording is nobody else's business until it is sealed
     conf = cfg.ConfigOpts()
     log.register_options(conf)
@@ -62,7 +63,9 @@ async def _run(conf: cfg.ConfigOpts) -> None:
     paths = Paths.from_conf(conf)
     paths.prepare()
     image_id = key.canonical_image_id(conf.image_id)
-    source = plugins.source(conf.base, conf.base_format, reconnect_seconds=group.base_reconnect_seconds)
+    source = plugins.source(
+        conf.base, conf.base_format, reconnect_seconds=group.base_reconnect_seconds
+    )
     generation = Generations(paths, group.lock_timeout_seconds).current(source)
     settings = Settings(
         quota=qcache_conf.quota_bytes(conf, conf.quota_mib),
@@ -78,7 +81,9 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         storage_daemon=group.qemu_storage_daemon,
     )
     store = Store(paths, group.lock_timeout_seconds)
-    recorder = Recorder(CacheKey(image_id, generation), source, store, QemuImg(group.qemu_img), settings)
+    recorder = Recorder(
+        CacheKey(image_id, generation), source, store, QemuImg(group.qemu_img), settings
+    )
     await recorder.run()
     paths.log(CacheKey(image_id, generation)).unlink(missing_ok=True)
 

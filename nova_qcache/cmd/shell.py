@@ -2,68 +2,88 @@
 """nova-qcache: see and manage the boot caches of this host."""
 
 import argparse
+from collections.abc import Callable, Sequence
+from importlib import metadata
 import sys
-from collections.abc import Callable
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-import tqdm
 from cliff import app
 from cliff import commandmanager
 from oslo_config import cfg
 from oslo_log import log
-from pbr import version
+import tqdm
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.manager import Manager
 
-__all__ = ['Shell', 'main', 'progress']
+__all__ = ['Shell', 'conf', 'main', 'manager', 'progress']
 
 COMMANDS = 'nova_qcache.cli'
 """Namespace of the entry points of commands."""
 
 
-class Shell(app.App):  # type: ignore[misc]  # cliff has no types
-    """The program; ``conf`` and ``manager()`` are there for its commands."""
+class Shell(app.App):
+    """The program; its commands reach its configuration by :func:`conf`."""
 
     def __init__(self) -> None:
         super().__init__(
             description=__doc__.partition(': ')[2],
-            version=version.VersionInfo('nova-qcache').version_string(),
+            version=metadata.version('nova-qcache'),
             command_manager=commandmanager.CommandManager(COMMANDS),
             deferred_help=True,
         )
         self.conf = cfg.ConfigOpts()
 
-    def build_option_parser(self, description: str, version: str, **kwargs: Any) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().build_option_parser(description, version, **kwargs)
+    def build_option_parser(
+        self,
+        description: str | None,
+        version: str | None,
+        argparse_kwargs: dict[str, Any] | None = None,
+    ) -> argparse.ArgumentParser:
+        parser = super().build_option_parser(description, version, argparse_kwargs)
         parser.add_argument(
             '--config-file',
             action='append',
             metavar='PATH',
-            help='configuration file with a [qcache] section; may be repeated (default: nova.conf where Nova finds it)',
+            help='configuration file with a [qcache] section; may be repeated '
+            '(default: nova.conf where Nova finds it)',
         )
         parser.add_argument(
-            '--config-dir', action='append', metavar='PATH', help='folder of configuration files; may be repeated'
+            '--config-dir',
+            action='append',
+            metavar='PATH',
+            help='folder of configuration files; may be repeated',
         )
         return parser
 
-    def initialize_app(self, argv: Sequence[str]) -> None:
+    def initialize_app(self, argv: list[str]) -> None:
         arguments = [f'--config-file={name}' for name in self.options.config_file or []]
         arguments += [f'--config-dir={name}' for name in self.options.config_dir or []]
         log.register_options(self.conf)
         qcache_conf.register_opts(self.conf)
         self.conf(arguments, project='nova', prog='nova-qcache')
 
-    def manager(self) -> Manager:
-        """:raises QcacheError: if the configuration makes no sense"""
-        return Manager(self.conf)
+
+def conf(program: app.App) -> cfg.ConfigOpts:
+    """Return the configuration of the program that a command runs in."""
+    return cast(Shell, program).conf
+
+
+def manager(program: app.App) -> Manager:
+    """Return a manager for a command.
+
+    :raises QcacheError: if the configuration makes no sense
+    """
+    return Manager(conf(program))
 
 
 def progress(what: str, total: int) -> Callable[[int], object]:
-    """A bar on standard error, for people who wait; nothing is shown to programs or for what is done at once."""
-    bar = tqdm.tqdm(desc=what, total=total, unit='B', unit_scale=True, delay=0.5, disable=None, leave=False)
+    """A bar on standard error, for people who wait; nothing is shown to programs or for what is
+    done at once."""
+    bar = tqdm.tqdm(
+        desc=what, total=total, unit='B', unit_scale=True, delay=0.5, disable=None, leave=False
+    )
 
     def update(done: int) -> None:
         bar.update(done)

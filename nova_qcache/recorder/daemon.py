@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The qemu-storage-daemon of one cache: start, adoption, what it serves, its end.
 
-Lifecycle of :class:`ServingDaemon`: ``start`` or ``adopt``; then ``record``, ``play`` or ``serve_plain`` once, to
-which ``stop`` is the counterpart; ``seal`` turns recording into playing under connected guests.
+Lifecycle of :class:`ServingDaemon`: ``start`` or ``adopt``; then ``record``, ``play`` or
+``serve_plain`` once, to which ``stop`` is the counterpart; ``seal`` turns recording into playing
+under connected guests.
 """
 
 import asyncio
@@ -41,7 +42,8 @@ class ServingDaemon:
 
     @classmethod
     def start(cls, paths: Paths, key: CacheKey, program: str, file_limit: int) -> 'ServingDaemon':
-        """Start a new daemon. The caller holds the recorder's lock and knows that no old one lives."""
+        """Start a new daemon. The caller holds the recorder's lock and knows that no old one
+        lives."""
         daemon = StorageDaemon.start(program, paths.qmp_socket(key), paths.log(key), file_limit)
         return cls(paths, key, daemon)
 
@@ -58,7 +60,8 @@ class ServingDaemon:
         if pid is None:
             if processes.listener_pid(paths.nbd_socket(key)) is not None:
                 raise exception.RecorderFailed(
-                    image_id=key.image_id, reason=f'somebody listens on {str(paths.nbd_socket(key))!r}'
+                    image_id=key.image_id,
+                    reason=f'somebody listens on {str(paths.nbd_socket(key))!r}',
                 )
             return None
         try:
@@ -67,7 +70,9 @@ class ServingDaemon:
             return None
         await self.monitor.connect()
         if await self.monitor.execute('query-block-exports'):
-            LOG.warning('Adopted process %d, which serves image %s without a recorder', pid, key.image_id)
+            LOG.warning(
+                'Adopted process %d, which serves image %s without a recorder', pid, key.image_id
+            )
             return self
         await self.stop()  # its recorder was killed before anybody could connect
         return None
@@ -83,7 +88,8 @@ class ServingDaemon:
     async def record(self, source: Source, path: pathlib.Path, threshold: int) -> None:
         """Serve a base, recording into the cache file.
 
-        :param threshold: length of the file in bytes that raises the event ``BLOCK_WRITE_THRESHOLD``
+        :param threshold: length of the file in bytes that raises the event
+            ``BLOCK_WRITE_THRESHOLD``
         """
         await self._add(block_graph.recording(source, path))
         await self.monitor.execute(
@@ -167,6 +173,10 @@ class ServingDaemon:
         self._paths.share(socket)
         await self.monitor.execute(
             'block-export-add',
-            {'type': 'nbd', 'id': _EXPORT_ID, 'node-name': block_graph.TOP, 'name': plan.EXPORT_NAME},
+            {
+                'type': 'nbd',
+                'id': _EXPORT_ID,
+                'node-name': block_graph.TOP,
+                'name': plan.EXPORT_NAME,
+            },
         )
-

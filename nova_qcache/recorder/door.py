@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recorder's door: a unix socket on which others ask it for its status or tell it what to do.
 
-One request and one reply on a line each, both JSON objects; :mod:`nova_qcache.control` is the other side.
+One request and one reply on a line each, both JSON objects; :mod:`nova_qcache.control` is the
+other side.
 """
 
 import asyncio
+from collections.abc import Callable
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 __all__ = ['Door']
@@ -32,7 +33,9 @@ class Door:
         self._path.unlink(missing_ok=True)
         old = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._answer, str(self._path), limit=_LINE_BYTES)
+            self._server = await asyncio.start_unix_server(
+                self._answer, str(self._path), limit=_LINE_BYTES
+            )
         finally:
             os.umask(old)
 
@@ -46,7 +49,7 @@ class Door:
             line = await asyncio.wait_for(reader.readline(), _SECONDS)
             writer.write(json.dumps(self._reply(line)).encode() + b'\n')
             await asyncio.wait_for(writer.drain(), _SECONDS)
-        except (OSError, ValueError, TimeoutError, asyncio.TimeoutError):
+        except (OSError, ValueError, TimeoutError):
             pass  # whoever asked has gone, or said too much or nothing
         finally:
             writer.close()
@@ -56,5 +59,6 @@ class Door:
             command = json.loads(line)['command']
             handler = self._handlers[command]
         except (ValueError, KeyError, TypeError):
-            return {'error': f'{line[:80]!r} is no command; there are: {", ".join(sorted(self._handlers))}'}
+            known = ', '.join(sorted(self._handlers))
+            return {'error': f'{line[:80]!r} is no command; there are: {known}'}
         return handler()

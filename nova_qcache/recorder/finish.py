@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a recording has finished: pure rules over what was observed, no clock and no I/O of their own.
+"""When a recording has finished: pure rules over what was observed, no clock and no I/O of their
+own.
 
 All times are seconds of one monotonic clock.
 """
@@ -98,5 +99,6 @@ class FinishPoint:
         return Verdict.LEAVE if not self._guests and self._nobody_expected(now) else Verdict.GO_ON
 
     def _nobody_expected(self, now: float) -> bool:
-        # Grace: Nova's hard reboot ends a guest before it makes the XML of the next. Lease: a guest may be on its way.
+        # Grace: Nova's hard reboot ends a guest before it makes the XML of the next. Lease: a
+        # guest may be on its way.
         return not self._leases and now - self._gone_at >= self._limits.grace

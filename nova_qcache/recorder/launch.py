@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start a recorder process that outlives whoever starts it, and wait until guests can connect."""
 
+from collections.abc import Sequence
 import logging
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 
 from nova_qcache import control
 from nova_qcache import exception
@@ -29,7 +29,8 @@ def start(paths: Paths, key: CacheKey, arguments: Sequence[str], seconds: float)
 
     :param arguments: of nova-qcache-recorder
     :raises RecorderFailed: with what it said, if it ended
-    :raises DeadlinePassed: if it does not serve within ``seconds``; it may later, and is found by the next boot
+    :raises DeadlinePassed: if it does not serve within ``seconds``; it may later, and is found by
+        the next boot
     """
     _reap()
     deadline = time.monotonic() + seconds
@@ -43,10 +44,14 @@ def start(paths: Paths, key: CacheKey, arguments: Sequence[str], seconds: float)
             return client.expect_guest() if ended == BUSY else client.status()
         except exception.RecorderUnreachable:
             if ended not in (None, BUSY):
-                raise exception.RecorderFailed(image_id=key.image_id, reason=_last_words(log, already)) from None
+                raise exception.RecorderFailed(
+                    image_id=key.image_id, reason=_last_words(log, already)
+                ) from None
             if time.monotonic() >= deadline:
                 raise exception.DeadlinePassed(
-                    what=f'Starting the recorder of image {key.image_id}', seconds=seconds, remedy=f'See {str(log)!r}'
+                    what=f'Starting the recorder of image {key.image_id}',
+                    seconds=seconds,
+                    remedy=f'See {str(log)!r}',
                 ) from None
         time.sleep(_POLL_SECONDS)
 
@@ -56,7 +61,12 @@ def _spawn(log: pathlib.Path, arguments: Sequence[str]) -> 'subprocess.Popen[byt
     command = [sys.executable, '-m', 'nova_qcache.cmd.recorder', *arguments]
     with open(log, 'ab') as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd='/', start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd='/',
+            start_new_session=True,
         )
     _started.append(process)
     return process

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recorder process: STARTING - RECORDING - SEALING - SERVING - LEAVING.
 
-Whatever fails while it records costs the recording, never a guest: the recording is dropped and the guests are served
-on. What it holds (lock, daemon, door) it gives back in reverse order. It leaves its daemon running in one case only:
-when it is told to end while guests are connected; the next recorder of the image adopts it.
+Whatever fails while it records costs the recording, never a guest: the recording is dropped and
+the guests are served on. What it holds (lock, daemon, door) it gives back in reverse order. It
+leaves its daemon running in one case only: when it is told to end while guests are connected; the
+next recorder of the image adopts it.
 """
 
 import asyncio
@@ -57,7 +58,9 @@ class Settings:
 class Recorder:
     """One run of the recorder of one cache; :meth:`run` is its life."""
 
-    def __init__(self, key: CacheKey, source: Source, store: Store, qemu_img: QemuImg, settings: Settings) -> None:
+    def __init__(
+        self, key: CacheKey, source: Source, store: Store, qemu_img: QemuImg, settings: Settings
+    ) -> None:
         self._key = key
         self._source = source
         self._store = store
@@ -71,6 +74,7 @@ class Recorder:
         self._told_to_end = False
         self._wake = asyncio.Event()
         self._restarts = 0
+        self._sealed_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._door = Door(
             self._paths.control_socket(key),
@@ -115,7 +119,8 @@ class Recorder:
         self._watch_threshold()
 
     async def _start_recording(self) -> None:
-        """Nothing of a former run is alive: a recording that it left is dirty. Start from nothing."""
+        """Nothing of a former run is alive: a recording that it left is dirty. Start from
+        nothing."""
         self._require_cold_or_dirty()
         self._store.discard(self._key)
         async with contextlib.AsyncExitStack() as undo:
@@ -205,7 +210,8 @@ class Recorder:
 
     @property
     def _threshold(self) -> int:
-        # The rest takes what is in flight when the event comes; beyond the quota the kernel refuses every write.
+        # The rest takes what is in flight when the event comes; beyond the quota the kernel
+        # refuses every write.
         quota = self._settings.quota
         return quota - quota // 64
 
@@ -237,7 +243,9 @@ class Recorder:
     def _observe(self) -> None:
         path = self._paths.recording(self._key)
         size = path.stat().st_size if self._phase is Phase.RECORDING and path.exists() else 0
-        self._finish.observe(time.monotonic(), size, processes.connections(self._paths.nbd_socket(self._key)))
+        self._finish.observe(
+            time.monotonic(), size, processes.connections(self._paths.nbd_socket(self._key))
+        )
 
     async def _act(self, verdict: FinishReason | Verdict) -> None:
         if verdict is Verdict.GO_ON or self._record is None:
@@ -246,13 +254,17 @@ class Recorder:
         if isinstance(verdict, FinishReason):
             await self._seal(self._record, verdict)
         else:
-            await self._drop('it was not worth keeping' if verdict is Verdict.DROP else verdict.value)
+            await self._drop(
+                'it was not worth keeping' if verdict is Verdict.DROP else verdict.value
+            )
 
     async def _seal(self, record: CacheRecord, reason: FinishReason) -> None:
         self._enter(Phase.SEALING, reason.value)
         try:
             await self._daemon.seal(self._source, self._paths.recording(self._key))
-            self._record = await sealer.seal(self._store, self._qemu_img, record, reason)
+            self._record = await sealer.seal(
+                self._store, self._qemu_img, record, reason, self._note_progress
+            )
         except exception.QcacheError as e:
             LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
             self._discard()
@@ -284,7 +296,8 @@ class Recorder:
         LOG.error('The qemu-storage-daemon of image %s has ended unexpectedly', self._key.image_id)
         if self._restarts > _MOST_RESTARTS:
             raise exception.RecorderFailed(
-                image_id=self._key.image_id, reason=f'its qemu-storage-daemon ended {self._restarts} times'
+                image_id=self._key.image_id,
+                reason=f'its qemu-storage-daemon ended {self._restarts} times',
             )
         if self._phase is Phase.RECORDING:
             await self._drop('its daemon ended')
@@ -312,7 +325,11 @@ class Recorder:
         for task in self._tasks:
             task.cancel()
         if self._told_to_end and processes.connections(self._paths.nbd_socket(self._key)):
-            LOG.warning('Process %d goes on serving image %s without a recorder', self._daemon.pid, self._key.image_id)
+            LOG.warning(
+                'Process %d goes on serving image %s without a recorder',
+                self._daemon.pid,
+                self._key.image_id,
+            )
             await self._daemon.leave()
             return
         if self._record is not None and self._record.state is State.WARMING:
@@ -325,6 +342,9 @@ class Recorder:
         self._phase = phase
         self._note = note
         LOG.info('Recorder of image %s: %s (%s)', self._key.image_id, phase.value, note)
+
+    def _note_progress(self, done: int) -> None:
+        self._sealed_bytes += done
 
     def _told(self) -> None:
         self._told_to_end = True
@@ -351,6 +371,7 @@ class Recorder:
             'note': self._note,
             'guests': processes.connections(self._paths.nbd_socket(self._key)),
             'recorded_bytes': self._finish.recorded,
+            'sealed_bytes': self._sealed_bytes,
             'pid': os.getpid(),
             'daemon_pid': self._daemon.pid,
         }

@@ -28,7 +28,9 @@ class FileSource(Source):
         super().__init__(reference, base_format, reconnect_seconds=reconnect_seconds)
         path = reference.removeprefix('file://')
         if not path.startswith('/') or '\0' in path or '\n' in path:
-            raise self._invalid('it is not an absolute path', 'Give a path from the root, or a URI')
+            raise self._invalid(
+                'it is not an absolute path', 'Give a path from the root, or a URI'
+            )
         self.path = pathlib.Path(path)
 
     @property
@@ -50,12 +52,14 @@ class FileSource(Source):
                 return file.read(count)
         except OSError as e:
             raise self._invalid(
-                e.strerror or str(e), f'Let user {os.geteuid()}, which nova-compute runs as, read it'
+                e.strerror or str(e),
+                f'Let user {os.geteuid()}, which nova-compute runs as, read it',
             ) from e
 
     def protocol_node(self) -> Node:
-        # Past the page cache where that is possible: a base read through it takes memory from guests, and the
-        # kernel's read-ahead fetches from remote storage what no guest asked for.
+        # Past the page cache where that is possible: a base read through it takes memory from
+        # guests, and the # kernel's read-ahead fetches from remote storage what no guest asked
+        # for.
         try:
             direct = filesystem.supports_direct_io(self.path)
         except OSError as e:
@@ -75,7 +79,9 @@ class FileSource(Source):
         try:
             return self.path.stat()
         except OSError as e:
-            raise self._invalid(e.strerror or str(e), 'Give the path of an image that is there') from e
+            raise self._invalid(
+                e.strerror or str(e), 'Give the path of an image that is there'
+            ) from e
 
     def _invalid(self, reason: str, remedy: str) -> exception.InvalidBase:
         return exception.InvalidBase(base=self.reference, reason=reason, remedy=remedy)

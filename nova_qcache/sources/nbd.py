@@ -2,7 +2,6 @@
 """A base that is an NBD export, in the URIs of the NBD project's uri.md."""
 
 import hashlib
-import pathlib
 import urllib.parse
 
 from nova_qcache import exception
@@ -45,7 +44,8 @@ class NbdSource(Source):
         return self.reference
 
     def identity(self) -> BaseIdentity:
-        # An export has neither inode nor time, and asking for its size takes a connection: its generation decides.
+        # An export has neither inode nor time, and asking for its size takes a connection: its
+        # generation decides.
         return BaseIdentity()
 
     def protocol_node(self) -> Node:
