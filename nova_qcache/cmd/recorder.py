@@ -21,7 +21,7 @@ from nova_qcache.qemu_img import QemuImg
 from nova_qcache.recorder import launch
 from nova_qcache.recorder.finish import Limits
 from nova_qcache.recorder.service import Recorder
-from nova_qcache.recorder.service import Settings
+from nova_qcache.recorder.settings import Settings
 from nova_qcache.store import Store
 
 __all__ = ['main']

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder: a process of its own that fills the cache of one image and serves its guests
-meanwhile.
+"""The recorder: a process of its own that fills the cache of an image and serves its guests.
 
-``service`` is the process, ``daemon`` its qemu-storage-daemon, ``finish`` knows when to end,
-``sealer`` how, ``door`` listens to others; ``launch`` starts such a process from elsewhere.
+``service`` is the process, ``daemon`` its qemu-storage-daemon. ``opener`` makes the file of a
+recording, ``finish`` knows when it ends and ``sealer`` how. ``door`` listens to others; ``launch``
+starts such a process from elsewhere.
 """

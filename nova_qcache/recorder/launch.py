@@ -43,7 +43,10 @@ def start(paths: Paths, key: CacheKey, arguments: Sequence[str], seconds: float)
         try:
             return client.expect_guest() if ended == BUSY else client.status()
         except exception.RecorderUnreachable:
-            if ended not in (None, BUSY):
+            if ended == BUSY:
+                # The other one has not opened its door yet, or has closed it and is leaving.
+                process = _spawn(log, arguments)
+            elif ended is not None:
                 raise exception.RecorderFailed(
                     image_id=key.image_id, reason=_last_words(log, already)
                 ) from None

@@ -16,43 +16,31 @@ import signal
 import time
 from typing import Any
 
-from nova_qcache import base
 from nova_qcache import block_graph
 from nova_qcache import exception
-from nova_qcache import filesystem
 from nova_qcache import locks
 from nova_qcache import processes
 from nova_qcache.key import CacheKey
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.record import CacheRecord
+from nova_qcache.recorder import opener
 from nova_qcache.recorder import sealer
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.door import Door
 from nova_qcache.recorder.finish import FinishPoint
-from nova_qcache.recorder.finish import Limits
 from nova_qcache.recorder.finish import Verdict
+from nova_qcache.recorder.settings import Settings
 from nova_qcache.source import Source
 from nova_qcache.states import FinishReason
 from nova_qcache.states import Phase
 from nova_qcache.states import State
 from nova_qcache.store import Store
 
-__all__ = ['Recorder', 'Settings']
+__all__ = ['Recorder']
 
 LOG = logging.getLogger(__name__)
 
 _MOST_RESTARTS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    quota: int
-    """Bytes that the cache file may take."""
-    cluster_size: int
-    extended_l2: bool
-    limits: Limits
-    storage_daemon: str
-    """The program qemu-storage-daemon."""
 
 
 class Recorder:
@@ -121,7 +109,7 @@ class Recorder:
     async def _start_recording(self) -> None:
         """Nothing of a former run is alive: a recording that it left is dirty. Start from
         nothing."""
-        self._require_cold_or_dirty()
+        opener.require_cold_or_dirty(self._store, self._key)
         self._store.discard(self._key)
         async with contextlib.AsyncExitStack() as undo:
             self._daemon = ServingDaemon.start(
@@ -129,58 +117,14 @@ class Recorder:
             )
             undo.push_async_callback(self._daemon.stop)
             undo.callback(self._store.discard, self._key)
-            self._record = self._make_file()
+            self._record = opener.open_recording(
+                self._store, self._qemu_img, self._source, self._key, self._settings
+            )
             path = self._paths.recording(self._key)
             self._finish = self._new_finish_point(path.stat().st_size)
             await self._daemon.record(self._source, path, self._threshold)
             undo.pop_all()
         self._enter(Phase.RECORDING, f'into {path}')
-
-    def _require_cold_or_dirty(self) -> None:
-        record = self._store.load(self._key)
-        if record is not None and record.state is not State.WARMING:
-            raise exception.WrongState(
-                image_id=self._key.image_id,
-                state=record.state.value,
-                wanted=State.WARMING.value,
-                remedy=f'To record it again, `nova-qcache remove {self._key.image_id}` first',
-            )
-
-    def _make_file(self) -> CacheRecord:
-        """Make the empty cache file with all its space, and its WARMING record."""
-        settings = self._settings
-        virtual_size = base.inspect(self._source, self._qemu_img)
-        record = CacheRecord(
-            key=self._key,
-            state=State.WARMING,
-            base=self._source.reference,
-            base_format=self._source.base_format,
-            base_identity=self._source.identity(),
-            virtual_size=virtual_size,
-            quota=settings.quota,
-            cluster_size=settings.cluster_size,
-            extended_l2=settings.extended_l2,
-            created_at=time.time(),
-        )
-        self._store.begin(record)
-        path = self._paths.recording(self._key)
-        self._qemu_img.create_cache(
-            path,
-            virtual_size,
-            backing=self._source.filename,
-            backing_format=self._source.base_format,
-            cluster_size=settings.cluster_size,
-            extended_l2=settings.extended_l2,
-        )
-        empty = path.stat().st_size
-        if settings.quota - empty < settings.cluster_size * 16:
-            raise exception.InvalidQuota(
-                quota=settings.quota,
-                reason=f'has no room beside the {empty} bytes of tables that this base needs',
-                remedy='to more, or [qcache] cluster_size to more',
-            )
-        filesystem.reserve(path, settings.quota)
-        return record
 
     async def _resume(self) -> None:
         """Go on where a killed recorder stopped, with its daemon."""

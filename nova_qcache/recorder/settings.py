@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one recorder was told: the options that concern it, as values."""
+
+import dataclasses
+
+from nova_qcache.recorder.finish import Limits
+
+__all__ = ['Settings']
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    quota: int
+    """Bytes that the cache file may take."""
+    cluster_size: int
+    extended_l2: bool
+    limits: Limits
+    storage_daemon: str
+    """The program qemu-storage-daemon."""
