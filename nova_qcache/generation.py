@@ -62,7 +62,9 @@ class Generations:
             if (folder / name).exists():
                 return folder / name
             try:
-                folder.mkdir(mode=0o755, exist_ok=True)
+                if not folder.exists():
+                    folder.mkdir(exist_ok=True)
+                    folder.chmod(0o755)  # whatever the umask is
                 if os.access(folder, os.W_OK):
                     return folder / name
             except OSError:

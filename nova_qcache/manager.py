@@ -147,9 +147,14 @@ class Manager:
     # -- what operators ask
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
-        """Look at all caches, or those of one image; the newest generation of an image last."""
+        """Look at all caches, or those of one image; the newest of an image last."""
         wanted = canonical_image_id(image_id) if image_id is not None else None
-        return [self._view(key) for key in self._store.keys(wanted)]
+        views = [self._view(key) for key in self._store.keys(wanted)]
+        # Epochs are random: the order of generations says nothing about age.
+        return sorted(
+            views,
+            key=lambda view: (view.key.image_id, view.record.created_at if view.record else 0),
+        )
 
     def seal(
         self, image_id: str, wait_seconds: float = 0, progress: Progress = silent

@@ -4,6 +4,9 @@
 import argparse
 from collections.abc import Callable, Sequence
 from importlib import metadata
+import os
+import pathlib
+import pwd
 import sys
 from typing import Any, cast
 
@@ -63,6 +66,25 @@ class Shell(app.App):
         log.register_options(self.conf)
         qcache_conf.register_opts(self.conf)
         self.conf(arguments, project='nova', prog='nova-qcache')
+        _become_owner(pathlib.Path(self.conf.qcache.cache_path))
+
+
+def _become_owner(cache_path: pathlib.Path) -> None:
+    """Act as the user that the caches belong to, if root calls.
+
+    What root would write there (a record, a socket) nova-compute could not read afterwards.
+    """
+    if os.geteuid() != 0 or not cache_path.is_dir():
+        return
+    owner = cache_path.stat()
+    if owner.st_uid == 0:
+        return
+    try:
+        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+    except KeyError:
+        os.setgroups([])  # a user without a name has no other groups
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
 
 
 def conf(program: app.App) -> cfg.ConfigOpts:

@@ -81,10 +81,12 @@ def _reap() -> None:
 
 
 def _last_words(log: pathlib.Path, start_at: int) -> str:
+    """Return the last line that was written since, and clear the log away: the error has it now."""
     try:
         with open(log, 'rb') as file:
             file.seek(start_at)
             lines = file.read().decode(errors='replace').splitlines()
+        log.unlink()
     except OSError:
         return 'it said nothing'
     return next((line for line in reversed(lines) if line.strip()), 'it said nothing')
