@@ -81,7 +81,7 @@ def _reap() -> None:
 
 
 def _last_words(log: pathlib.Path, start_at: int) -> str:
-    """Return the last line that was written since, and clear the log away: the error has it now."""
+    """Return the last line written since, and clear the log away: the error has it now."""
     try:
         with open(log, 'rb') as file:
             file.seek(start_at)
