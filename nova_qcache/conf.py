@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from nova_qcache import exception
 
-__all__ = ['GROUP', 'list_opts', 'quota_bytes', 'register_opts', 'validate']
+__all__ = ['GROUP', 'MIB', 'list_opts', 'quota_bytes', 'register_opts', 'validate']
 
 GROUP = cfg.OptGroup(
     'qcache',
@@ -85,7 +85,7 @@ Related options:
     ),
     cfg.IntOpt(
         'cluster_size',
-        default=4096,
+        default=16384,
         help="""
 Cluster size of new caches, in bytes: the unit in which a recording reads from the base and writes
 to the cache.
@@ -95,7 +95,8 @@ requests to the base.
 
 Possible values:
 
-* A power of two from 4096 to 2097152.
+* A power of two from 4096 to 2097152. With 4096, a recording that reaches its quota under heavy
+  load may be dropped instead of sealed.
 
 Related options:
 

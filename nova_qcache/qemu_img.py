@@ -129,7 +129,13 @@ class QemuImg:
         extended_l2: bool,
     ) -> None:
         """Make an empty qcow2 file whose header names its base, which is not opened for that."""
-        options = f'cluster_size={cluster_size},extended_l2={"on" if extended_l2 else "off"}'
+        # One bit for each cluster's reference count, since a cache shares none. So one block of
+        # counts covers 2 GiB of a file even with clusters of 16 KiB, and none has to be placed
+        # beyond the quota, where it could not be written: the seal would fail.
+        options = (
+            f'cluster_size={cluster_size},extended_l2={"on" if extended_l2 else "off"},'
+            'refcount_bits=1'
+        )
         self._run(
             *(
                 'create',

@@ -22,12 +22,18 @@ class StorageDaemon:
 
     @classmethod
     def start(
-        cls, program: str, qmp_socket: pathlib.Path, log: pathlib.Path, file_limit: int
+        cls,
+        program: str,
+        qmp_socket: pathlib.Path,
+        log: pathlib.Path,
+        file_limit: int,
+        highest_file_limit: int,
     ) -> 'StorageDaemon':
         """Start a daemon without any node.
 
-        :param file_limit: bytes beyond which it can write to no file. The kernel keeps to it
-            whatever becomes of us.
+        :param file_limit: bytes beyond which it can write to no file, whatever becomes of us: the
+            kernel keeps to it
+        :param highest_file_limit: the same after :meth:`raise_file_limit`
         :raises ToolMissing: if the program cannot be run
         """
         command = [
@@ -41,7 +47,7 @@ class StorageDaemon:
         try:
             with open(log, 'ab') as output:
                 # restore_signals=False hands down that Python ignores SIGXFSZ: over its limit the
-                # daemon gets EFBIG, # which quorum answers from the base, instead of a signal that
+                # daemon gets EFBIG, which quorum answers from the base, and not a signal that
                 # kills it.
                 child = subprocess.Popen(
                     command,
@@ -61,7 +67,7 @@ class StorageDaemon:
                 option='qemu_storage_daemon',
             ) from e
         # It knows no cache yet: the limit is there before its first write.
-        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (file_limit, highest_file_limit))
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (files, files))
         child.returncode = 0  # our handle reaps it: nothing is left to Popen
@@ -74,6 +80,11 @@ class StorageDaemon:
         :raises ProcessLookupError: if it has just ended
         """
         return cls(processes.Process(pid))
+
+    def raise_file_limit(self) -> None:
+        """Let it write up to the highest limit that it was started with."""
+        highest = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (highest, highest))
 
     @property
     def pid(self) -> int:

@@ -18,6 +18,8 @@ from nova_qcache import processes
 from nova_qcache.key import CacheKey
 from nova_qcache.paths import Paths
 from nova_qcache.qmp import Monitor
+from nova_qcache.recorder import quota
+from nova_qcache.recorder.settings import Settings
 from nova_qcache.source import Node
 from nova_qcache.source import Source
 from nova_qcache.storage_daemon import StorageDaemon
@@ -41,10 +43,16 @@ class ServingDaemon:
         asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
 
     @classmethod
-    def start(cls, paths: Paths, key: CacheKey, program: str, file_limit: int) -> 'ServingDaemon':
+    def start(cls, paths: Paths, key: CacheKey, settings: Settings) -> 'ServingDaemon':
         """Start a new daemon. The caller holds the recorder's lock and knows that no old one
         lives."""
-        daemon = StorageDaemon.start(program, paths.qmp_socket(key), paths.log(key), file_limit)
+        daemon = StorageDaemon.start(
+            settings.storage_daemon,
+            paths.qmp_socket(key),
+            paths.log(key),
+            quota.write_limit(settings.quota, settings.cluster_size),
+            settings.quota,
+        )
         return cls(paths, key, daemon)
 
     @classmethod
@@ -120,6 +128,8 @@ class ServingDaemon:
             while not (await asyncio.wait([pending], timeout=_LONG_COMMAND_SECONDS))[0]:
                 LOG.warning('Sealing image %s waits for reads of its base', self._key.image_id)
             pending.result()
+            # From the first command on nothing is recorded; tables may still have to be written.
+            self._daemon.raise_file_limit()
 
     async def stop(self) -> None:
         """End the daemon and remove its sockets; nobody is connected any more."""

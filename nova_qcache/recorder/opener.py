@@ -6,17 +6,17 @@ import time
 from nova_qcache import base
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache.conf import MIB
 from nova_qcache.key import CacheKey
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.record import CacheRecord
+from nova_qcache.recorder import quota
 from nova_qcache.recorder.settings import Settings
 from nova_qcache.source import Source
 from nova_qcache.states import State
 from nova_qcache.store import Store
 
 __all__ = ['open_recording', 'require_cold_or_dirty']
-
-_LEAST_CLUSTERS = 16
 
 
 def require_cold_or_dirty(store: Store, key: CacheKey) -> None:
@@ -70,11 +70,12 @@ def open_recording(
         extended_l2=settings.extended_l2,
     )
     empty = path.stat().st_size
-    if settings.quota - empty < settings.cluster_size * _LEAST_CLUSTERS:
+    least = quota.least(empty, settings.cluster_size)
+    if settings.quota < least:
         raise exception.InvalidQuota(
             quota=settings.quota,
-            reason=f'has no room beside the {empty} bytes of tables that this base needs',
-            remedy='to more, or [qcache] cluster_size to more',
+            reason=f'is too little for the tables of a disk of {virtual_size} bytes',
+            remedy=f'to {-(-least // MIB)} or more, or [qcache] cluster_size to more',
         )
     filesystem.reserve(path, settings.quota)
     return record

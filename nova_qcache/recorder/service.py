@@ -24,6 +24,7 @@ from nova_qcache.key import CacheKey
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.record import CacheRecord
 from nova_qcache.recorder import opener
+from nova_qcache.recorder import quota
 from nova_qcache.recorder import sealer
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.door import Door
@@ -112,9 +113,7 @@ class Recorder:
         opener.require_cold_or_dirty(self._store, self._key)
         self._store.discard(self._key)
         async with contextlib.AsyncExitStack() as undo:
-            self._daemon = ServingDaemon.start(
-                self._paths, self._key, self._settings.storage_daemon, self._settings.quota
-            )
+            self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
             undo.push_async_callback(self._daemon.stop)
             undo.callback(self._store.discard, self._key)
             self._record = opener.open_recording(
@@ -143,7 +142,9 @@ class Recorder:
             self._discard()
             self._enter(Phase.SERVING, 'adopted; it does not record')
             return
-        self._settings = dataclasses.replace(self._settings, quota=record.quota)
+        self._settings = dataclasses.replace(
+            self._settings, quota=record.quota, cluster_size=record.cluster_size
+        )
         self._enter(Phase.RECORDING, 'adopted')
         if block_graph.RECORDING_NODE not in names or size >= self._threshold:
             # Killed while it sealed, or the event of the threshold has come and gone unheard.
@@ -154,10 +155,7 @@ class Recorder:
 
     @property
     def _threshold(self) -> int:
-        # The rest takes what is in flight when the event comes; beyond the quota the kernel
-        # refuses every write.
-        quota = self._settings.quota
-        return quota - quota // 64
+        return quota.threshold(self._settings.quota, self._settings.cluster_size)
 
     # -- work
 
@@ -246,9 +244,7 @@ class Recorder:
         if self._phase is Phase.RECORDING:
             await self._drop('its daemon ended')
         await self._daemon.stop()
-        self._daemon = ServingDaemon.start(
-            self._paths, self._key, self._settings.storage_daemon, self._settings.quota
-        )
+        self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
         if self._record is not None and self._record.state is State.READY:
             await self._daemon.play(self._source, self._store.require_unchanged(self._record))
         else:
