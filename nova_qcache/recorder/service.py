@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recorder process: STARTING - RECORDING - SEALING - SERVING - LEAVING.
 
-Whatever fails while it records costs the recording, never a guest: the recording is dropped and
-the guests are served on. What it holds (lock, daemon, door) it gives back in reverse order. It
-leaves its daemon running in one case only: when it is told to end while guests are connected; the
-next recorder of the image adopts it.
+Whatever fails while it records costs the recording, never a guest: the recording is dropped and the
+guests are served on. What it holds (lock, daemon, door) it gives back in reverse order. While guests
+are connected it never ends its daemon, not even when it is told to end or fails itself: the next
+recorder of the image adopts it.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pathlib
 import signal
 import time
 from typing import Any
@@ -105,17 +106,16 @@ class Recorder:
         else:
             self._daemon = adopted
             await self._resume()
-        self._watch_threshold()
 
     async def _start_recording(self) -> None:
-        """Nothing of a former run is alive: a recording that it left is dirty. Start from
-        nothing."""
+        """Start from nothing; a recording of a former run is dirty, since nothing of it lives."""
         opener.require_cold_or_dirty(self._store, self._key)
         self._store.discard(self._key)
         async with contextlib.AsyncExitStack() as undo:
             self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
             undo.push_async_callback(self._daemon.stop)
             undo.callback(self._store.discard, self._key)
+            self._watch_threshold()
             self._record = opener.open_recording(
                 self._store, self._qemu_img, self._source, self._key, self._settings
             )
@@ -146,6 +146,7 @@ class Recorder:
             self._settings, quota=record.quota, cluster_size=record.cluster_size
         )
         self._enter(Phase.RECORDING, 'adopted')
+        self._watch_threshold()
         if block_graph.RECORDING_NODE not in names or size >= self._threshold:
             # Killed while it sealed, or the event of the threshold has come and gone unheard.
             self._wanted = FinishReason.QUOTA
@@ -207,7 +208,7 @@ class Recorder:
             self._record = await sealer.seal(
                 self._store, self._qemu_img, record, reason, self._note_progress
             )
-        except exception.QcacheError as e:
+        except (exception.QcacheError, OSError) as e:
             LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
             self._discard()
             self._enter(Phase.SERVING, f'sealing failed: {e}')
@@ -245,18 +246,27 @@ class Recorder:
             await self._drop('its daemon ended')
         await self._daemon.stop()
         self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
-        if self._record is not None and self._record.state is State.READY:
-            await self._daemon.play(self._source, self._store.require_unchanged(self._record))
+        path = self._sealed_path()
+        if path is not None:
+            await self._daemon.play(self._source, path)
         else:
             await self._daemon.serve_plain(self._source)
+
+    def _sealed_path(self) -> pathlib.Path | None:
+        if self._record is None or self._record.state is not State.READY:
+            return None
+        try:
+            return self._store.require_unchanged(self._record)
+        except exception.CacheBroken as e:
+            LOG.warning('%s', e)
+            return None
 
     def _watch_threshold(self) -> None:
         async def watch() -> None:
             async for _ in self._daemon.monitor.events('BLOCK_WRITE_THRESHOLD'):
                 self._ask_for(FinishReason.QUOTA)
 
-        if self._phase is Phase.RECORDING:
-            self._tasks.add(asyncio.create_task(watch()))
+        self._tasks.add(asyncio.create_task(watch()))
 
     # -- end
 
@@ -264,7 +274,7 @@ class Recorder:
         await self._door.close()
         for task in self._tasks:
             task.cancel()
-        if self._told_to_end and processes.connections(self._paths.nbd_socket(self._key)):
+        if processes.connections(self._paths.nbd_socket(self._key)):
             LOG.warning(
                 'Process %d goes on serving image %s without a recorder',
                 self._daemon.pid,
@@ -291,7 +301,7 @@ class Recorder:
         self._wake.set()
 
     def _ask_for(self, wanted: FinishReason | Verdict) -> dict[str, Any]:
-        if self._phase is Phase.RECORDING:
+        if self._phase in (Phase.STARTING, Phase.RECORDING):
             self._wanted = wanted
             self._wake.set()
         return self._status()
