@@ -1,0 +1,293 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Functions are called by name through "step":
+# shellcheck disable=SC2317
+
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+Usage: tools/test.sh [OPTION]... [-- PYTEST_ARGUMENT...]
+
+Run the linters, the type checks and all tests. What they need and is missing is
+installed first: Debian packages with apt (that takes root), Python packages into
+virtual environments under $QCACHE_WORK (default: ~/.cache/nova-qcache).
+
+  --lint          linters, type checks and release notes
+  --unit          unit tests
+  --functional    functional tests, with a real qemu
+  --lowest        unit tests with the versions of lower-constraints.txt
+                  (these four can be combined; none of them: all of them)
+  --workers N     how many functional tests run at a time (default: 2)
+  -h, --help      this text
+
+All steps run, also after one has failed. The last line says how all the tests
+went: "N passed, N failed, N skipped". The exit code is 0 only if no step failed.
+END
+}
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+lint=no unit=no functional=no lowest=no workers=2
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        --lint) lint=yes ;;
+        --unit) unit=yes ;;
+        --functional) functional=yes ;;
+        --lowest) lowest=yes ;;
+        --workers)
+            [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die '--workers takes a number'
+            workers=$2
+            shift
+            ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --)
+            shift
+            break
+            ;;
+        *) die "unknown option $1; --help lists them, and pytest's come after --" ;;
+    esac
+    shift
+done
+pytest_arguments=("$@")
+if [[ $lint$unit$functional$lowest == nononono ]]; then
+    lint=yes unit=yes functional=yes lowest=yes
+fi
+
+# The surroundings: any directory, no HOME, any locale, other Pythons.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+if [[ -z ${HOME:-} ]]; then
+    HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+    export HOME=${HOME:-/root}
+fi
+export LC_ALL=C.UTF-8
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin${PATH:+:$PATH}
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PIP_REQUIRE_VIRTUALENV PIP_USER PYENV_VERSION
+
+work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+python=/usr/bin/python3
+reports=$(mktemp -d "$work/reports.XXXXXX")
+policy=
+
+clean_up() {
+    [[ -z $policy ]] || rm -f "$policy"
+    rm -rf "$reports"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Installation
+
+installed() {
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+# apt_install NAME...: install those of the packages that are missing, and start no service.
+apt_install() {
+    local name missing=() rc=0
+    for name in "$@"; do
+        installed "$name" || missing+=("$name")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    if [[ $EUID -ne 0 ]]; then
+        printf 'error: only root can install the missing packages: %s\n' "${missing[*]}" >&2
+        return 1
+    fi
+    printf 'installing %s\n' "${missing[*]}"
+    if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+        policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    {
+        apt-get -q -o DPkg::Lock::Timeout=300 update &&
+            DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+                -o Dpkg::Use-Pty=0 install --no-install-recommends "${missing[@]}"
+    } >"$reports/apt.log" 2>&1 </dev/null || rc=$?
+    [[ $rc -eq 0 ]] || tail -n 30 "$reports/apt.log" >&2
+    if [[ -n $policy ]]; then
+        rm -f "$policy"
+        policy=
+    fi
+    return "$rc"
+}
+
+# make_venv FOLDER PIP_ARGUMENT...: a virtual environment, kept as long as what it is made of.
+make_venv() {
+    local folder=$1 stamp
+    shift
+    stamp=$(
+        printf '%s\n' "$root" "$("$python" -VV)" "$@"
+        sha256sum pyproject.toml setup.cfg lower-constraints.txt
+    )
+    if [[ -f $folder/stamp && $(<"$folder/stamp") == "$stamp" ]]; then
+        return 0
+    fi
+    printf 'making %s\n' "$folder"
+    rm -rf "$folder"
+    if ! {
+        "$python" -m venv "$folder" && "$folder/bin/python" -m pip install --quiet "$@"
+    } >"$reports/pip.log" 2>&1 </dev/null; then
+        tail -n 30 "$reports/pip.log" >&2
+        return 1
+    fi
+    printf '%s\n' "$stamp" >"$folder/stamp"
+}
+
+# The module of python3-libnbd is on no package index, and the tests want nothing else of Debian's.
+link_nbd() {
+    local site module
+    site=$("$work/venv-test/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    for module in /usr/lib/python3/dist-packages/{nbd.py,libnbdmod.*.so}; do
+        [[ ! -e $module ]] || ln -sf "$module" "$site/"
+    done
+}
+
+prepare() {
+    local profiles=() packages
+    # Two runs at a time would make the same environments.
+    exec 9>"$work/test.lock"
+    flock --wait 1200 9 || return 1
+    apt_install ca-certificates git python3 python3-venv || return 1
+
+    # pbr takes the version from git. A copy of the tree without its history, or one that git does
+    # not trust since it is another user's, gets a version that says so.
+    if [[ -z ${PBR_VERSION:-} ]] && ! git rev-parse --quiet --verify HEAD >/dev/null 2>&1; then
+        export PBR_VERSION=0.0.1.dev0
+    fi
+
+    make_venv "$work/venv-test" --editable '.[test,lint]' || return 1
+    if [[ $lowest == yes ]]; then
+        make_venv "$work/venv-lowest" --constraint lower-constraints.txt --editable '.[test]' ||
+            return 1
+    fi
+
+    # The packages without a profile are what the project itself needs.
+    [[ $lint == no ]] || profiles+=(lint)
+    [[ $functional == no ]] || profiles+=(test)
+    packages=$("$work/venv-test/bin/bindep" --brief "${profiles[@]}") || true
+    # shellcheck disable=SC2086
+    apt_install $packages || return 1
+    link_nbd
+    exec 9>&-
+}
+
+# Steps
+
+names=() results=() seconds=() runs=() failed=0
+
+# step NAME COMMAND...: run it, keep its result, and go on.
+step() {
+    local name=$1 began=$SECONDS rc=0
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || rc=$?
+    names+=("$name")
+    seconds+=("$((SECONDS - began))")
+    if [[ $rc -eq 0 ]]; then
+        results+=(ok)
+    else
+        results+=(FAILED)
+        failed=1
+    fi
+    printf -- '-- %s: %s, %d s\n' "$name" "${results[-1]}" "${seconds[-1]}"
+    return 0
+}
+
+# pytest_step NAME VENV ARGUMENT...: a step whose tests are counted.
+pytest_step() {
+    local report="$reports/${1//[^a-z]/_}.xml"
+    step "$1" run_pytest "$report" "${@:2}" "${pytest_arguments[@]}"
+    runs+=("$1:$(cat "$report.rc" 2>/dev/null || echo 1):$report")
+}
+
+run_pytest() {
+    local report=$1 venv=$2 rc=0
+    shift 2
+    PATH=$work/$venv/bin:$PATH "$work/$venv/bin/python" -m pytest --junitxml="$report" "$@" ||
+        rc=$?
+    echo "$rc" >"$report.rc"
+    return "$rc"
+}
+
+# with_files FIND_PRINT0 COMMAND...: the command on the files that a function finds, if any.
+with_files() {
+    local files
+    mapfile -d '' files < <("$1")
+    shift
+    [[ ${#files[@]} -eq 0 ]] || "$@" "${files[@]}"
+}
+
+own_files() {
+    find . \( -name .git -o -name .tox -o -name .venv -o -name build -o -name dist \
+        -o -name '.*_cache' -o -name '*.egg-info' \) -prune -o -type f "$@"
+}
+
+shell_files() {
+    local file first
+    while IFS= read -r -d '' file; do
+        first=
+        IFS= read -r first <"$file" 2>/dev/null || true
+        if [[ $file == *.sh || $first =~ ^#!.*[/\ ](ba|da)?sh($|\ ) ]]; then
+            printf '%s\0' "$file"
+        fi
+    done < <(own_files -size -256k ! -name '*.py' -print0 | sort -z)
+}
+
+rst_files() {
+    own_files -name '*.rst' -print0 | sort -z
+}
+
+printf '== what is needed\n'
+if ! prepare; then
+    printf -- '-- what is needed: FAILED\n'
+    [[ $unit == no ]] || runs+=("unit tests:1:")
+    [[ $functional == no ]] || runs+=("functional tests:1:")
+    [[ $lowest == no ]] || runs+=("unit tests, lowest versions:1:")
+    printf '\n== Summary\nFAILED  what is needed\n'
+    printf '0 passed, %d failed, 0 skipped\n' "${#runs[@]}"
+    exit 1
+fi
+printf -- '-- what is needed: ok, %d s\n' "$SECONDS"
+
+bin=$work/venv-test/bin
+if [[ $lint == yes ]]; then
+    step 'ruff check' "$bin/ruff" check .
+    step 'ruff format' "$bin/ruff" format --check .
+    step 'hacking' "$bin/flake8" .
+    step 'codespell' "$bin/codespell" .
+    step 'doc8' with_files rst_files "$bin/doc8"
+    step 'bashate' with_files shell_files "$bin/bashate" --ignore E006
+    step 'shellcheck' with_files shell_files shellcheck --external-sources
+    step 'mypy' "$bin/mypy"
+    step 'reno lint' "$bin/reno" lint
+fi
+if [[ $unit == yes ]]; then
+    pytest_step 'unit tests' venv-test tests/unit
+fi
+if [[ $functional == yes ]]; then
+    pytest_step 'functional tests' venv-test tests/functional \
+        --numprocesses "$workers" --dist loadfile --max-worker-restart 2
+fi
+if [[ $lowest == yes ]]; then
+    pytest_step 'unit tests, lowest versions' venv-lowest tests/unit
+fi
+
+printf '\n== Summary\n'
+for index in "${!names[@]}"; do
+    printf '%-7s %-28s %5d s\n' "${results[index]}" "${names[index]}" "${seconds[index]}"
+done
+"$python" tools/junit_totals.py "${runs[@]}" || failed=1
+exit "$failed"
