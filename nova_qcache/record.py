@@ -92,6 +92,9 @@ def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
         raise exception.RecordBroken(path=path, reason=reason, image_id=key.image_id) from e
 
 
+_EARLIEST = -(2**63)
+"""Files may be older than 1970."""
+
 _PLAIN_FIELDS: dict[str, type] = {
     'base': str,
     'base_format': str,
@@ -105,7 +108,7 @@ _PLAIN_FIELDS: dict[str, type] = {
 }
 
 
-def _typed(data: Any, name: str, kind: type) -> Any:
+def _typed(data: Any, name: str, kind: type, least: int = 0) -> Any:
     if not isinstance(data, dict):
         raise ValueError('it is not a JSON object')
     value = data[name]
@@ -113,7 +116,7 @@ def _typed(data: Any, name: str, kind: type) -> Any:
         return float(value)
     if type(value) is not kind:
         raise ValueError(f'{name} is {value!r:.60} and not of type {kind.__name__}')
-    if isinstance(value, int | float) and not 0 <= value < 2**63:
+    if isinstance(value, int | float) and not least <= value < 2**64:
         raise ValueError(f'{name} is out of range')
     return value
 
@@ -134,7 +137,7 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
         sealed = SealedFile(
             size=_typed(fields, 'size', int),
             inode=_typed(fields, 'inode', int),
-            mtime_ns=_typed(fields, 'mtime_ns', int),
+            mtime_ns=_typed(fields, 'mtime_ns', int, _EARLIEST),
             digest=_typed(fields, 'digest', str),
             reason=FinishReason(_typed(fields, 'reason', str)),
             sealed_at=_typed(fields, 'sealed_at', float),
@@ -143,7 +146,7 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
     known = {field.name for field in dataclasses.fields(BaseIdentity)}
     for name in known & set(identity):
         if identity[name] is not None:
-            _typed(identity, name, int)
+            _typed(identity, name, int, _EARLIEST if name == 'mtime_ns' else 0)
     return CacheRecord(
         key=key,
         state=state,

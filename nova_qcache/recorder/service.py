@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recorder process: STARTING - RECORDING - SEALING - SERVING - LEAVING.
 
-Whatever fails while it records costs the recording, never a guest: the recording is dropped and the
-guests are served on. What it holds (lock, daemon, door) it gives back in reverse order. While guests
-are connected it never ends its daemon, not even when it is told to end or fails itself: the next
-recorder of the image adopts it.
+Whatever fails while it records costs the recording, never a guest: the recording is dropped and
+the guests are served on. What it holds (lock, daemon, door) it gives back in reverse order. While
+guests are connected it never ends its daemon, not even when it is told to end or fails itself: the
+next recorder of the image adopts it.
 """
 
 import asyncio

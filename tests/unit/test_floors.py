@@ -19,7 +19,7 @@ PACKAGE = "nova_qcache"
 
 FLOORS = {
     0: "exception key plan record source states",
-    1: "conf locks paths",
+    1: "conf locks options paths",
     2: "block_graph filesystem processes qemu_img qemu_io qmp storage_daemon",
     3: (
         "base control generation inspection plugins recorder sealed_file sources store suitability"
