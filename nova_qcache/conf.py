@@ -20,8 +20,9 @@ _LARGEST_MIB = 2**63 // MIB - 1
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    conf.register_group(options.GROUP)
-    conf.register_opts(options.OPTS, group=options.GROUP)
+    """Register copies of the options: oslo.config keeps overrides in what it is given."""
+    conf.register_group(copy.deepcopy(options.GROUP))
+    conf.register_opts(copy.deepcopy(options.OPTS), group=options.GROUP.name)
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:

@@ -124,8 +124,6 @@ class Paths:
             try:
                 path.mkdir(mode=mode)
                 path.chmod(mode)  # whatever the umask is
-                if path == self.guests:
-                    self.share(path)
             except FileExistsError:
                 if not path.is_dir():
                     raise exception.FolderUnfit(
@@ -133,6 +131,8 @@ class Paths:
                         reason='it is no folder',
                         remedy='Move it away or name another folder',
                     ) from None
+            if path == self.guests:
+                self.share(path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(f'user {os.geteuid()} may not write there')
             if os.statvfs(path).f_flag & os.ST_RDONLY:

@@ -92,8 +92,11 @@ def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
         raise exception.RecordBroken(path=path, reason=reason, image_id=key.image_id) from e
 
 
-_EARLIEST = -(2**63)
-"""Files may be older than 1970."""
+_COUNT = range(2**63)
+_RANGES = {
+    'inode': range(2**64),
+    'mtime_ns': range(-(2**63), 2**63),  # files may be older than 1970
+}
 
 _PLAIN_FIELDS: dict[str, type] = {
     'base': str,
@@ -108,17 +111,15 @@ _PLAIN_FIELDS: dict[str, type] = {
 }
 
 
-def _typed(data: Any, name: str, kind: type, least: int = 0) -> Any:
+def _typed(data: Any, name: str, kind: type, allowed: range = _COUNT) -> Any:
     if not isinstance(data, dict):
         raise ValueError('it is not a JSON object')
     value = data[name]
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError(f'{name} is {value!r:.60} and not of type {kind.__name__}')
-    if isinstance(value, int | float) and not least <= value < 2**64:
+    if isinstance(value, int | float) and not allowed.start <= value < allowed.stop:
         raise ValueError(f'{name} is out of range')
-    return value
+    return kind(value)
 
 
 def _record(data: Any, key: CacheKey) -> CacheRecord:
@@ -136,8 +137,8 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
         fields = _typed(data, 'sealed', dict)
         sealed = SealedFile(
             size=_typed(fields, 'size', int),
-            inode=_typed(fields, 'inode', int),
-            mtime_ns=_typed(fields, 'mtime_ns', int, _EARLIEST),
+            inode=_typed(fields, 'inode', int, _RANGES['inode']),
+            mtime_ns=_typed(fields, 'mtime_ns', int, _RANGES['mtime_ns']),
             digest=_typed(fields, 'digest', str),
             reason=FinishReason(_typed(fields, 'reason', str)),
             sealed_at=_typed(fields, 'sealed_at', float),
@@ -146,7 +147,7 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
     known = {field.name for field in dataclasses.fields(BaseIdentity)}
     for name in known & set(identity):
         if identity[name] is not None:
-            _typed(identity, name, int, _EARLIEST if name == 'mtime_ns' else 0)
+            _typed(identity, name, int, _RANGES.get(name, _COUNT))
     return CacheRecord(
         key=key,
         state=state,

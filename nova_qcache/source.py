@@ -13,6 +13,8 @@ import enum
 import pathlib
 from typing import Any, ClassVar
 
+from nova_qcache import exception
+
 __all__ = ['FORMATS', 'BaseIdentity', 'Node', 'Source', 'Suspicion']
 
 Node = dict[str, Any]
@@ -70,6 +72,12 @@ class Source(abc.ABC):
             source can wait
         :raises InvalidBase: for a reference or format that makes no sense
         """
+        if not reference.isprintable():
+            raise exception.InvalidBase(
+                base=reference,
+                reason='it has control characters',
+                remedy='Give a plain path or URI',
+            )
         self.reference = reference
         self.base_format = base_format
         self.reconnect_seconds = reconnect_seconds

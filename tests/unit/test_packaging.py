@@ -16,7 +16,9 @@ def versions(requirements: list[str], operator: str) -> dict[str, str]:
     """Split ``name[extra]<operator>version``; anything else among the requirements is an error."""
     found = {}
     for requirement in requirements:
-        match = re.fullmatch(rf"([A-Za-z0-9._-]+)(?:\[[a-z,-]+\])?{operator}([0-9][0-9.]*)", requirement)
+        match = re.fullmatch(
+            rf"([A-Za-z0-9._-]+)(?:\[[a-z,-]+\])?{operator}([0-9][0-9.]*)", requirement
+        )
         assert match, f"{requirement!r} is not of the form name{operator}version"
         assert match[1] not in found, f"{match[1]} is named twice"
         found[match[1]] = match[2]
