@@ -8,6 +8,7 @@ random epoch, never 1 of an old one: no cache of before can match. Where the sto
 base must say so with ``nova-qcache invalidate`` on each host.
 """
 
+from collections.abc import Iterator
 import contextlib
 import hashlib
 import json
@@ -52,29 +53,47 @@ class Generations:
             old = _read(path)
             return _write(path, old.next() if old else Generation.first_of_new_epoch())
 
-    def _locked(self, path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-        return locks.generation(path.parent, path.stem, self._lock_seconds)
+    @contextlib.contextmanager
+    def _locked(self, path: pathlib.Path) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locks.generation(path.parent, path.stem, self._lock_seconds))
+            except OSError as e:
+                raise _unfit(path, e) from e
+            yield
 
     def _path(self, source: Source) -> pathlib.Path:
         folder = source.generation_folder()
         name = f'{source.generation_name()}.json'
-        if folder is not None:
-            if (folder / name).exists():
-                return folder / name
-            try:
-                if not folder.exists():
-                    folder.mkdir(exist_ok=True)
-                    folder.chmod(0o755)  # whatever the umask is
-                if os.access(folder, os.W_OK):
-                    return folder / name
-            except OSError:
-                pass  # read-only for this host: what follows is documented above
-        # Prefixed, since two bases on two read-only mounts may have one name.
-        return self._paths.generations / f'{_fingerprint(source.reference)}-{name}'
+        if folder is not None and _can_keep(folder, name):
+            return folder / name
+        # With the whole reference, since two bases on two read-only mounts may have one name.
+        fingerprint = hashlib.sha256(os.fsencode(source.reference)).hexdigest()[:16]
+        return self._paths.generations / f'{fingerprint}-{name}'
 
 
-def _fingerprint(reference: str) -> str:
-    return hashlib.sha256(reference.encode()).hexdigest()[:16]
+def _can_keep(folder: pathlib.Path, name: str) -> bool:
+    """Return whether the counter is there, or can be: a mount may be read-only for this host."""
+    try:
+        if (folder / name).exists():
+            return True
+    except OSError as e:  # there may be one that others raise: one of our own would not notice
+        raise _unfit(folder / name, e) from e
+    try:
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)  # whatever the umask is
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _unfit(path: pathlib.Path, error: OSError) -> exception.FolderUnfit:
+    return exception.FolderUnfit(
+        path=str(path.parent),
+        reason=f'the generation of a base cannot be written there ({error.strerror})',
+        remedy='Make room there, or give this user the right to write there',
+    )
 
 
 def _read(path: pathlib.Path) -> Generation | None:
@@ -90,9 +109,5 @@ def _write(path: pathlib.Path, generation: Generation) -> Generation:
     try:
         filesystem.replace_atomically(path, text, 0o644)
     except OSError as e:
-        raise exception.FolderUnfit(
-            path=str(path.parent),
-            reason=f'the generation of a base cannot be written there ({e.strerror})',
-            remedy='Make room there, or give this user the right to write there',
-        ) from e
+        raise _unfit(path, e) from e
     return generation

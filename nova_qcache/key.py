@@ -11,6 +11,7 @@ __all__ = ['CacheKey', 'Generation', 'canonical_image_id']
 
 _UUID = re.compile(r'[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 _EPOCH = re.compile(r'[0-9a-f]{12}')
+_LIMIT = 10**18
 _STEM = re.compile(
     rf'(?P<image_id>{_UUID.pattern})\.(?P<epoch>{_EPOCH.pattern})\.(?P<n>[1-9][0-9]{{0,17}})'
 )
@@ -42,7 +43,7 @@ class Generation:
     def __post_init__(self) -> None:
         if not (isinstance(self.epoch, str) and _EPOCH.fullmatch(self.epoch)):
             raise ValueError(f'{self.epoch!r} is not an epoch of 12 hexadecimal digits')
-        if not (isinstance(self.n, int) and 1 <= self.n < 10**18) or isinstance(self.n, bool):
+        if not (isinstance(self.n, int) and 1 <= self.n < _LIMIT) or isinstance(self.n, bool):
             raise ValueError(f'{self.n!r} is not a generation number from 1')
 
     def __str__(self) -> str:
@@ -53,6 +54,9 @@ class Generation:
         return cls(secrets.token_hex(6), 1)
 
     def next(self) -> 'Generation':
+        """Return the generation after a write to the base."""
+        if self.n + 1 == _LIMIT:
+            return Generation.first_of_new_epoch()
         return Generation(self.epoch, self.n + 1)
 
 

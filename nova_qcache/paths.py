@@ -16,6 +16,7 @@
 """
 
 import dataclasses
+import grp
 import os
 import pathlib
 import shutil
@@ -119,6 +120,12 @@ class Paths:
                 remedy='Set [qcache] qemu_group to a group that exists and that this user is in',
             ) from e
 
+    def _is_shared(self, path: pathlib.Path) -> bool:
+        try:
+            return grp.getgrnam(self.qemu_group).gr_gid == path.stat().st_gid
+        except KeyError:
+            return False
+
     def _prepare_one(self, path: pathlib.Path, mode: int) -> None:
         try:
             try:
@@ -131,7 +138,7 @@ class Paths:
                         reason='it is no folder',
                         remedy='Move it away or name another folder',
                     ) from None
-            if path == self.guests:
+            if path == self.guests and not self._is_shared(path):
                 self.share(path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(f'user {os.geteuid()} may not write there')

@@ -26,6 +26,12 @@ def _source_class(scheme: str) -> type[Source] | None:
         found: Any = driver.DriverManager(SOURCES, scheme, invoke_on_load=False).driver
     except stevedore_exception.NoMatches:
         return None
+    except Exception as e:  # whatever somebody else's module raises when it is imported
+        raise exception.InvalidBase(
+            base=f'{scheme}://',
+            reason=f'its source cannot be loaded ({e})',
+            remedy='Mend or remove the package that the plugin is of',
+        ) from e
     return cast(type[Source], found)
 
 

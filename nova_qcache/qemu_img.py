@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program qemu-img."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
 import pathlib
 import re
 import subprocess
-from typing import Any
+from typing import Any, TypeVar
 
 from nova_qcache import exception
 from nova_qcache.source import Node
@@ -17,6 +17,7 @@ OLDEST_QEMU = (7, 0)
 """blockdev-reopen is stable since 6.1 and open-timeout of NBD nodes exists since 7.0."""
 
 _SECONDS = 60
+_T = TypeVar('_T')
 
 
 def run(
@@ -109,7 +110,7 @@ class QemuImg:
     def info(self, node: Node) -> dict[str, Any]:
         """Describe an image without opening what it names as its backing file."""
         answer = self._run('info', '--output=json', json_filename(node))
-        return _object(answer)
+        return _parsed(answer, lambda described: {**described})
 
     def first_bytes(self, node: Node, count: int, path: pathlib.Path) -> None:
         """Write the first ``count`` bytes of what a protocol node reaches to a new file."""
@@ -164,10 +165,15 @@ class QemuImg:
         """Return the (offset, length) in bytes of all that a qcow2 file holds itself, zeros
         too."""
         answer = self._run('map', '--output=json', json_filename(_alone(path)), seconds=600)
-        extents = json.loads(answer)
-        # "present" is false for what the file leaves to its backing file. qemu < 6.1 does not say
-        # it.
-        return [(extent['start'], extent['length']) for extent in extents if extent['present']]
+        # "present" is false for what the file leaves to its backing file. qemu < 6.1 lacks it.
+        return _parsed(
+            answer,
+            lambda extents: [
+                (int(extent['start']), int(extent['length']))
+                for extent in extents
+                if extent['present']
+            ],
+        )
 
 
 def _alone(path: pathlib.Path) -> Node:
@@ -176,8 +182,13 @@ def _alone(path: pathlib.Path) -> Node:
     return {'driver': 'qcow2', 'backing': None, 'file': {'driver': 'file', 'filename': str(path)}}
 
 
-def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError(f'qemu-img printed no JSON object: {text[:80]!r}')
-    return value
+def _parsed(answer: str, read: Callable[[Any], _T]) -> _T:
+    """Read what qemu-img printed as JSON.
+
+    :raises ToolFailed: if it is not what was expected
+    """
+    try:
+        return read(json.loads(answer))
+    except (ValueError, KeyError, TypeError) as e:
+        reason = f'its answer {answer[:80]!r} cannot be understood ({e})'
+        raise exception.ToolFailed(command='qemu-img', code=0, reason=reason) from e

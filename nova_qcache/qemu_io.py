@@ -49,7 +49,10 @@ class QemuIo:
         )
         command = [self.program, '-r', filename]
         with tempfile.TemporaryFile('w+') as script:
-            script.writelines(f'read {offset} {length}\n' for offset, length in _chunks(extents))
+            expected = 0
+            for offset, length in _chunks(extents):
+                script.write(f'read {offset} {length}\n')
+                expected += length
             script.flush()
             script.seek(0)
             try:
@@ -69,26 +72,33 @@ class QemuIo:
                 ) from e
         with process:
             try:
-                return self._follow(process, progress)
+                return self._follow(process, expected, progress)
             finally:
                 process.kill()
 
     def _follow(
-        self, process: 'subprocess.Popen[bytes]', progress: Callable[[int], object]
+        self,
+        process: 'subprocess.Popen[bytes]',
+        expected: int,
+        progress: Callable[[int], object],
     ) -> int | None:
         said = ''
+        compared = 0
         for line in _lines(process):
             mismatch = _MISMATCH.search(line)
             if mismatch:
                 return int(mismatch[1])
             done = _DONE.search(line)
             if done:
+                compared += int(done[1])
                 progress(int(done[1]))
             elif 'failed' in line or 'error' in line.lower():
                 raise exception.ToolFailed(command=self.program, code=1, reason=line.strip())
             elif line.strip():
                 said = line.strip()
-        if process.wait(timeout=10) != 0:
+        if process.wait(timeout=10) == 0 and compared != expected:
+            said = f'it compared {compared} of {expected} bytes / {said}'
+        if process.returncode != 0 or compared != expected:
             raise exception.ToolFailed(command=self.program, code=process.returncode, reason=said)
         return None
 

@@ -119,7 +119,7 @@ def _typed(data: Any, name: str, kind: type, allowed: range = _COUNT) -> Any:
         raise ValueError(f'{name} is {value!r:.60} and not of type {kind.__name__}')
     if isinstance(value, int | float) and not allowed.start <= value < allowed.stop:
         raise ValueError(f'{name} is out of range')
-    return kind(value)
+    return float(data[name]) if kind is float else value
 
 
 def _record(data: Any, key: CacheKey) -> CacheRecord:

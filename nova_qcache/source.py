@@ -72,7 +72,7 @@ class Source(abc.ABC):
             source can wait
         :raises InvalidBase: for a reference or format that makes no sense
         """
-        if not reference.isprintable():
+        if any(letter < ' ' or letter == '\x7f' for letter in reference):
             raise exception.InvalidBase(
                 base=reference,
                 reason='it has control characters',
