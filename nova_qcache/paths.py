@@ -109,7 +109,7 @@ class Paths:
 
         :raises FolderUnfit: if there is no such group or this user is not in it
         """
-        if not self.qemu_group:
+        if not self.qemu_group or self._is_shared(path):
             return
         try:
             shutil.chown(path, group=self.qemu_group)
@@ -138,7 +138,7 @@ class Paths:
                         reason='it is no folder',
                         remedy='Move it away or name another folder',
                     ) from None
-            if path == self.guests and not self._is_shared(path):
+            if path == self.guests:
                 self.share(path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(f'user {os.geteuid()} may not write there')
