@@ -123,7 +123,7 @@ class Paths:
     def _is_shared(self, path: pathlib.Path) -> bool:
         try:
             return grp.getgrnam(self.qemu_group).gr_gid == path.stat().st_gid
-        except KeyError:
+        except (KeyError, OSError):
             return False
 
     def _prepare_one(self, path: pathlib.Path, mode: int) -> None:
