@@ -25,8 +25,6 @@ class Status:
     guests: int
     recorded_bytes: int
     """By how much the cache file has grown."""
-    sealed_bytes: int
-    """How much of the file a seal has read so far."""
     pid: int
     daemon_pid: int
     note: str
@@ -67,7 +65,6 @@ class RecorderClient:
                 phase=Phase(reply['phase']),
                 guests=int(reply['guests']),
                 recorded_bytes=int(reply['recorded_bytes']),
-                sealed_bytes=int(reply['sealed_bytes']),
                 pid=int(reply['pid']),
                 daemon_pid=int(reply['daemon_pid']),
                 note=str(reply['note']),

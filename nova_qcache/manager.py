@@ -5,10 +5,10 @@
 boot is PLAIN and the plan says why. Everything else is for operators and raises what is wrong.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
-import time
 
 from oslo_config import cfg
 
@@ -17,6 +17,7 @@ from nova_qcache import control
 from nova_qcache import exception
 from nova_qcache import inspection
 from nova_qcache import plugins
+from nova_qcache import waiting
 from nova_qcache.generation import Generations
 from nova_qcache.inspection import CacheView
 from nova_qcache.key import CacheKey
@@ -24,6 +25,8 @@ from nova_qcache.key import canonical_image_id
 from nova_qcache.paths import Paths
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
+from nova_qcache.progress import Progress
+from nova_qcache.progress import silent
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.qemu_io import QemuIo
 from nova_qcache.recorder import launch
@@ -32,8 +35,6 @@ from nova_qcache.source import Suspicion
 from nova_qcache.states import Phase
 from nova_qcache.states import State
 from nova_qcache.store import Store
-from nova_qcache.verifier import Progress
-from nova_qcache.verifier import silent
 from nova_qcache.verifier import Verification
 from nova_qcache.verifier import Verifier
 
@@ -113,7 +114,12 @@ class Manager:
         )
 
     def record(
-        self, image_id: str, base: str, base_format: str, quota_mib: int | None = None
+        self,
+        image_id: str,
+        base: str,
+        base_format: str,
+        quota_mib: int | None = None,
+        progress: Progress = silent,
     ) -> Plan:
         """Start a recorder, or tell the one at work that one more guest comes, and wait until
         guests can connect.
@@ -134,6 +140,7 @@ class Manager:
                 key,
                 self._recorder_arguments(image_id, base, base_format, quota_mib),
                 self._conf.qcache.start_timeout_seconds,
+                progress,
             )
         plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
         if status.phase not in (Phase.RECORDING, Phase.SEALING):
@@ -169,7 +176,14 @@ class Manager:
         key = self._one_in_state(image_id, State.WARMING).key
         self._recorder(key).seal()
         if wait_seconds:
-            self._wait_for_seal(key, wait_seconds, progress)
+            waiting.until(
+                lambda: self._is_sealed(key),
+                what=f'Sealing the cache of image {key.image_id}',
+                seconds=wait_seconds,
+                remedy='It goes on; see `nova-qcache list`',
+                poll_seconds=_WAIT_POLL_SECONDS,
+                progress=progress,
+            )
         return self._view(key)
 
     def invalidate(
@@ -194,7 +208,9 @@ class Manager:
             self._retire(view, 'invalidated by an operator')
         return [view.key for view in views]
 
-    def remove(self, image_id: str, *, force: bool = False) -> list[CacheKey]:
+    def remove(
+        self, image_id: str, *, force: bool = False, progress: Progress = silent
+    ) -> list[CacheKey]:
         """Remove all caches of an image.
 
         :param force: even those that guests read; they go on reading the files, which have no name
@@ -210,7 +226,7 @@ class Manager:
                 inspection.require_unused(view)
         for view in views:
             if view.recorder is not None:
-                self._dismiss(view)
+                self._dismiss(view, progress)
             self._store.discard(view.key)
         return [view.key for view in views]
 
@@ -241,25 +257,12 @@ class Manager:
     def _recorder(self, key: CacheKey) -> control.RecorderClient:
         return control.RecorderClient(self.paths.control_socket(key))
 
-    def _wait_for_seal(self, key: CacheKey, seconds: float, progress: Progress) -> None:
-        done = progress('Sealing', self._view(key).length)
-        deadline = time.monotonic() + seconds
-        seen = 0
-        while time.monotonic() < deadline:
-            try:
-                status = self._recorder(key).status()
-            except exception.RecorderUnreachable:
-                return  # nobody was connected, so it has left
-            done(status.sealed_bytes - seen)
-            seen = status.sealed_bytes
-            if status.phase not in (Phase.RECORDING, Phase.SEALING):
-                return
-            time.sleep(_WAIT_POLL_SECONDS)
-        raise exception.DeadlinePassed(
-            what=f'Sealing the cache of image {key.image_id}',
-            seconds=seconds,
-            remedy='It goes on; see `nova-qcache list`',
-        )
+    def _is_sealed(self, key: CacheKey) -> bool | None:
+        try:
+            phase = self._recorder(key).status().phase
+        except exception.RecorderUnreachable:
+            return True  # nobody was connected, so it has left
+        return None if phase in (Phase.RECORDING, Phase.SEALING) else True
 
     def _recorder_arguments(
         self, image_id: str, base: str, base_format: str, quota_mib: int | None
@@ -294,20 +297,25 @@ class Manager:
         if view.record is not None and view.record.state is State.READY:
             self._store.retire(view.record, reason)
 
-    def _dismiss(self, view: CacheView) -> None:
+    def _dismiss(self, view: CacheView, progress: Progress) -> None:
         """Make the recorder forget the cache, and end if it has no guests."""
         client = self._recorder(view.key)
-        try:
+
+        def has_done_so() -> bool | None:
+            try:
+                status = client.status()
+            except exception.RecorderUnreachable:
+                return True  # it has left
+            return True if status.phase is Phase.SERVING and status.guests else None
+
+        with contextlib.suppress(exception.RecorderUnreachable):
             client.drop()
             client.leave()
-            deadline = time.monotonic() + _LEAVE_SECONDS
-            while client.status().phase is not Phase.SERVING or not client.status().guests:
-                if time.monotonic() >= deadline:
-                    raise exception.DeadlinePassed(
-                        what='The end of a recording',
-                        seconds=_LEAVE_SECONDS,
-                        remedy='Try again later',
-                    )
-                time.sleep(_WAIT_POLL_SECONDS)
-        except exception.RecorderUnreachable:
-            pass  # it has left
+        waiting.until(
+            has_done_so,
+            what=f'The end of the recorder of image {view.key.image_id}',
+            seconds=_LEAVE_SECONDS,
+            remedy='Try again later',
+            poll_seconds=_WAIT_POLL_SECONDS,
+            progress=progress,
+        )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program qemu-io, as a reader that compares two images range by range."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 import os
 import re
 import selectors
@@ -10,6 +10,8 @@ import tempfile
 
 from nova_qcache import exception
 from nova_qcache import qemu_img
+from nova_qcache.progress import Done
+from nova_qcache.progress import ignore
 from nova_qcache.source import Node
 
 __all__ = ['QemuIo']
@@ -30,7 +32,7 @@ class QemuIo:
         one: Node,
         other: Node,
         extents: Iterable[tuple[int, int]],
-        progress: Callable[[int], object] = lambda length: None,
+        progress: Done = ignore,
     ) -> int | None:
         """Read the same ranges of two images and compare them byte by byte.
 
@@ -80,7 +82,7 @@ class QemuIo:
         self,
         process: 'subprocess.Popen[bytes]',
         expected: int,
-        progress: Callable[[int], object],
+        progress: Done,
     ) -> int | None:
         said = ''
         compared = 0

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The facts of a sealed cache file: taken when it is sealed, compared when it is verified."""
 
-from collections.abc import Callable
 import hashlib
 import pathlib
 import time
 
+from nova_qcache.progress import Done
+from nova_qcache.progress import ignore
 from nova_qcache.record import SealedFile
 from nova_qcache.states import FinishReason
 
@@ -14,7 +15,7 @@ __all__ = ['describe', 'digest']
 _CHUNK = 1024 * 1024
 
 
-def digest(path: pathlib.Path, progress: Callable[[int], object] = lambda length: None) -> str:
+def digest(path: pathlib.Path, progress: Done = ignore) -> str:
     """Return ``sha256:<hex>`` of a whole file.
 
     :param progress: called with the number of bytes read since its last call

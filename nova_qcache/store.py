@@ -91,9 +91,12 @@ class Store:
         return path
 
     def begin(self, record: CacheRecord) -> None:
-        """COLD to WARMING: a recorder is about to fill ``paths.recording(key)``."""
+        """COLD to WARMING: a recorder is about to fill ``paths.recording(key)``.
+
+        :raises WrongState: if there is a cache
+        """
         with self._locked(record.key):
-            self._set_state(record, State.COLD)
+            self._set_state(record, self._state(record.key))
 
     def seal(self, record: CacheRecord, sealed: SealedFile) -> CacheRecord:
         """WARMING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody

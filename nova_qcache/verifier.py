@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove that the bytes in a cache are the bytes of its base, by reading both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 import random
@@ -11,30 +11,20 @@ from nova_qcache import qemu_io
 from nova_qcache import sealed_file
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
+from nova_qcache.progress import Done
+from nova_qcache.progress import ignore
+from nova_qcache.progress import Progress
 from nova_qcache.record import CacheRecord
 from nova_qcache.source import Source
 from nova_qcache.store import Store
 
-__all__ = ['Progress', 'Verification', 'Verifier', 'sample', 'silent']
+__all__ = ['Verification', 'Verifier', 'sample']
 
 SAMPLE_BYTES = 1024 * 1024
 SAMPLE_UNIT = 4096
 
 Extent = tuple[int, int]
 """(offset, length) in bytes of the guest's disk."""
-
-Progress = Callable[[str, int], Callable[[int], object]]
-"""Called with what is being done and how many bytes that is; returns what is called with the bytes
-of each part."""
-
-
-def _ignore(done: int) -> None:
-    """Tell nobody."""
-
-
-def silent(what: str, total: int) -> Callable[[int], object]:
-    """A Progress for callers with nobody to tell."""
-    return _ignore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +82,7 @@ class Verifier:
         identity = source.identity()  # before reading: what changes later shows later
         path = self._store.paths.sealed(record.key)
         extents = sample(self._image_tool.cached_extents(path), random.SystemRandom())
-        difference = self._first_difference(path, source, extents, _ignore)
+        difference = self._first_difference(path, source, extents, ignore)
         if difference is not None or record.sealed is None:
             self._retire(record, source, difference)
             return False
@@ -140,7 +130,7 @@ class Verifier:
         path: pathlib.Path,
         source: Source,
         extents: Sequence[Extent],
-        done: Callable[[int], object],
+        done: Done,
     ) -> int | None:
         cache = {
             'driver': 'qcow2',

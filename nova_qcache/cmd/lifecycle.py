@@ -85,6 +85,7 @@ class Record(show.ShowOne):
             parsed_args.base,
             parsed_args.base_format,
             quota_mib=parsed_args.quota,
+            progress=shell.progress,
         )
         shown = _plan_fields(plan)
         for view in manager.caches(parsed_args.image_id):
@@ -147,7 +148,11 @@ class Remove(lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        return _rows(shell.manager(self.app).remove(parsed_args.image_id, force=parsed_args.force))
+        return _rows(
+            shell.manager(self.app).remove(
+                parsed_args.image_id, force=parsed_args.force, progress=shell.progress
+            )
+        )
 
 
 def _rows(keys: list[CacheKey]) -> Rows:

@@ -2,7 +2,7 @@
 """nova-qcache: see and manage the boot caches of this host."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 import os
 import pathlib
@@ -19,6 +19,7 @@ import tqdm
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.manager import Manager
+from nova_qcache.progress import Done
 
 __all__ = ['Shell', 'conf', 'main', 'manager', 'progress']
 
@@ -100,14 +101,20 @@ def manager(program: app.App) -> Manager:
     return Manager(conf(program))
 
 
-def progress(what: str, total: int) -> Callable[[int], object]:
-    """A bar on standard error, for people who wait; nothing is shown to programs or for what is
-    done at once."""
+def progress(what: str, total: float, unit: str = 'B') -> Done:
+    """Show a bar on standard error, for people who wait: not to programs, nor for what is quick."""
     bar = tqdm.tqdm(
-        desc=what, total=total, unit='B', unit_scale=True, delay=0.5, disable=None, leave=False
+        desc=what,
+        total=total,
+        unit=unit,
+        unit_scale=unit == 'B',
+        bar_format=None if unit == 'B' else '{desc}: {bar} {elapsed}',
+        delay=1,
+        disable=None,
+        leave=False,
     )
 
-    def update(done: int) -> None:
+    def update(done: float) -> None:
         bar.update(done)
         if bar.n >= total:
             bar.close()

@@ -6,12 +6,14 @@ import logging
 import pathlib
 import subprocess
 import sys
-import time
 
 from nova_qcache import control
 from nova_qcache import exception
+from nova_qcache import waiting
 from nova_qcache.key import CacheKey
 from nova_qcache.paths import Paths
+from nova_qcache.progress import Progress
+from nova_qcache.progress import silent
 
 __all__ = ['BUSY', 'start']
 
@@ -24,7 +26,13 @@ _POLL_SECONDS = 0.01
 _started: list['subprocess.Popen[bytes]'] = []
 
 
-def start(paths: Paths, key: CacheKey, arguments: Sequence[str], seconds: float) -> control.Status:
+def start(
+    paths: Paths,
+    key: CacheKey,
+    arguments: Sequence[str],
+    seconds: float,
+    progress: Progress = silent,
+) -> control.Status:
     """Start a recorder unless there is one, and return its status once it serves.
 
     :param arguments: of nova-qcache-recorder
@@ -33,12 +41,13 @@ def start(paths: Paths, key: CacheKey, arguments: Sequence[str], seconds: float)
         the next boot
     """
     _reap()
-    deadline = time.monotonic() + seconds
     log = paths.log(key)
     already = log.stat().st_size if log.exists() else 0
     process = _spawn(log, arguments)
     client = control.RecorderClient(paths.control_socket(key))
-    while True:
+
+    def serves() -> control.Status | None:
+        nonlocal process
         ended = process.poll()
         try:
             return client.expect_guest() if ended == BUSY else client.status()
@@ -50,13 +59,16 @@ def start(paths: Paths, key: CacheKey, arguments: Sequence[str], seconds: float)
                 raise exception.RecorderFailed(
                     image_id=key.image_id, reason=_last_words(log, already)
                 ) from None
-            if time.monotonic() >= deadline:
-                raise exception.DeadlinePassed(
-                    what=f'Starting the recorder of image {key.image_id}',
-                    seconds=seconds,
-                    remedy=f'See {str(log)!r}',
-                ) from None
-        time.sleep(_POLL_SECONDS)
+            return None
+
+    return waiting.until(
+        serves,
+        what=f'Starting the recorder of image {key.image_id}',
+        seconds=seconds,
+        remedy=f'See {str(log)!r}',
+        poll_seconds=_POLL_SECONDS,
+        progress=progress,
+    )
 
 
 def _spawn(log: pathlib.Path, arguments: Sequence[str]) -> 'subprocess.Popen[bytes]':

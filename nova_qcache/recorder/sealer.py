@@ -2,7 +2,6 @@
 """From a recording that nobody writes to any more to a READY cache."""
 
 import asyncio
-from collections.abc import Callable
 import pathlib
 
 from nova_qcache import exception
@@ -21,18 +20,15 @@ async def seal(
     qemu_img: QemuImg,
     record: CacheRecord,
     reason: FinishReason,
-    progress: Callable[[int], object],
 ) -> CacheRecord:
     """Check, sync and describe the file of a recording, and make the cache READY.
 
     The daemon has the file open read-only by now.
 
-    :param progress: called in another thread with the bytes read since its last call
-
     :raises CacheBroken: if the file is not fit to be used; nothing has become READY then
     :raises WrongState: if the recording was dropped meanwhile
     """
-    return await asyncio.to_thread(_seal, store, qemu_img, record, reason, progress)
+    return await asyncio.to_thread(_seal, store, qemu_img, record, reason)
 
 
 def _seal(
@@ -40,7 +36,6 @@ def _seal(
     qemu_img: QemuImg,
     record: CacheRecord,
     reason: FinishReason,
-    progress: Callable[[int], object],
 ) -> CacheRecord:
     path = store.paths.recording(record.key)
     if not path.exists():
@@ -52,7 +47,7 @@ def _seal(
         filesystem.release_tail(path)
         store.seal_file(path)
         filesystem.sync_file(path)
-        facts = sealed_file.describe(path, sealed_file.digest(path, progress), reason)
+        facts = sealed_file.describe(path, sealed_file.digest(path), reason)
     except (exception.ToolError, OSError) as e:
         raise _broken(path, record, str(e)) from e
     if facts.size > record.quota:

@@ -64,7 +64,6 @@ class Recorder:
         self._told_to_end = False
         self._wake = asyncio.Event()
         self._restarts = 0
-        self._sealed_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._door = Door(
             self._paths.control_socket(key),
@@ -205,9 +204,7 @@ class Recorder:
         self._enter(Phase.SEALING, reason.value)
         try:
             await self._daemon.seal(self._source, self._paths.recording(self._key))
-            self._record = await sealer.seal(
-                self._store, self._qemu_img, record, reason, self._note_progress
-            )
+            self._record = await sealer.seal(self._store, self._qemu_img, record, reason)
         except (exception.QcacheError, OSError) as e:
             LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
             self._discard()
@@ -293,9 +290,6 @@ class Recorder:
         self._note = note
         LOG.info('Recorder of image %s: %s (%s)', self._key.image_id, phase.value, note)
 
-    def _note_progress(self, done: int) -> None:
-        self._sealed_bytes += done
-
     def _told(self) -> None:
         self._told_to_end = True
         self._wake.set()
@@ -321,7 +315,6 @@ class Recorder:
             'note': self._note,
             'guests': processes.connections(self._paths.nbd_socket(self._key)),
             'recorded_bytes': self._finish.recorded,
-            'sealed_bytes': self._sealed_bytes,
             'pid': os.getpid(),
             'daemon_pid': self._daemon.pid,
         }

@@ -18,9 +18,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = "nova_qcache"
 
 FLOORS = {
-    0: "exception key plan record source states",
+    0: "exception key plan progress record source states",
     1: "conf locks options paths",
-    2: "block_graph filesystem processes qemu_img qemu_io qmp storage_daemon",
+    2: "block_graph filesystem processes qemu_img qemu_io qmp storage_daemon waiting",
     3: (
         "base control generation inspection plugins recorder sealed_file sources store suitability"
         " usage verifier"
