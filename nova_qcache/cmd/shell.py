@@ -102,7 +102,7 @@ def manager(program: app.App) -> Manager:
 
 
 def progress(what: str, total: float, unit: str = 'B') -> Done:
-    """Show a bar on standard error, for people who wait: not to programs, nor for what is quick."""
+    """Show a bar on standard error to people who wait: not to programs, nor for what is quick."""
     bar = tqdm.tqdm(
         desc=what,
         total=total,
