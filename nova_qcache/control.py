@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import operator
 import pathlib
 import socket
 import time
@@ -15,6 +16,7 @@ __all__ = ['RecorderClient', 'Status']
 
 _SECONDS = 3
 _LARGEST_REPLY = 65536
+_NUMBERS = ('guests', 'recorded_bytes', 'pid', 'daemon_pid')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +65,10 @@ class RecorderClient:
                 raise ValueError(reply['error'])
             return Status(
                 phase=Phase(reply['phase']),
-                guests=int(reply['guests']),
-                recorded_bytes=int(reply['recorded_bytes']),
-                pid=int(reply['pid']),
-                daemon_pid=int(reply['daemon_pid']),
                 note=str(reply['note']),
+                **{name: operator.index(reply[name]) for name in _NUMBERS},
             )
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
             raise exception.RecorderUnreachable(
                 path=str(self._path), reason=str(e) or type(e).__name__
             ) from e

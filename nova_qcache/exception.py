@@ -33,6 +33,12 @@ class QcacheError(Exception):
         self.attributes = attributes
         super().__init__(self.template.format(**attributes))
 
+    def problem_and_remedy(self) -> tuple[str, str]:
+        """Return the first sentence, and the others."""
+        # Of the template: a value may have a full stop in it.
+        problem, _, remedy = self.template.partition('. ')
+        return problem.format(**self.attributes), remedy.format(**self.attributes)
+
 
 class BadInput(QcacheError):
     """What the caller or the configuration said makes no sense."""

@@ -75,6 +75,9 @@ class Manager:
         except (exception.QcacheError, OSError) as e:
             LOG.warning('Image %s boots without a cache: %s', image_id, e)
             return Plan(PlanKind.PLAIN, str(e), image_id, base, base_format)
+        except Exception as e:  # the first invariant: not even a fault of ours fails a boot
+            LOG.exception('Image %s boots without a cache: %s', image_id, e)
+            return Plan(PlanKind.PLAIN, str(e), image_id, base, base_format)
         return plan
 
     def preview(self, image_id: str, base: str, base_format: str) -> Plan:
@@ -293,7 +296,8 @@ class Manager:
 
     def _retire(self, view: CacheView, reason: str) -> None:
         if view.recorder is not None:
-            self._recorder(view.key).drop()
+            with contextlib.suppress(exception.RecorderUnreachable):
+                self._recorder(view.key).drop()
         if view.record is not None and view.record.state is State.READY:
             self._store.retire(view.record, reason)
 

@@ -41,11 +41,14 @@ class Finding:
 
 
 def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    """Look at everything, one finding each; nothing stays behind."""
-    yield _finding('configuration', lambda: _configuration(conf))
+    """Look at everything, one finding each; only the folders stay behind."""
+    configuration = _finding('configuration', lambda: _configuration(conf))
+    yield configuration
     for option in ('qemu_img', 'qemu_io', 'qemu_storage_daemon'):
         yield _finding(option, functools.partial(_version, getattr(conf.qcache, option), option))
     yield _finding('block drivers', lambda: _drivers(qemu_img.QemuImg(conf.qcache.qemu_img)))
+    if configuration.grade is not Grade.OK:
+        return  # folders that make no sense must not be made
     paths = Paths.from_conf(conf)
     folders = _finding('folders', lambda: _folders(paths))
     yield folders
@@ -59,9 +62,10 @@ def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) 
     """Look; an error is a finding, and its own words name the remedy."""
     try:
         return Finding(subject, Grade.OK, look())
-    except (exception.QcacheError, OSError) as e:
-        found, _, remedy = str(e).partition('. ')
-        return Finding(subject, grade, found, remedy)
+    except exception.QcacheError as e:
+        return Finding(subject, grade, *e.problem_and_remedy())
+    except OSError as e:
+        return Finding(subject, grade, str(e), 'See whether its storage is sound')
 
 
 def _configuration(conf: cfg.ConfigOpts) -> str:

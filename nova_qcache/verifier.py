@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove that the bytes in a cache are the bytes of its base, by reading both."""
 
+import bisect
 from collections.abc import Sequence
 import dataclasses
 import pathlib
@@ -42,19 +43,18 @@ def sample(extents: Sequence[Extent], generator: random.Random) -> list[Extent]:
 
     A sample of k units out of m misses a change of c units with probability (1 - c/m)^k, about.
     """
-    starts: list[Extent] = []
+    # Each extent is cut into units, the last of which may be a shorter one (subclusters).
+    first_units: list[int] = []
     total = 0
-    for offset, length in extents:
-        starts.append((total, offset))
-        total += length // SAMPLE_UNIT
-    chosen = generator.sample(range(total), min(total, SAMPLE_BYTES // SAMPLE_UNIT))
+    for _, length in extents:
+        first_units.append(total)
+        total += -(-length // SAMPLE_UNIT)
     picked = []
-    at = 0
-    for unit in sorted(chosen):
-        while at + 1 < len(starts) and starts[at + 1][0] <= unit:
-            at += 1
-        first, offset = starts[at]
-        picked.append((offset + (unit - first) * SAMPLE_UNIT, SAMPLE_UNIT))
+    for unit in sorted(generator.sample(range(total), min(total, SAMPLE_BYTES // SAMPLE_UNIT))):
+        at = bisect.bisect_right(first_units, unit) - 1
+        offset, length = extents[at]
+        skipped = (unit - first_units[at]) * SAMPLE_UNIT
+        picked.append((offset + skipped, min(SAMPLE_UNIT, length - skipped)))
     return picked
 
 

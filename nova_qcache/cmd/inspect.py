@@ -93,4 +93,8 @@ def fields(view: CacheView) -> dict[str, Any]:
 
 
 def _when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec='seconds')
+    try:
+        when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (ValueError, OverflowError, OSError):  # a clock that was very wrong
+        return f'{seconds} s after 1970'
+    return when.isoformat(timespec='seconds')

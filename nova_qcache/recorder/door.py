@@ -58,7 +58,7 @@ class Door:
         try:
             command = json.loads(line)['command']
             handler = self._handlers[command]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             known = ', '.join(sorted(self._handlers))
             return {'error': f'{line[:80]!r} is no command; there are: {known}'}
         return handler()

@@ -2,6 +2,7 @@
 """A base that is an NBD export, in the URIs of the NBD project's uri.md."""
 
 import hashlib
+import os
 import urllib.parse
 
 from nova_qcache import exception
@@ -60,7 +61,7 @@ class NbdSource(Source):
         return None
 
     def generation_name(self) -> str:
-        return hashlib.sha256(self.reference.encode()).hexdigest()
+        return hashlib.sha256(os.fsencode(self.reference)).hexdigest()
 
     def _invalid(self, reason: str) -> exception.InvalidBase:
         return exception.InvalidBase(
