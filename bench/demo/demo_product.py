@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's view of nova-qcache: its command line, and nothing else of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+import select
+import signal
+import subprocess
+import time
+from typing import Any
+
+__all__ = ['Product', 'end_processes']
+
+
+class Product:
+    """`nova-qcache` with a configuration, caches and sockets of its own.
+
+    :param program: the command.
+    :param cache_path: folder of the caches.
+    :param run_path: folder of the sockets; the configuration is written beside it.
+    :param quota_mib: the quota of a cache in MiB.
+    :param idle_s: a recording is over when the cache has not grown for this many seconds.
+    """
+
+    def __init__(
+        self, program: str, *, cache_path: Path, run_path: Path, quota_mib: int, idle_s: int
+    ) -> None:
+        self.program = program
+        self.config = run_path.with_name('nova-qcache.conf')
+        cache_path.mkdir(parents=True, exist_ok=True)
+        run_path.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(
+            '[qcache]\n'
+            f'cache_path = {cache_path}\n'
+            f'run_path = {run_path}\n'
+            f'quota = {quota_mib}\n'
+            f'recording_idle_seconds = {idle_s}\n'
+        )
+
+    def text(self, *arguments: str, timeout_s: float = 60) -> str:
+        """Run a command and return what it printed."""
+        command = [self.program, '--config-file', str(self.config), *arguments]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(
+                f'{self._named(arguments)} has not ended in {timeout_s:g} s'
+            ) from None
+        if done.returncode:
+            raise RuntimeError(
+                f'{self._named(arguments)} failed (status {done.returncode}): '
+                f'{done.stderr.decode(errors="replace").strip()}'
+            )
+        return done.stdout.decode()
+
+    def json(self, *arguments: str, timeout_s: float = 60) -> dict[str, Any]:
+        """Run a command with ``-f json`` and return its answer."""
+        output = self.text(*arguments, '-f', 'json', timeout_s=timeout_s)
+        try:
+            answer: dict[str, Any] = json.loads(output)
+        except ValueError:
+            raise RuntimeError(f'{self._named(arguments)} printed no JSON: {output!r}') from None
+        return answer
+
+    def wait_ready(self, image_id: str, timeout_s: float) -> dict[str, Any]:
+        """Wait until the cache of an image is READY and return what ``show`` says of it then."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            shown = self.json('show', image_id)
+            if shown['state'] == 'READY':
+                return shown
+            if shown['state'] != 'WARMING' or time.monotonic() > deadline:
+                raise RuntimeError(f'the cache is not READY but {shown["state"]}: {shown}')
+            time.sleep(1)
+
+    @staticmethod
+    def _named(arguments: tuple[str, ...]) -> str:
+        return f'nova-qcache {" ".join(arguments)}'
+
+
+def end_processes(folder: Path, grace_s: float = 5) -> list[int]:
+    """End the processes that have a path inside `folder` on their command line.
+
+    The demo's own folder has a random name: whatever names it was started by the demo, also if it
+    has left our session.  Each gets SIGTERM, and SIGKILL after `grace_s` seconds.
+
+    :returns: the ids of the processes that were found.
+    """
+    found: list[int] = []
+    for entry in Path('/proc').iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(int(entry.name))
+            try:
+                if os.fsencode(folder) in (entry / 'cmdline').read_bytes():
+                    found.append(int(entry.name))
+                    signal.pidfd_send_signal(handle, signal.SIGTERM)
+                    if not select.select([handle], [], [], grace_s)[0]:
+                        signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+    return found

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks have measured: as a table for people, as JSON for programs.
+
+Run as a program, it shows the JSON files of several benchmarks together:
+``figures.py [--json ALL] FILE...``
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+
+@dataclasses.dataclass
+class Figure:
+    """One measured value.
+
+    ``bar`` is what it may be at most; ``low``, ``high`` and ``samples`` belong to a median.
+    Figures of several groups that have names in common are shown as one table.
+    """
+
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+    low: float | None = None
+    high: float | None = None
+    samples: int | None = None
+    note: str = ''
+    group: str = ''
+
+    @classmethod
+    def median(
+        cls, name: str, samples: Sequence[float], unit: str, bar: float | None = None
+    ) -> 'Figure':
+        value = statistics.median(samples)
+        return cls(name, value, unit, bar, min(samples), max(samples), len(samples))
+
+    def of(self, group: str) -> 'Figure':
+        return dataclasses.replace(self, group=group)
+
+    @property
+    def held(self) -> bool:
+        return self.bar is None or self.value <= self.bar
+
+    def row(self) -> tuple[str, str, str, str, str]:
+        spread = ''
+        if self.low is not None and self.high is not None:
+            spread = f'{_number(self.low)} .. {_number(self.high)}, n={self.samples}'
+        bar = '' if self.bar is None else f'<= {_number(self.bar)}'
+        judged = '' if self.bar is None else ('ok' if self.held else 'MISSED')
+        value = f'{_number(self.value)} {self.unit}'.strip()
+        return self.name, value, spread or self.note, bar, judged
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int) or float(value).is_integer():
+        return f'{value:,.0f}'
+    return f'{value:.3f}' if abs(value) < 10 else f'{value:.1f}'
+
+
+def table(figures: Sequence[Figure]) -> str:
+    alone = [figure.row() for figure in figures if not figure.group]
+    parts = []
+    if alone:
+        parts.append(_aligned([('figure', 'value', 'min .. max', 'bar', ''), *alone], 'lrlll'))
+    grouped = [figure for figure in figures if figure.group]
+    if grouped:
+        parts.append(_matrix(grouped))
+    return '\n\n'.join(parts)
+
+
+def _matrix(figures: Sequence[Figure]) -> str:
+    names = list(dict.fromkeys(figure.name for figure in figures))
+    groups = list(dict.fromkeys(figure.group for figure in figures))
+    cells = {(figure.group, figure.name): figure for figure in figures}
+
+    def cell(group: str, name: str) -> str:
+        figure = cells.get((group, name))
+        if figure is None:
+            return ''
+        return figure.row()[1] + ('' if figure.held else ' MISSED')
+
+    def bar(name: str) -> str:
+        return next((f.row()[3] for f in figures if f.name == name and f.bar is not None), '')
+
+    bars = [bar(name) for name in names]
+    if len(names) > 8:
+        rows = [['', *groups, 'bar' * any(bars)]]
+        for name, its_bar in zip(names, bars, strict=True):
+            rows.append([name, *(cell(group, name) for group in groups), its_bar])
+    else:
+        rows = [
+            ['', *names],
+            *([group, *(cell(group, name) for name in names)] for group in groups),
+        ]
+        if any(bars):
+            rows.append(['bar', *bars])
+    return _aligned(rows, 'l' + 'r' * (len(rows[0]) - 1))
+
+
+def _aligned(rows: Sequence[Sequence[str]], sides: str) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join(
+        '  '.join(
+            text.ljust(width) if side == 'l' else text.rjust(width)
+            for text, width, side in zip(row, widths, sides, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def versions() -> dict[str, str]:
+    """What was measured, and on what."""
+    done = subprocess.run(['qemu-img', '--version'], capture_output=True, text=True, check=True)
+    return {
+        'qemu': done.stdout.split()[2],
+        'python': sys.version.split()[0],
+        'kernel': os.uname().release,
+        'processors': str(os.cpu_count()),
+    }
+
+
+def document(figures: Sequence[Figure], command: Sequence[str], **more: Any) -> dict[str, Any]:
+    return {
+        'command': shlex.join(command),
+        'on': versions(),
+        'figures': [dataclasses.asdict(figure) for figure in figures],
+        **more,
+    }
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], list[Figure]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Be the main program of a benchmark.
+
+    :return: 0 if all bars were held, 1 if one was missed, 2 if it could not be measured
+    """
+    parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='write figures there')
+    parser.add_argument(
+        '--folder', type=pathlib.Path, help='where disks and caches go (default: TMPDIR)'
+    )
+    args = parser.parse_args(argv)
+    name = pathlib.Path(parser.prog).name
+    command = [f'bench/{name}', *(sys.argv[1:] if argv is None else argv)]
+    try:
+        figures = measure(args)
+    except KeyboardInterrupt:
+        print(f'{name}: interrupted', file=sys.stderr)
+        return 130
+    except Exception as error:  # whatever it is, it was no measurement
+        print(f'{name}: {type(error).__name__}: {error}', file=sys.stderr)
+        return 2
+    print(table(figures))
+    if args.json:
+        args.json.write_text(json.dumps(document(figures, command), indent=1) + '\n')
+    return 0 if all(figure.held for figure in figures) else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description='Show what several benchmarks have measured.')
+    parser.add_argument('files', nargs='+', type=pathlib.Path)
+    parser.add_argument('--json', type=pathlib.Path)
+    args = parser.parse_args()
+    documents = {file.stem: json.loads(file.read_text()) for file in args.files}
+    on = next(iter(documents.values()))['on']
+    print(', '.join(f'{name} {value}' for name, value in on.items()))
+    figures = []
+    for each in documents.values():
+        print(f'\n$ {each["command"]}')
+        own = [Figure(**fields) for fields in each['figures']]
+        print(table(own))
+        figures += own
+    missed = [figure.name for figure in figures if not figure.held]
+    judged = sum(figure.bar is not None for figure in figures)
+    print(
+        f'\n{judged - len(missed)} of {judged} bars held', *missed, sep='; missed: ' * bool(missed)
+    )
+    if args.json:
+        args.json.write_text(json.dumps(documents, indent=1) + '\n')
+    return 1 if missed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads of a trace by qemu-io, timed from the first to the last."""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import select
+import subprocess
+import threading
+import time
+
+from nbd_tools import Node
+from rig import BenchError
+from rig import Extent
+
+DEADLINE = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    seconds: float
+    processor: float
+    """Seconds on a processor, of all threads: what other processes do matters less to it."""
+
+
+def replay(node: Node, reads: Sequence[Extent]) -> Spent:
+    """Read in order, one at a time, in a new process that has opened the node already."""
+    process = subprocess.Popen(
+        ['qemu-io', '-r', f'json:{json.dumps(node)}'],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    script = ''.join(f'read -q {offset} {length}\n' for offset, length in reads)
+
+    def feed() -> None:
+        # At the end of its input qemu-io goes on with what it has; before, it may wait for more.
+        with process.stdin as file:
+            file.write(script.encode() + b'length\n')
+
+    feeder = threading.Thread(target=feed)
+    try:
+        process.stdin.write(b'length\n')  # it answers when all is open
+        process.stdin.flush()
+        _answer(process.stdout.fileno())
+        began, processor = time.perf_counter(), _processor_seconds(process.pid)
+        feeder.start()
+        _answer(process.stdout.fileno())
+        seconds = time.perf_counter() - began
+        used = os.wait4(process.pid, 0)[2]  # at the end of its input it leaves
+        process.returncode = 0
+        return Spent(seconds, used.ru_utime + used.ru_stime - processor)
+    finally:
+        process.kill()
+        process.wait()
+        if feeder.ident:
+            feeder.join()
+        process.stdout.close()
+
+
+def _answer(fd: int) -> None:
+    """Wait for a line that is no prompt: the answer to "length"."""
+    text = b''
+    deadline = time.monotonic() + DEADLINE
+    while not text.endswith((b'iB\n', b'iB\nqemu-io> ')):
+        if not select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]:
+            raise BenchError('qemu-io has not finished the trace')
+        piece = os.read(fd, 65536)
+        text = (text + piece)[-1000:]
+        if not piece or b'failed' in text or b'rror' in text:
+            raise BenchError(f'qemu-io: {text.decode()}')
+
+
+def _processor_seconds(pid: int) -> float:
+    total = 0
+    for task in pathlib.Path(f'/proc/{pid}/task').iterdir():
+        total += int((task / 'schedstat').read_text().split()[0])
+    return total / 1e9

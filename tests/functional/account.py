@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a test has started, and the proof that nothing of it is left.
+
+All processes of a test have its folder in their environment or on their command line, also those
+that the product starts and leaves to themselves.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+
+import psutil
+
+__all__ = ['VARIABLE', 'Account', 'processes_of']
+
+VARIABLE = 'QCACHE_TEST_FOLDER'
+_LEAVE_SECONDS = 30
+
+
+class Account:
+    def __init__(self) -> None:
+        # Sockets lie in it, and their paths may have 107 bytes.
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix='qct-', dir='/tmp'))
+        self.folder.chmod(0o755)
+        self.surroundings = contextlib.ExitStack()
+        """What the product needs until its last process has left: servers of bases, mounts."""
+        self._servers: set[int] = set()
+
+    def is_server(self, pid: int) -> None:
+        """Note a process that ``surroundings`` ends."""
+        self._servers.add(pid)
+
+    def close(self) -> list[str]:
+        """Wait for the product's processes, end everything, return what should not be there."""
+        problems = []
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while self._product() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        problems += self._end('was left by the product', self._product())
+        problems += [f'{path} was left' for path in _sockets(self.folder / 'run')]
+        try:
+            self.surroundings.close()
+        except Exception as e:
+            problems.append(f'the surroundings do not end: {e!r}')
+        problems += self._end('was left by the test', processes_of(self.folder))
+        for mount in self._mounts():
+            problems.append(f'{mount} is still mounted')
+            subprocess.run(['umount', '--lazy', mount], check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return problems
+
+    def _product(self) -> list[psutil.Process]:
+        return [each for each in processes_of(self.folder) if each.pid not in self._servers]
+
+    def _mounts(self) -> list[str]:
+        lines = pathlib.Path('/proc/self/mounts').read_text().splitlines()
+        return [line.split()[1] for line in lines if f'{self.folder}/' in line]
+
+    def _end(self, why: str, processes: list[psutil.Process]) -> list[str]:
+        problems = []
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                problems.append(f'process {process.pid} {why}: {" ".join(process.cmdline())}')
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+        psutil.wait_procs(processes, timeout=10)
+        return problems
+
+
+def processes_of(folder: pathlib.Path) -> list[psutil.Process]:
+    """Return the living processes of the test that works in the folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has just ended, or is none of ours
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            said = process.environ().get(VARIABLE) == str(folder)
+            if said or any(f'{folder}/' in word for word in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def _sockets(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [path for path in folder.rglob('*') if stat.S_ISSOCK(path.lstat().st_mode)]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bases: files of random content, and NBD servers that count what is read of them."""
+
+from collections.abc import Callable
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import time
+
+from tests.functional import users
+from tests.functional import waiting
+from tests.functional.site import Site
+
+__all__ = ['Maker', 'NbdServer', 'QemuNbd', 'Serve', 'make_qcow2', 'make_raw']
+
+_READ = re.compile(r' Read id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+) ')
+
+
+def make_raw(site: Site, size: int, name: str = 'base.raw') -> pathlib.Path:
+    """Make a base of random bytes: no two clusters of it are equal and none is zero."""
+    path = site.bases / name
+    with open(path, 'wb') as file:
+        left = size
+        while left:
+            left -= file.write(os.urandom(min(left, 1 << 20)))
+    return _given(path)
+
+
+def make_qcow2(site: Site, raw: pathlib.Path, name: str = 'base.qcow2') -> pathlib.Path:
+    """Make a qcow2 file with the content of a raw one."""
+    path = site.bases / name
+    command = ['qemu-img', 'convert', '-q', '-f', 'raw', '-O', 'qcow2', str(raw), str(path)]
+    subprocess.run(command, check=True, timeout=60)
+    return _given(path)
+
+
+def _given(path: pathlib.Path) -> pathlib.Path:
+    os.chown(path, users.PRODUCT.uid, users.PRODUCT.gid)
+    path.chmod(0o644)
+    return path
+
+
+class NbdServer:
+    """An nbdkit that serves one file until the product has left, and notes every read."""
+
+    def __init__(self, site: Site, path: pathlib.Path, *, tcp: bool = False) -> None:
+        self.path = path
+        self._site = site
+        self._log = site.folder / f'{path.name}.log'
+        self._process: subprocess.Popen[bytes] | None = None
+        if tcp:
+            self._port = _free_port()
+            self.uri = f'nbd://127.0.0.1:{self._port}/'
+        else:
+            self._port = 0
+            self._socket = site.folder / f'{path.name}.sock'
+            self.uri = f'nbd+unix:///?socket={self._socket}'
+        site.account.surroundings.callback(self.stop)
+        self.start()
+
+    def start(self) -> None:
+        if self._port:
+            place = ['-i', '127.0.0.1', '-p', str(self._port)]
+        else:
+            self._socket.unlink(missing_ok=True)
+            place = ['-U', str(self._socket)]
+        self._process = subprocess.Popen(
+            [
+                *('nbdkit', '-f', '-r', *place, '--filter=log', 'file', str(self.path)),
+                *(f'logfile={self._log}', 'logappend=true'),
+            ],
+            env=self._site.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._site.account.is_server(self._process.pid)
+        waiting.until(self._listens, f'nbdkit at {self.uri}')
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+            self._process = None
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, 'nbdkit ended'
+        if not self._port:
+            if not self._socket.exists():
+                return False
+            self._socket.chmod(0o666)
+        kind = socket.AF_INET if self._port else socket.AF_UNIX
+        with socket.socket(kind) as client:
+            try:
+                client.connect(('127.0.0.1', self._port) if self._port else str(self._socket))
+            except OSError:
+                return False
+        return True
+
+    def reads(self) -> list[tuple[int, int]]:
+        """Return (offset, length) of all reads so far."""
+        if not self._log.exists():
+            return []
+        found = _READ.findall(self._log.read_text())
+        return [(int(offset, 16), int(count, 16)) for offset, count in found]
+
+    def bytes_read(self) -> int:
+        return sum(length for _, length in self.reads())
+
+    def wait_for_quiet(self) -> None:
+        """Wait until nothing has been read for a moment."""
+        before = -1
+        while before != (before := len(self.reads())):
+            time.sleep(0.3)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class QemuNbd:
+    """A qemu-nbd that serves one file under one name, until the test's processes have left."""
+
+    def __init__(self, site: Site, path: pathlib.Path, export: str) -> None:
+        place = site.folder / 'qemu-nbd.sock'
+        command = ['qemu-nbd', '-r', '-t', '-f', 'raw', '-k', str(place), '-x', export, str(path)]
+        process = subprocess.Popen(command, env=site.environment, stdin=subprocess.DEVNULL)
+        site.account.is_server(process.pid)
+
+        def stop() -> None:
+            process.terminate()
+            process.wait(20)
+
+        site.account.surroundings.callback(stop)
+        waiting.until(place.exists, 'qemu-nbd')
+        place.chmod(0o666)
+        self.uri = f'nbd+unix:///{export}?socket={place}'
+
+
+Serve = Callable[..., NbdServer]
+"""Of the fixture ``serve``."""
+Maker = Callable[[Site], tuple[pathlib.Path, str, str]]
+"""Makes a base and returns its path, its format and what is to be said of it."""

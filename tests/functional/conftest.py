@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the functional tests: real processes of ordinary users, and nothing left behind."""
+
+from collections.abc import Iterator
+import grp
+import os
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+from tests.functional import account
+from tests.functional import bases
+from tests.functional import installation
+from tests.functional import users
+from tests.functional.site import MIB
+from tests.functional.site import Site
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        pytest.exit('The functional tests change users and mount file systems: run them as root.')
+    try:
+        grp.getgrnam(users.QEMU_GROUP)
+    except KeyError:
+        pytest.exit(f'The functional tests need the group {users.QEMU_GROUP!r}.')
+
+
+@pytest.fixture(scope='session')
+def product() -> Iterator[installation.Installation]:
+    """The programs under test, where an ordinary user can run them."""
+    _require_root()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix='qct-product-', dir='/tmp'))
+    try:
+        yield installation.find(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def book() -> Iterator[account.Account]:
+    """The account of what a test starts: at its end nothing of it may be left."""
+    _require_root()
+    account_of_test = account.Account()
+    yield account_of_test
+    problems = account_of_test.close()
+    assert not problems, '\n'.join(problems)
+
+
+@pytest.fixture
+def site(book: account.Account, product: installation.Installation) -> Site:
+    """A host with a configuration of its own."""
+    return Site(book, product)
+
+
+@pytest.fixture
+def base(site: Site) -> pathlib.Path:
+    """A raw base of 16 MiB."""
+    return bases.make_raw(site, 16 * MIB)
+
+
+@pytest.fixture
+def serve(site: Site) -> bases.Serve:
+    """Serve a file over NBD: ``serve(path, tcp=False)``."""
+
+    def start(path: pathlib.Path, *, tcp: bool = False) -> bases.NbdServer:
+        return bases.NbdServer(site, path, tcp=tcp)
+
+    return start

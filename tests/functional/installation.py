@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed product in a place that an ordinary user can read.
+
+The tests run as root, the product as a user without any rights of root's: a virtual environment or
+a checkout below /root is out of its reach. Then the product and all that it imports are copied.
+"""
+
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import nova_qcache
+from tests.functional import users
+
+__all__ = ['Installation', 'find']
+
+_PROJECT = 'nova-qcache'
+_PROBE = 'import nova_qcache.cmd.shell, nova_qcache.cmd.recorder; print(nova_qcache.__file__)'
+
+
+@dataclasses.dataclass(frozen=True)
+class Installation:
+    python: str
+    scripts: pathlib.Path | None
+    """Folder of ``nova-qcache`` and ``nova-qcache-recorder``; None: there are modules only."""
+    environment: dict[str, str]
+
+    def command(self, script: str, module: str) -> list[str]:
+        """Return how to run one of the programs."""
+        if self.scripts is not None:
+            return [str(self.scripts / script)]
+        return [self.python, '-m', module]
+
+
+def find(folder: pathlib.Path) -> Installation:
+    """Return the installation of these tests, or else a copy of it in ``folder``.
+
+    :raises RuntimeError: if not even the copy can be run
+    """
+    scripts = pathlib.Path(sys.executable).parent
+    ours = Installation(sys.executable, scripts, {})
+    if (scripts / _PROJECT).exists() and not _problem(ours):
+        return ours
+    _copy(folder)
+    copied = Installation(os.path.realpath(sys.executable), None, {'PYTHONPATH': str(folder)})
+    problem = _problem(copied)
+    if problem:
+        raise RuntimeError(f'an ordinary user cannot run the product: {problem}')
+    return copied
+
+
+def _problem(installation: Installation) -> str:
+    try:
+        done = subprocess.run(
+            [installation.python, '-c', _PROBE],
+            **users.PRODUCT.arguments(),
+            cwd='/',
+            env={'PATH': os.environ['PATH'], **installation.environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    except OSError as e:
+        return str(e)
+    problem: str = done.stderr.strip()
+    return problem
+
+
+def _copy(folder: pathlib.Path) -> None:
+    package = pathlib.Path(nova_qcache.__file__).parent
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns('__pycache__'))
+    for distribution in _closure():
+        for file in distribution.files or []:
+            source = pathlib.Path(str(distribution.locate_file(file)))
+            inside = not file.is_absolute() and '..' not in file.parts
+            if inside and source.is_file() and file.suffix not in ('.pyc', '.pth'):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / file)
+    for path in (folder, *folder.rglob('*')):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _closure() -> list[importlib.metadata.Distribution]:
+    """Return the project's distribution and all that it needs at run time."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    wanted = [_PROJECT]
+    while wanted:
+        name = re.sub(r'[-_.]+', '-', wanted.pop()).lower()
+        if name in found:
+            continue
+        try:
+            found[name] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform or an extra
+        for requirement in found[name].requires or []:
+            if 'extra ==' not in requirement:
+                wanted.append(re.split(r'[^A-Za-z0-9._-]', requirement.strip(), maxsplit=1)[0])
+    return list(found.values())

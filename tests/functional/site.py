@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One host of one test: its folders and configuration, and the product run as an ordinary user."""
+
+from collections.abc import Sequence
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+from typing import Any
+import uuid
+
+import psutil
+
+from tests.functional import account
+from tests.functional import installation
+from tests.functional import users
+from tests.functional import waiting
+
+__all__ = ['MIB', 'Site']
+
+MIB = 1024 * 1024
+
+_PLAN = """
+import dataclasses, json, sys
+from oslo_config import cfg
+from nova_qcache import conf as qcache_conf
+from nova_qcache.manager import Manager
+conf = cfg.ConfigOpts()
+qcache_conf.register_opts(conf)
+conf(['--config-file', sys.argv[1]], project='nova')
+plan = Manager(conf).plan(*json.loads(sys.argv[2]))
+print(json.dumps({**dataclasses.asdict(plan), 'kind': plan.kind.value}))
+"""
+
+
+class Site:
+    def __init__(self, book: account.Account, product: installation.Installation) -> None:
+        self.account = book
+        self.folder = book.folder
+        self.image_id = str(uuid.uuid4())
+        self.cache_path = self.folder / 'cache'
+        self.run_path = self.folder / 'run'
+        self.config = self.folder / 'qcache.conf'
+        self.environment = {
+            'PATH': f'{os.path.dirname(product.python)}:/usr/sbin:/usr/bin:/sbin:/bin',
+            'HOME': str(self.folder),
+            'LC_ALL': 'C.UTF-8',
+            account.VARIABLE: str(self.folder),
+            **product.environment,
+        }
+        self.product = product
+        self._options: dict[str, object] = {
+            'cache_path': self.cache_path,
+            'run_path': self.run_path,
+            'quota': 64,
+            'recording_idle_seconds': 60,
+            'recording_settle_seconds': 1,
+            'recording_max_seconds': 120,
+            'guest_grace_seconds': 1,
+            'plan_lease_seconds': 5,
+            'base_reconnect_seconds': 20,
+            'start_timeout_seconds': 30,
+            'qemu_group': users.QEMU_GROUP,
+        }
+        self.bases = self.make_folder('bases')
+        self.make_folder('cache')
+        self.make_folder('run')
+        self.configure()
+
+    # -- surroundings
+
+    def make_folder(self, name: str, user: users.User = users.PRODUCT) -> pathlib.Path:
+        path = self.folder / name
+        path.mkdir()
+        # 0711, as the product makes those that it makes itself
+        path.chmod(0o711)
+        os.chown(path, user.uid, user.gid)
+        return path
+
+    def configure(self, **options: object) -> None:
+        """Change options of the configuration file; the others keep their values."""
+        self._options.update(options)
+        lines = [f'{name} = {value}\n' for name, value in self._options.items()]
+        self.config.write_text(''.join(['[qcache]\n', *lines]))
+
+    def mount(self, where: pathlib.Path, *arguments: str, user: users.User | None = None) -> None:
+        """Mount something until the end of the test.
+
+        :param user: who gets the root of what is mounted
+        """
+        subprocess.run(['mount', *arguments, str(where)], check=True, capture_output=True)
+        self.account.surroundings.callback(
+            subprocess.run, ['umount', str(where)], check=True, capture_output=True
+        )
+        if user is not None:
+            os.chown(where, user.uid, user.gid)
+            where.chmod(0o711)
+
+    def bindfs(self, source: pathlib.Path, where: pathlib.Path) -> None:
+        """Show a folder at a second place, through FUSE."""
+        server = subprocess.Popen(
+            ['bindfs', '-f', str(source), str(where)], env=self.environment, umask=0
+        )
+        self.account.is_server(server.pid)
+
+        def end() -> None:
+            subprocess.run(['umount', str(where)], check=True, capture_output=True)
+            server.wait(20)
+
+        waiting.until(lambda: os.path.ismount(where), 'bindfs')
+        self.account.surroundings.callback(end)
+
+    def program(self, name: str, text: str) -> pathlib.Path:
+        """Write a program that the configuration can name in place of one of qemu's."""
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    # -- the product
+
+    def start(self, command: Sequence[str], **more: Any) -> 'subprocess.Popen[str]':
+        """Start something as the product's user; the caller ends it."""
+        arguments = {
+            'stdin': subprocess.DEVNULL,
+            'stdout': subprocess.PIPE,
+            'stderr': subprocess.PIPE,
+            'env': self.environment,
+            'cwd': '/',
+            'text': True,
+            **users.PRODUCT.arguments(),
+            **more,
+        }
+        return subprocess.Popen(command, **arguments)
+
+    def run(
+        self, command: Sequence[str], user: users.User = users.PRODUCT, seconds: float = 120
+    ) -> 'subprocess.CompletedProcess[str]':
+        """Run something as an ordinary user, to its end."""
+        with self.start(command, **user.arguments()) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=seconds)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of nova-qcache with this site's configuration."""
+        program = self.product.command('nova-qcache', 'nova_qcache.cmd.shell')
+        return [*program, f'--config-file={self.config}', *arguments]
+
+    def recorder_command(self, *arguments: str) -> list[str]:
+        program = self.product.command('nova-qcache-recorder', 'nova_qcache.cmd.recorder')
+        return [*program, f'--config-file={self.config}', *arguments]
+
+    def qcache(self, *arguments: str) -> 'subprocess.CompletedProcess[str]':
+        """Run nova-qcache, whatever comes of it."""
+        return self.run(self.command(*arguments))
+
+    def ask(self, *arguments: str, warnings: int = 0) -> Any:
+        """Run nova-qcache, which must succeed, and return what it says in JSON.
+
+        :param warnings: how many lines it may have to say beside that
+        """
+        done = self.qcache(*arguments, '-f', 'json')
+        assert done.returncode == 0, done
+        assert len(done.stderr.splitlines()) == warnings, done
+        return json.loads(done.stdout)
+
+    def record(self, base: object, base_format: str = 'raw', *more: str) -> dict[str, Any]:
+        """Start the recorder of the site's image and return what it says of itself."""
+        answer: dict[str, Any] = self.ask(
+            'record', self.image_id, f'--base={base}', f'--base-format={base_format}', *more
+        )
+        return answer
+
+    def plan(self, base: object, base_format: str = 'raw') -> dict[str, Any]:
+        """Return the plan that the command line shows; it starts nothing."""
+        answer: dict[str, Any] = self.ask(
+            'plan', self.image_id, f'--base={base}', f'--base-format={base_format}'
+        )
+        return answer
+
+    def boot_plan(self, base: object, base_format: str = 'raw') -> dict[str, Any]:
+        """Return the plan of a boot, which never fails and may start a recorder."""
+        arguments = json.dumps([self.image_id, str(base), base_format])
+        done = self.run([self.product.python, '-c', _PLAN, str(self.config), arguments])
+        assert done.returncode == 0, done
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def show(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.ask('show', self.image_id)
+        return answer
+
+    def wait_for_state(self, state: str) -> dict[str, Any]:
+        """Wait until the cache of the site's image is in that state."""
+
+        def look() -> dict[str, Any]:
+            shown = self.show()
+            return shown if shown['state'] == state else {}
+
+        return waiting.until(look, f'state {state} of the cache')
+
+    def wait_until_cold(self) -> None:
+        """Wait until nothing of the site's image is left: no file and no recorder."""
+
+        def look() -> bool:
+            return not self.files() and not self.recorders()
+
+        waiting.until(look, 'the end of the recording')
+
+    def files(self) -> list[pathlib.Path]:
+        """Return the records and cache files of the site."""
+        return sorted(path for path in self.cache_path.iterdir() if path.is_file())
+
+    def recorders(self) -> list[psutil.Process]:
+        """Return the living processes of the product that outlive their caller."""
+        return self._running('nova_qcache.cmd.recorder') + self.daemons()
+
+    def daemons(self) -> list[psutil.Process]:
+        return self._running('qemu-storage-daemon')
+
+    def _running(self, program: str) -> list[psutil.Process]:
+        found = []
+        for process in account.processes_of(self.folder):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(word.endswith(program) for word in process.cmdline()[:3]):
+                    found.append(process)
+        return found
+
+    def kill(self, pid: int) -> None:
+        """kill -9, and wait until it is gone."""
+        process = psutil.Process(pid)
+        process.send_signal(signal.SIGKILL)
+        waiting.until(lambda: _has_ended(process), f'the end of process {pid}')
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

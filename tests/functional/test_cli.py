@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of nova-qcache: what they say, and what they do to caches that guests use."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.functional import guests
+from tests.functional import sealed
+from tests.functional import users
+from tests.functional import waiting
+from tests.functional.guests import NbdGuest
+from tests.functional.site import MIB
+from tests.functional.site import Site
+
+
+@pytest.fixture
+def cache(site: Site, base: pathlib.Path) -> dict[str, Any]:
+    """A READY cache of 8 MiB, whose recorder has left."""
+    with NbdGuest(site, site.record(base)) as guest:
+        guest.require(base, 0, 8 * MIB)
+        shown: dict[str, Any] = site.ask('seal', site.image_id, '--wait')
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    return shown
+
+
+def _generation_file(base: pathlib.Path) -> pathlib.Path:
+    return base.parent / '.nova-qcache' / f'{base.name}.json'
+
+
+def _n(base: pathlib.Path) -> int:
+    number: int = json.loads(_generation_file(base).read_bytes())['n']
+    return number
+
+
+@contextlib.contextmanager
+def _reader(site: Site, cache: str, base: pathlib.Path) -> Any:
+    """A qemu-io of the guest's user that has a sealed cache open, and reads when it is told to."""
+    chain = guests.play_chain(cache, {'driver': 'file', 'filename': str(base)})
+    with site.start(
+        ['qemu-io', '-r', f'json:{json.dumps(chain)}'],
+        stdin=subprocess.PIPE,
+        **users.GUEST.arguments(),
+    ) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write('read 0 4096\n')
+            process.stdin.flush()
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def _read(process: 'subprocess.Popen[str]') -> str:
+    """Let a reader read once more and end; return all that it said."""
+    stdout, _ = process.communicate('read 1M 4M\nquit\n', timeout=60)
+    assert process.returncode == 0
+    return stdout
+
+
+# -- what is said
+
+
+def test_nothing_there(site: Site) -> None:
+    assert site.ask('list') == []
+    for verb in (
+        ['show'],
+        ['seal'],
+        ['verify'],
+        ['invalidate'],
+        ['remove'],
+        ['remove', '--force'],
+    ):
+        done = site.qcache(*verb, site.image_id)
+        assert (done.returncode, done.stdout) == (1, ''), done
+        (line,) = done.stderr.splitlines()
+        assert site.image_id in line
+        assert 'nova-qcache list' in line
+
+
+def test_help_and_version(site: Site) -> None:
+    done = site.qcache('--version')
+    assert re.fullmatch(r'nova-qcache \S+\n', done.stdout), done
+    verbs = {'list', 'show', 'plan', 'record', 'seal', 'verify', 'invalidate', 'remove', 'check'}
+    for verb in sorted(verbs):
+        done = site.qcache(verb, '--help')
+        assert done.returncode == 0, done
+        assert f'nova-qcache {verb}' in done.stdout
+
+
+def test_list_and_show(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 2 * MIB)
+        (row,) = site.ask('list')
+        shown = site.show()
+        assert (row['Image'], row['State'], row['Guests']) == (site.image_id, 'WARMING', 1)
+        assert (row['Generation'], row['Base']) == (shown['generation'], str(base))
+        assert (shown['state'], shown['phase'], shown['guests']) == ('WARMING', 'recording', 1)
+        assert shown['allocated_bytes'] >= shown['quota_bytes'] == 64 * MIB
+        assert shown['virtual_size'] == 16 * MIB
+        site.ask('seal', site.image_id, '--wait')
+        (row,) = site.ask('list')
+        assert (row['State'], row['Guests'], row['Quota MiB']) == ('READY', 1, 64)
+        assert 2 <= row['MiB'] < 4
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    shown = site.show()
+    assert 'phase' not in shown
+    assert shown['sealed_at'] >= shown['created_at']
+    table = site.qcache('list')
+    assert (table.returncode, table.stderr) == (0, '')
+    assert [cell for line in table.stdout.splitlines() for cell in line.split('|')[1:2]][0:1]
+    assert re.search(rf'\| {site.image_id} \| READY ', table.stdout), table.stdout
+    table = site.qcache('show', site.image_id)
+    assert re.search(r'\| state +\| READY +\|', table.stdout), table.stdout
+
+
+def test_plan_starts_nothing(site: Site, base: pathlib.Path) -> None:
+    plan = site.plan(base)
+    assert (plan['kind'], plan['cache'], plan['base']) == ('RECORD', None, str(base))
+    assert not site.recorders()
+    assert not site.files()
+    table = site.qcache('plan', site.image_id, f'--base={base}')
+    assert re.search(r'\| kind +\| RECORD +\|', table.stdout), table.stdout
+
+
+def test_an_image_id_in_capitals_is_the_same(site: Site, cache: dict[str, Any]) -> None:
+    assert site.ask('show', site.image_id.upper()) == site.show()
+
+
+def test_record_of_what_is_ready(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
+    done = site.qcache('record', site.image_id, f'--base={base}')
+    assert (done.returncode, done.stdout) == (1, ''), done
+    (line,) = done.stderr.splitlines()
+    assert 'READY' in line
+    assert f'nova-qcache remove {site.image_id}' in line
+    shown = site.show()
+    assert {name: shown[name] for name in ('path', 'digest', 'sealed_at')} == {
+        name: cache[name] for name in ('path', 'digest', 'sealed_at')
+    }
+    assert site.plan(base)['kind'] == 'PLAY'
+
+
+def test_check(site: Site) -> None:
+    findings = site.ask('check')
+    assert {finding['Grade'] for finding in findings} == {'ok'}, findings
+    subjects = {finding['Subject'] for finding in findings}
+    assert {'qemu_storage_daemon', 'block drivers', 'reservation', 'O_DIRECT'} <= subjects
+    assert not [path for path in site.cache_path.iterdir() if path.is_file()]
+    table = site.qcache('check')
+    assert table.returncode == 0
+    assert 'qemu-img' in table.stdout
+
+
+# -- remove
+
+
+def test_remove(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
+    (row,) = site.ask('remove', site.image_id)
+    assert row == {'Image': site.image_id, 'Generation': cache['generation']}
+    assert not site.files()
+    assert site.plan(base)['kind'] == 'RECORD'
+    assert _generation_file(base).exists(), 'the generation goes with its base, not with a cache'
+
+
+def test_remove_under_a_playing_guest(
+    site: Site, base: pathlib.Path, cache: dict[str, Any]
+) -> None:
+    files = site.files()
+    with _reader(site, cache['path'], base) as reader:
+        waiting.until(lambda: _has_open(reader.pid, cache['path']), 'the reader')
+        done = site.qcache('remove', site.image_id)
+        assert (done.returncode, done.stdout) == (1, ''), done
+        (line,) = done.stderr.splitlines()
+        assert cache['path'] in line
+        assert '--force' in line
+        assert site.files() == files
+        site.ask('remove', site.image_id, '--force')
+        assert not site.files()
+        assert 'read 4194304/4194304 bytes' in _read(reader)
+
+
+def _has_open(pid: int, path: str) -> bool:
+    for fd in pathlib.Path(f'/proc/{pid}/fd').iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(fd) == path:
+                return True
+    return False
+
+
+@pytest.mark.parametrize('state', ['WARMING', 'READY'])
+def test_remove_under_a_recorder(site: Site, base: pathlib.Path, state: str) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 2 * MIB)
+        if state == 'READY':
+            site.ask('seal', site.image_id, '--wait')
+        files = site.files()
+        done = site.qcache('remove', site.image_id)
+        assert (done.returncode, done.stdout) == (1, ''), done
+        assert '--force' in done.stderr
+        assert site.files() == files
+        site.ask('remove', site.image_id, '--force')
+        assert not site.files()
+        guest.require(base, 0, 16 * MIB)
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    assert not site.files()
+
+
+def test_remove_of_a_recording_without_guests(site: Site, base: pathlib.Path) -> None:
+    site.configure(plan_lease_seconds=300)
+    site.record(base)
+    site.ask('remove', site.image_id)
+    assert not site.files()
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+
+
+# -- invalidate
+
+
+def test_invalidate(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
+    before = _n(base)
+    with _reader(site, cache['path'], base) as reader:
+        (row,) = site.ask('invalidate', site.image_id, warnings=1)
+        assert row['Generation'] == cache['generation']
+        assert _n(base) == before + 1
+        assert site.show()['state'] == 'STALE'
+        assert 'read 4194304/4194304 bytes' in _read(reader)
+    plan = site.record(base)
+    assert plan['kind'] == 'RECORD'
+    assert plan['generation'] == cache['generation'].rpartition('.')[0] + f'.{before + 1}'
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, MIB)
+        shown = site.ask('seal', site.image_id, '--wait')
+    assert shown['generation'] == plan['generation']
+    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    assert site.plan(base)['cache'] == shown['path']
+
+
+def test_invalidate_while_it_is_recorded(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 2 * MIB)
+        site.ask('invalidate', site.image_id)
+        guest.require(base, 2 * MIB, 2 * MIB)
+        again = site.record(base)
+        assert (again['kind'], again['socket'] == plan['socket']) == ('RECORD', False)
+        with NbdGuest(site, again) as other:
+            other.require(base, 0, MIB)
+            shown = site.ask('seal', site.image_id, '--wait')
+            assert shown['generation'] == again['generation']
+    waiting.until(lambda: not site.recorders(), 'the end of the recorders')
+    assert {row['State'] for row in site.ask('list')} == {'READY'}, 'half a recording was kept'
+
+
+def test_invalidate_without_a_cache(site: Site, base: pathlib.Path) -> None:
+    site.plan(base)
+    before = _n(base)
+    assert site.ask('invalidate', site.image_id, f'--base={base}') == []
+    assert _n(base) == before + 1
+
+
+# -- a base that changed
+
+
+def _touch(base: pathlib.Path) -> None:
+    os.utime(base, ns=(1, 1))
+
+
+def test_a_touched_base_still_plays(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
+    """As Nova does at every boot. A sample is compared: what qemu-io is told says how much."""
+    script = site.folder / 'script'
+    script.touch()
+    script.chmod(0o666)
+    wrapper = f'#!/bin/sh\ntee {script} | qemu-io "$@"\n'
+    site.configure(qemu_io=str(site.program('qemu-io', wrapper)))
+    _touch(base)
+    assert site.plan(base)['kind'] == 'PLAY'
+    reads = re.findall(r'^read (\d+) (\d+)$', script.read_text(), re.MULTILINE)
+    assert MIB // 2 <= sum(int(length) for _, length in reads) <= 2 * MIB
+    assert len({int(offset) // MIB for offset, _ in reads}) > 4, 'a sample comes from everywhere'
+    script.write_text('')
+    assert site.plan(base)['kind'] == 'PLAY'
+    assert script.read_text() == '', 'the same times are looked into twice'
+
+
+def test_a_touched_and_changed_base_does_not_play(
+    site: Site, base: pathlib.Path, cache: dict[str, Any]
+) -> None:
+    with open(base, 'r+b') as file:
+        file.write(os.urandom(8 * MIB))  # all that is cached: every sample hits it
+    before = _n(base)
+    plan = site.ask('plan', site.image_id, f'--base={base}', warnings=1)
+    assert plan['kind'] == 'PLAIN'
+    assert _n(base) == before + 1
+    assert site.show()['state'] == 'STALE'
+    assert site.plan(base)['kind'] == 'RECORD'
+
+
+def test_a_replaced_base_waits_for_verify(
+    site: Site, base: pathlib.Path, cache: dict[str, Any]
+) -> None:
+    copy = base.with_name('copy')
+    shutil.copy2(base, copy)
+    copy.rename(base)
+    plan = site.plan(base)
+    assert plan['kind'] == 'PLAIN'
+    assert f'nova-qcache verify {site.image_id}' in plan['reason']
+    assert site.boot_plan(base)['kind'] == 'PLAIN'
+    (row,) = site.ask('verify', site.image_id)
+    assert row['Result'] == 'equal'
+    assert row['Bytes compared'] >= 8 * MIB
+    assert site.plan(base)['kind'] == 'PLAY'
+
+
+def test_verify_finds_one_changed_byte(
+    site: Site, base: pathlib.Path, cache: dict[str, Any]
+) -> None:
+    facts = base.stat()
+    with open(base, 'r+b') as file:
+        file.seek(5 * MIB + 12345)
+        byte = file.read(1)
+        file.seek(5 * MIB + 12345)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(base, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert site.plan(base)['kind'] == 'PLAY', 'nothing looks changed'
+
+    before = _n(base)
+    done = site.qcache('verify', site.image_id, '-f', 'json')
+    assert done.returncode == 1, done
+    (row,) = json.loads(done.stdout)
+    assert str(5 * MIB + 12345) in row['Result'], row
+    assert _n(base) == before + 1
+    assert site.show()['state'] == 'STALE'
+    plan = site.plan(base)
+    assert (plan['kind'], plan['generation']) == (
+        'RECORD',
+        cache['generation'].rpartition('.')[0] + f'.{before + 1}',
+    )

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of recorder and daemon at every point: guests go on, no half-made cache is ever used."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from nova_qcache import block_graph
+from nova_qcache import plugins
+from tests.functional import sealed
+from tests.functional import waiting
+from tests.functional.guests import Load
+from tests.functional.guests import NbdGuest
+from tests.functional.monitor import Monitor
+from tests.functional.site import MIB
+from tests.functional.site import Site
+from tests.functional.watching import WriterWatch
+
+_LOAD = ('--clients=2', '--depth=2', '--size=65536', f'--bytes={256 * MIB}')
+
+
+def _file_node(base: pathlib.Path) -> dict[str, Any]:
+    return {'driver': 'file', 'filename': str(base)}
+
+
+def _read_some(guest: NbdGuest, base: pathlib.Path) -> None:
+    for offset in range(0, 8 * MIB, 2 * MIB):
+        guest.require(base, offset, 512 * 1024)
+
+
+def _qmp_socket(site: Site, plan: dict[str, Any]) -> pathlib.Path:
+    stem = pathlib.Path(plan['socket']).stem
+    return site.run_path / 'control' / f'{stem}.qmp'
+
+
+def test_a_killed_recorder_is_succeeded(site: Site, base: pathlib.Path) -> None:
+    with WriterWatch(site.cache_path) as watch:
+        plan = site.record(base)
+        with NbdGuest(site, plan) as guest, Load(site, plan, base, *_LOAD, '--hold=100') as load:
+            _read_some(guest, base)
+            site.kill(plan['recorder_pid'])
+            _read_some(guest, base)  # the daemon serves on
+
+            adopted = site.record(base)
+            assert adopted['socket'] == plan['socket']
+            assert adopted['daemon_pid'] == plan['daemon_pid']
+            assert adopted['recorder_pid'] != plan['recorder_pid']
+            assert (adopted['kind'], adopted['phase']) == ('RECORD', 'recording')
+            load.wait_until_read()
+            shown = site.ask('seal', site.image_id, '--wait')
+            _read_some(guest, base)
+            load.process.terminate()
+            load.require_faultless()
+    assert shown['cache_bytes'] > 8 * MIB
+    sealed.require_sound(site, shown, base, _file_node(base))
+    assert watch.most_at_once == 1
+    # The daemon, and before it the tools that made the empty file; no second daemon.
+    assert plan['daemon_pid'] in watch.writers
+
+
+def _interrupted(site: Site, plan: dict[str, Any], base: pathlib.Path, point: str) -> None:
+    """Bring daemon and files to where the recorder was when it was killed while it sealed."""
+    source = plugins.source(str(base), 'raw')
+    path = pathlib.Path(plan['path'])
+    commands = block_graph.sealing(source, path)
+    count = int(point) if point.isdecimal() else len(commands)
+    with Monitor(_qmp_socket(site, plan)) as monitor:
+        for command, arguments in commands[:count]:
+            monitor.execute(command, arguments)
+    if not point.isdecimal():
+        os.truncate(path, path.stat().st_size)
+        path.chmod(0o440)
+    if point == 'renamed':
+        path.rename(path.with_suffix('.qcow2'))
+
+
+@pytest.mark.parametrize(
+    'point',
+    [
+        *('0', '1', '2', '3', '4', '5', '6'),  # commands of block_graph.sealing that were done
+        *('closed', 'renamed'),  # all were, and the file is read-only; and has its last name
+    ],
+)
+def test_a_recorder_killed_while_it_seals(site: Site, base: pathlib.Path, point: str) -> None:
+    with WriterWatch(site.cache_path) as watch:
+        plan = site.record(base)
+        with NbdGuest(site, plan) as guest:
+            _read_some(guest, base)
+            site.kill(plan['recorder_pid'])
+            _interrupted(site, plan, base, point)
+            _read_some(guest, base)
+            assert site.show()['state'] != 'READY'
+
+            adopted = site.record(base)
+            assert adopted['daemon_pid'] == plan['daemon_pid']
+            if adopted['state'] != 'READY' and adopted['phase'] == 'recording':
+                site.qcache('seal', site.image_id, '--wait')  # too late if it seals already
+            shown = site.wait_for_state('READY')
+            guest.require(base, 0, 16 * MIB)
+    sealed.require_sound(site, shown, base, _file_node(base))
+    assert shown['cache_bytes'] > 2 * MIB
+    assert watch.most_at_once == 1
+
+
+@pytest.mark.parametrize('delay', [0.0, 0.02, 0.05])
+def test_a_recorder_killed_at_some_moment_of_its_seal(
+    site: Site, base: pathlib.Path, delay: float
+) -> None:
+    """The same without a script: wherever it is by then, what becomes READY is sound."""
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        _read_some(guest, base)
+        site.ask('seal', site.image_id)
+        time.sleep(delay)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            site.kill(plan['recorder_pid'])
+        _read_some(guest, base)
+        # A recorder has to see to the daemon, whatever there is of a cache.
+        waiting.until(lambda: _revived(site, base), 'a new recorder')
+        guest.require(base, 8 * MIB, MIB)
+        shown = site.wait_for_state('READY')
+    sealed.require_sound(site, shown, base, _file_node(base))
+
+
+def _revived(site: Site, base: pathlib.Path) -> bool:
+    done = site.qcache('record', site.image_id, f'--base={base}')
+    if done.returncode == 0:
+        return True
+    # READY already: nothing is to be recorded, and the daemon has no recorder.
+    assert 'READY' in done.stderr, done
+    for process in site.daemons():
+        process.send_signal(signal.SIGTERM)
+    return True
+
+
+def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        _read_some(guest, base)
+        site.kill(plan['daemon_pid'])
+        assert guest.read(0, 4096).startswith('error')
+
+    def served() -> bool:
+        if not pathlib.Path(plan['socket']).exists():
+            return False
+        with NbdGuest(site, plan) as trial:
+            return trial.connected
+
+    waiting.until(served, 'the same socket, served again')
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 16 * MIB)
+        assert not site.files(), 'the dirty recording is still there'
+        assert site.qcache('show', site.image_id).returncode == 1
+        plain = site.boot_plan(base)
+        assert plain['kind'] == 'PLAIN', plain
+        assert not site.files()
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    with NbdGuest(site, site.record(base)) as guest:
+        _read_some(guest, base)
+        shown = site.ask('seal', site.image_id, '--wait')
+    sealed.require_sound(site, shown, base, _file_node(base))
+
+
+def test_a_killed_daemon_after_the_seal_costs_nothing(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        _read_some(guest, base)
+        shown = site.ask('seal', site.image_id, '--wait')
+        site.kill(plan['daemon_pid'])
+
+    def served() -> bool:
+        with NbdGuest(site, plan) as trial:
+            return trial.connected
+
+    waiting.until(served, 'the same socket, served again')
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 16 * MIB)
+    sealed.require_sound(site, shown, base, _file_node(base))
+    assert site.plan(base)['kind'] == 'PLAY'
+
+
+@pytest.mark.parametrize('first', ['recorder_pid', 'daemon_pid'])
+def test_both_killed(site: Site, base: pathlib.Path, first: str) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        _read_some(guest, base)
+        second = 'daemon_pid' if first == 'recorder_pid' else 'recorder_pid'
+        for which in (first, second):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                site.kill(plan[which])
+    for process in site.recorders():  # a daemon that the recorder started again before it died
+        site.kill(process.pid)
+    dirty = pathlib.Path(plan['path'])
+    if dirty.exists():
+        assert site.show()['state'] == 'DIRTY'
+        # Bytes that no recording may take over
+        with open(dirty, 'r+b') as file:
+            file.seek(0, os.SEEK_END)
+            file.write(b'dirt' * 1024)
+
+    again = site.record(base)
+    assert again['state'] == 'WARMING'
+    assert again['cache_bytes'] < MIB // 2
+    assert b'dirt' * 8 not in pathlib.Path(again['path']).read_bytes()
+    with NbdGuest(site, again) as guest:
+        _read_some(guest, base)
+        shown = site.ask('seal', site.image_id, '--wait')
+    sealed.require_sound(site, shown, base, _file_node(base))

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking at a cache file all the time, from a thread: how large it is and who may write to it."""
+
+import contextlib
+import os
+import pathlib
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from tests.functional import users
+
+__all__ = ['SizeWatch', 'WriterWatch']
+
+_BLOCK = 512
+
+
+class _Watch:
+    """Calls ``look`` in a loop between its two ends, and at both of them."""
+
+    pause = 0.0
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.looks = 0
+
+    def look(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self.look()
+            self.looks += 1
+            time.sleep(self.pause)
+
+    def __enter__(self) -> Self:
+        self.look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self.look()
+
+
+class SizeWatch(_Watch):
+    """The largest length and the most space that one file ever had, under whatever name."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self._fd = os.open(path, os.O_RDONLY)
+        self.length = self.allocated = 0
+
+    def look(self) -> None:
+        facts = os.fstat(self._fd)
+        self.length = max(self.length, facts.st_size)
+        self.allocated = max(self.allocated, facts.st_blocks * _BLOCK)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        os.close(self._fd)
+
+
+class WriterWatch(_Watch):
+    """The processes that ever had a recording open for writing, and how many at one time."""
+
+    pause = 0.001
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.writers: set[int] = set()
+        self.most_at_once = 0
+
+    def look(self) -> None:
+        now = {pid for pid in _pids_of_product() if self._writes(pid)}
+        self.writers |= now
+        self.most_at_once = max(self.most_at_once, len(now))
+
+    def _writes(self, pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f'/proc/{pid}/fd'):
+                with contextlib.suppress(OSError):
+                    target = os.readlink(f'/proc/{pid}/fd/{fd}')
+                    if (
+                        target.startswith(f'{self._folder}/')
+                        and '.recording' in target
+                        and _is_writable(pid, fd)
+                    ):
+                        return True
+        return False
+
+
+def _pids_of_product() -> list[int]:
+    found = []
+    for name in os.listdir('/proc'):
+        if name.isdecimal():
+            with contextlib.suppress(OSError):
+                if os.stat(f'/proc/{name}').st_uid == users.PRODUCT.uid:
+                    found.append(int(name))
+    return found
+
+
+def _is_writable(pid: int, fd: str) -> bool:
+    for line in pathlib.Path(f'/proc/{pid}/fdinfo/{fd}').read_text().splitlines():
+        if line.startswith('flags:'):
+            return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
+    return False

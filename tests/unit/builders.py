@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small valid things to test with; each test changes the one part that it is about."""
+
+import pathlib
+from typing import Any
+
+from oslo_config import cfg
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache import sealed_file
+from nova_qcache.control import Status
+from nova_qcache.key import CacheKey
+from nova_qcache.key import Generation
+from nova_qcache.record import CacheRecord
+from nova_qcache.record import SealedFile
+from nova_qcache.source import BaseIdentity
+from nova_qcache.source import Node
+from nova_qcache.source import Source
+from nova_qcache.states import FinishReason
+from nova_qcache.states import Phase
+from nova_qcache.states import State
+from nova_qcache.store import Store
+
+MIB = 1024 * 1024
+IMAGE = '0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9'
+OTHER_IMAGE = '0a1b2c3d-4e5f-6071-8293-000000000000'
+GENERATION = Generation('0123456789ab', 3)
+KEY = CacheKey(IMAGE, GENERATION)
+BOOT = (IMAGE, 'memory://base', 'raw')
+"""What Nova says of the disk of one boot."""
+IDENTITY = BaseIdentity(size=4096, inode=7, mtime_ns=1_700_000_000_000_000_000)
+
+NOT_IMAGE_IDS = {
+    'empty': '',
+    'parent folder': '../x',
+    'parent folder of the right length': '../' + IMAGE[3:],
+    'slash': f'{IMAGE[:8]}/{IMAGE[9:]}',
+    'NUL': f'{IMAGE[:35]}\0',
+    'NUL behind': f'{IMAGE}\0',
+    '300 characters': 'a' * 300,
+    'braces': f'{{{IMAGE}}}',
+    'URN': f'urn:uuid:{IMAGE}',
+    'no dashes': IMAGE.replace('-', ''),
+    'trailing newline': f'{IMAGE}\n',
+    'trailing newline in the length': f'{IMAGE[:35]}\n',
+    'leading blank': f' {IMAGE}',
+    'digits of another script': IMAGE.replace('0', '\N{ARABIC-INDIC DIGIT ZERO}'),
+    'no hexadecimal digit': IMAGE[:-1] + 'g',
+}
+"""What Nova or an operator may give in place of an image ID."""
+
+
+def config(folder: pathlib.Path, **options: Any) -> cfg.ConfigOpts:
+    """A configuration with both folders in ``folder``, and ``options`` of [qcache]."""
+    values = {
+        'cache_path': str(folder / 'cache'),
+        'run_path': str(folder / 'run'),
+        'quota': 16,
+        'lock_timeout_seconds': 1,
+        **options,
+    }
+    file = folder / 'nova.conf'
+    lines = ['[qcache]', *(f'{name} = {value}' for name, value in values.items())]
+    file.write_text('\n'.join(lines) + '\n')
+    conf = cfg.ConfigOpts()
+    qcache_conf.register_opts(conf)
+    conf([f'--config-file={file}'], project='nova')
+    return conf
+
+
+def sealed(**changes: Any) -> SealedFile:
+    values: dict[str, Any] = {
+        'size': 65536,
+        'inode': 11,
+        'mtime_ns': 1_700_000_001_000_000_000,
+        'digest': 'sha256:' + 'ab' * 32,
+        'reason': FinishReason.IDLE,
+        'sealed_at': 1_700_000_001.5,
+    }
+    return SealedFile(**{**values, **changes})
+
+
+def record(state: State = State.WARMING, **changes: Any) -> CacheRecord:
+    values: dict[str, Any] = {
+        'key': KEY,
+        'state': state,
+        'base': '/base/image',
+        'base_format': 'raw',
+        'base_identity': IDENTITY,
+        'virtual_size': 64 * MIB,
+        'quota': 16 * MIB,
+        'cluster_size': 4096,
+        'extended_l2': False,
+        'created_at': 1_700_000_000.25,
+        'sealed': sealed() if state in (State.READY, State.STALE) else None,
+    }
+    return CacheRecord(**{**values, **changes})
+
+
+def warm(store: Store, content: bytes = b'cached', **changes: Any) -> CacheRecord:
+    """Put a WARMING cache with its file into a store."""
+    warming = record(**changes)
+    store.begin(warming)
+    store.paths.recording(warming.key).write_bytes(content)
+    return warming
+
+
+def ready(store: Store, content: bytes = b'cached', **changes: Any) -> Any:
+    """Put a READY cache with its file into a store."""
+    warming = warm(store, content, **changes)
+    path = store.paths.recording(warming.key)
+    facts = sealed_file.describe(path, sealed_file.digest(path), FinishReason.IDLE)
+    return store.seal(warming, facts)
+
+
+def status(phase: Phase = Phase.RECORDING, **changes: Any) -> Status:
+    values: dict[str, Any] = {
+        'phase': phase,
+        'guests': 0,
+        'recorded_bytes': 0,
+        'pid': 1234,
+        'daemon_pid': 1235,
+        'note': 'a note',
+    }
+    return Status(**{**values, **changes})
+
+
+class MemorySource(Source):
+    """A base that needs no storage, and reads as its test says."""
+
+    schemes = ('memory',)
+    drivers = ('null-co',)
+
+    def __init__(self, base_format: str = 'raw', header: bytes | None = b'\0' * 512) -> None:
+        super().__init__('memory://base', base_format)
+        self.header = header
+        self.now = IDENTITY
+
+    @property
+    def filename(self) -> str:
+        return self.reference
+
+    def identity(self) -> BaseIdentity:
+        return self.now
+
+    def first_bytes(self, count: int) -> bytes | None:
+        return self.header and self.header[:count]
+
+    def protocol_node(self) -> Node:
+        return {'driver': 'null-co'}
+
+    def generation_folder(self) -> pathlib.Path | None:
+        return None
+
+    def generation_name(self) -> str:
+        return 'base'

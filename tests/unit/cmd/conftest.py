@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program run in this process, with a configuration of its own and a manager that is none."""
+
+from collections.abc import Callable
+import dataclasses
+import json
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from nova_qcache.cmd import shell
+from tests.unit import builders
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a run of the program ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert (self.code, self.err) == (0, '')
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def manager_class():
+    """What the program makes its manager of."""
+    with mock.patch.object(shell, 'Manager', autospec=True) as made:
+        yield made
+
+
+@pytest.fixture
+def manager(manager_class):
+    return manager_class.return_value
+
+
+@pytest.fixture
+def run(short_folder, root_logger, capsys) -> Run:
+    """Call the program as a shell would, with a configuration file that makes sense."""
+    builders.config(short_folder)
+
+    def call(*arguments: str) -> Ended:
+        capsys.readouterr()
+        try:
+            code = shell.main([f'--config-file={short_folder / "nova.conf"}', *arguments])
+        except SystemExit as e:  # of argparse
+            code = int(e.code or 0)
+        out, err = capsys.readouterr()
+        return Ended(code, out, err)
+
+    return call

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nova-qcache plan, record, seal, invalidate and remove."""
+
+import pathlib
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.cmd import shell
+from nova_qcache.inspection import CacheView
+from nova_qcache.key import CacheKey
+from nova_qcache.plan import Plan
+from nova_qcache.plan import PlanKind
+from nova_qcache.states import State
+from tests.unit import builders
+from tests.unit.builders import GENERATION
+from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
+
+BASE = '/base/image'
+PATH = pathlib.Path('/cache/file.recording')
+VIEW = CacheView(KEY, PATH, 'WARMING', 1, 2, 'a note', builders.record())
+OLDER = CacheView(
+    CacheKey(IMAGE, GENERATION.next()), PATH, 'STALE', 3, 4, '', builders.record(State.STALE)
+)
+RECORD = Plan(
+    PlanKind.RECORD, 'a note', IMAGE, BASE, 'raw', generation=GENERATION, socket='/run/x.nbd'
+)
+PLAY = Plan(
+    PlanKind.PLAY, 'the cache is ready', IMAGE, BASE, 'qcow2', GENERATION, cache='/cache/x.qcow2'
+)
+
+
+class TestPlan:
+    def test_record(self, run, manager):
+        manager.preview.return_value = RECORD
+        assert run('plan', IMAGE, '--base', BASE, '-f', 'json').json == {
+            'image_id': IMAGE,
+            'kind': 'RECORD',
+            'reason': 'a note',
+            'generation': str(GENERATION),
+            'cache': None,
+            'socket': '/run/x.nbd',
+            'export': 'top',
+            'base': BASE,
+            'base_format': 'raw',
+        }
+        manager.preview.assert_called_once_with(IMAGE, BASE, 'raw')
+        manager.plan.assert_not_called()
+        manager.record.assert_not_called()
+
+    def test_play(self, run, manager):
+        manager.preview.return_value = PLAY
+        command = ['plan', IMAGE, '--base', BASE, '--base-format', 'qcow2', '-f', 'json']
+        shown = run(*command).json
+        assert (shown['kind'], shown['cache']) == ('PLAY', '/cache/x.qcow2')
+        assert (shown['socket'], shown['export']) == (None, None)
+        manager.preview.assert_called_once_with(IMAGE, BASE, 'qcow2')
+
+
+class TestRecord:
+    def test_plan_and_cache_in_one(self, run, manager):
+        manager.record.return_value = RECORD
+        manager.caches.return_value = [OLDER, VIEW]
+        shown = run('record', IMAGE, '--base', BASE, '-f', 'json').json
+        assert (shown['kind'], shown['socket']) == ('RECORD', '/run/x.nbd')
+        assert (shown['state'], shown['cache_bytes']) == ('WARMING', 2)
+        manager.record.assert_called_once_with(
+            IMAGE, BASE, 'raw', quota_mib=None, progress=shell.progress
+        )
+        manager.caches.assert_called_once_with(IMAGE)
+
+    @pytest.mark.parametrize('quota', [0, -1, 3, 10**30])
+    def test_its_own_quota(self, run, manager, quota):
+        manager.record.return_value = RECORD
+        manager.caches.return_value = []
+        ended = run('record', IMAGE, '--base', BASE, f'--quota={quota}')
+        assert ended.code == 0
+        assert manager.record.call_args.kwargs['quota_mib'] == quota
+
+
+class TestSeal:
+    @pytest.mark.parametrize(
+        ('options', 'seconds'),
+        [
+            ([], 0),
+            (['--timeout', '5'], 0),
+            (['--wait'], 120),
+            (['--wait', '--timeout', '0.5'], 0.5),
+        ],
+    )
+    def test_seal(self, run, manager, options, seconds):
+        manager.seal.return_value = VIEW
+        assert run('seal', IMAGE, *options, '-f', 'json').json['state'] == 'WARMING'
+        manager.seal.assert_called_once_with(IMAGE, seconds, shell.progress)
+
+
+ROWS = [{'Image': IMAGE, 'Generation': str(GENERATION)}]
+
+
+class TestInvalidate:
+    @pytest.mark.parametrize(
+        ('options', 'arguments'),
+        [
+            ([], (IMAGE, None, 'raw')),
+            (['--base', BASE], (IMAGE, BASE, 'raw')),
+            (['--base', BASE, '--base-format', 'qcow2'], (IMAGE, BASE, 'qcow2')),
+        ],
+    )
+    def test_invalidate(self, run, manager, options, arguments):
+        manager.invalidate.return_value = [KEY]
+        assert run('invalidate', IMAGE, *options, '-f', 'json').json == ROWS
+        manager.invalidate.assert_called_once_with(*arguments)
+
+
+class TestRemove:
+    @pytest.mark.parametrize('force', [False, True])
+    def test_remove(self, run, manager, force):
+        manager.remove.return_value = [KEY]
+        options = ['--force'] if force else []
+        assert run('remove', IMAGE, *options, '-f', 'json').json == ROWS
+        manager.remove.assert_called_once_with(IMAGE, force=force, progress=shell.progress)
+
+
+VERBS = {
+    'plan': ('preview', ['--base', BASE]),
+    'record': ('record', ['--base', BASE]),
+    'seal': ('seal', []),
+    'invalidate': ('invalidate', []),
+    'remove': ('remove', []),
+    'show': ('caches', []),
+    'verify': ('verify', []),
+}
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        exception.CacheNotFound(image_id=IMAGE),
+        exception.InvalidBase(base='a\nb', reason='x', remedy='y'),
+        PermissionError(13, 'Permission denied', '/x'),
+        RuntimeError('a surprise'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize(('verb', 'method', 'options'), [(k, *v) for k, v in VERBS.items()])
+def test_an_error_is_one_line_and_code_1(run, manager, verb, method, options, error):
+    getattr(manager, method).side_effect = error
+    ended = run(verb, IMAGE, *options, '-f', 'json')
+    assert (ended.code, ended.out) == (1, '')
+    assert ended.err == f'{error}\n'
+
+
+@pytest.mark.parametrize('verb', ['plan', 'record'])
+def test_the_base_is_needed(run, manager, verb):
+    ended = run(verb, IMAGE)
+    assert ended.code == 2
+    assert '--base' in ended.err
+
+
+@pytest.mark.parametrize('verb', ['plan', 'record', 'invalidate'])
+def test_other_formats(run, manager, verb):
+    ended = run(verb, IMAGE, '--base', BASE, '--base-format', 'vmdk')
+    assert ended.code == 2
+    assert 'vmdk' in ended.err
+    assert manager.method_calls == []
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_the_image_is_needed(run, manager, verb):
+    assert run(verb, *VERBS[verb][1]).code == 2
+    assert manager.method_calls == []

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program nova-qcache-recorder: its arguments, its exit codes, what it leaves."""
+
+import os
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.cmd import recorder as program
+from nova_qcache.key import CacheKey
+from nova_qcache.paths import Paths
+from nova_qcache.recorder import launch
+from nova_qcache.recorder.finish import Limits
+from nova_qcache.sources.file import FileSource
+from tests.unit import builders
+from tests.unit.builders import IMAGE
+from tests.unit.builders import MIB
+
+
+@pytest.fixture(autouse=True)
+def surroundings(root_logger):
+    """The program sets the umask and the logging of its process."""
+    old = os.umask(0o022)
+    yield
+    os.umask(old)
+
+
+@pytest.fixture
+def service():
+    """What the program makes its recorder of."""
+    with mock.patch.object(program, 'Recorder', autospec=True) as made:
+        yield made
+
+
+@pytest.fixture
+def run(short_folder, base, service):
+    builders.config(short_folder)
+
+    def call(*options, image_id=IMAGE):
+        return program.main(
+            [f'--config-file={short_folder / "nova.conf"}', f'--base={base}', *options, image_id]
+        )
+
+    return call
+
+
+def test_a_recorder_is_made_of_options_and_arguments(run, service, base, short_folder):
+    builders.config(
+        short_folder,
+        cluster_size=65536,
+        extended_l2=True,
+        qemu_storage_daemon='/opt/qsd',
+        qemu_img='/opt/img',
+        recording_idle_seconds=5,
+        recording_settle_seconds=4,
+        recording_max_seconds=3,
+        guest_grace_seconds=2,
+        plan_lease_seconds=1,
+        base_reconnect_seconds=9,
+    )
+    assert run('--base-format=qcow2', image_id=IMAGE.upper()) == 0
+    key, source, store, tool, settings = service.call_args.args
+    assert key.image_id == IMAGE
+    assert (source.reference, source.base_format) == (str(base), 'qcow2')
+    assert source.reconnect_seconds == 9
+    assert store.paths == Paths(short_folder / 'cache', short_folder / 'run')
+    assert tool.program == '/opt/img'
+    assert settings.quota == 16 * MIB
+    assert (settings.cluster_size, settings.extended_l2) == (65536, True)
+    assert settings.limits == Limits(idle=5, settle=4, longest=3, grace=2, lease=1)
+    assert settings.storage_daemon == '/opt/qsd'
+    service.return_value.run.assert_awaited_once_with()
+
+
+def test_a_quota_of_its_own(run, service):
+    assert run('--quota-mib=3') == 0
+    assert service.call_args.args[4].quota == 3 * MIB
+
+
+def test_the_generation_is_that_of_the_base(run, service, generations, base):
+    current = generations.raise_before_write(FileSource(str(base), 'raw'))
+    assert run() == 0
+    assert service.call_args.args[0] == CacheKey(IMAGE, current)
+
+
+def test_another_one_is_at_work(run, service, capsys):
+    service.return_value.run.side_effect = exception.RecorderBusy(image_id=IMAGE, name='x')
+    assert run() == launch.BUSY
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        exception.NoReservation(path='/x', reason='full', remedy='Free space'),
+        PermissionError(13, 'Permission denied'),
+    ],
+)
+def test_an_error_is_its_last_words(run, service, capsys, error):
+    service.return_value.run.side_effect = error
+    assert run() == 1
+    assert capsys.readouterr().err.splitlines()[-1] == str(error)
+
+
+@pytest.mark.parametrize(
+    ('options', 'image_id', 'words'),
+    [
+        ([], '../x', "'../x' is not an image ID"),
+        (['--base-format=vmdk'], IMAGE, "its format is 'vmdk'"),
+        (['--base=relative'], IMAGE, 'it is not an absolute path'),
+        (['--quota-mib=0'], IMAGE, 'A quota of 0 bytes'),
+        (['--quota-mib=-1'], IMAGE, f'A quota of {-MIB} bytes'),
+    ],
+)
+def test_arguments_that_make_no_sense(run, service, capsys, options, image_id, words):
+    assert run(*options, image_id=image_id) == 1
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    service.return_value.run.assert_not_called()
+
+
+def test_what_it_makes_is_its_own(run, service):
+    seen = []
+    service.return_value.run.side_effect = lambda: seen.append(os.umask(0o077))
+    run()
+    assert seen == [0o077]
+
+
+@pytest.mark.parametrize(
+    ('error', 'there'),
+    [(None, False), (exception.RecorderFailed(image_id=IMAGE, reason='x'), True)],
+)
+def test_words_are_left_only_of_what_went_wrong(run, service, short_folder, error, there):
+    logs = []
+
+    def work():
+        paths = Paths(short_folder / 'cache', short_folder / 'run')
+        logs.append(paths.log(service.call_args.args[0]))
+        logs[0].write_text('words')
+        if error:
+            raise error
+
+    service.return_value.run.side_effect = work
+    run()
+    assert logs[0].exists() == there

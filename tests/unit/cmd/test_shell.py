@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program nova-qcache around its commands: options, configuration, errors, users, progress."""
+
+from importlib import metadata
+import os
+import pwd
+import sys
+from unittest import mock
+
+import pytest
+import tqdm
+
+from nova_qcache import exception
+from nova_qcache.cmd import shell
+from tests.unit import builders
+from tests.unit.builders import IMAGE
+
+
+def test_the_manager_gets_the_configuration(run, manager_class, manager):
+    manager.caches.return_value = []
+    assert run('list').code == 0
+    conf = manager_class.call_args.args[0]
+    assert conf.qcache.quota == 16
+
+
+def test_the_last_configuration_file_counts(run, manager_class, manager, tmp_path):
+    manager.caches.return_value = []
+    other = tmp_path / 'other.conf'
+    other.write_text('[qcache]\nquota = 99\n')
+    assert run(f'--config-file={other}', 'list').code == 0
+    assert manager_class.call_args.args[0].qcache.quota == 99
+
+
+def test_a_folder_of_configuration_files(run, manager_class, manager, tmp_path):
+    manager.caches.return_value = []
+    (tmp_path / 'x.conf').write_text('[qcache]\nquota = 98\n')
+    assert run(f'--config-dir={tmp_path}', 'list').code == 0
+    assert manager_class.call_args.args[0].qcache.quota == 98
+
+
+def test_a_configuration_file_that_is_not_there(run, manager_class, tmp_path):
+    ended = run(f'--config-file={tmp_path / "gone"}', 'list')
+    assert (ended.code, ended.out) == (1, '')
+    assert str(tmp_path / 'gone') in ended.err
+    assert 'Traceback' not in ended.err
+    manager_class.assert_not_called()
+
+
+@pytest.mark.parametrize('text', ['[qcache]\nquota = much\n', 'quota = 1\n', '[qcache\n'])
+def test_a_configuration_file_that_cannot_be_read(run, tmp_path, text):
+    broken = tmp_path / 'broken.conf'
+    broken.write_text(text)
+    ended = run(f'--config-file={broken}', 'list')
+    assert (ended.code, ended.out) == (1, '')
+    assert ended.err
+    assert 'Traceback' not in ended.err
+
+
+def test_a_configuration_that_makes_no_sense_is_one_line(run, short_folder):
+    builders.config(short_folder, quota=0)
+    ended = run('list')
+    assert (ended.code, ended.out) == (1, '')
+    assert ended.err == (
+        'A quota of 0 bytes leaves no room for anything. Set [qcache] quota (MiB) to 1 or more.\n'
+    )
+
+
+def test_a_cache_folder_that_is_a_file_is_one_line(run, short_folder):
+    (short_folder / 'cache').write_text('')
+    ended = run('show', IMAGE)
+    assert (ended.code, ended.out) == (1, '')
+    assert ended.err.count('\n') == 1
+    assert repr(str(short_folder / 'cache')) in ended.err
+    assert 'Move it away or name another folder' in ended.err
+
+
+def test_an_image_id_that_is_none_is_one_line(run):
+    ended = run('show', '../x')
+    assert (ended.code, ended.out) == (1, '')
+    assert ended.err.count('\n') == 1
+    assert "'../x' is not an image ID" in ended.err
+
+
+def test_a_command_that_does_not_exist(run, manager_class):
+    ended = run('frobnicate')
+    assert ended.code == 2
+    assert 'frobnicate' in ended.out + ended.err
+    manager_class.assert_not_called()
+
+
+def test_version_and_help(run):
+    assert metadata.version('nova-qcache') in run('--version').out
+    ended = run('--help')
+    assert ended.code == 0
+    for command in ('check', 'invalidate', 'list', 'plan', 'record', 'remove', 'seal', 'show'):
+        assert command in ended.out
+
+
+def test_errors_of_the_way_in_are_one_line_too(root_logger, capsys):
+    error = exception.CacheNotFound(image_id=IMAGE)
+    with mock.patch.object(shell.Shell, 'run', autospec=True, side_effect=error):
+        assert shell.main([]) == 1
+    assert capsys.readouterr() == ('', f'{error}\n')
+
+
+class TestUser:
+    """Root acts as the owner of the caches."""
+
+    @pytest.fixture
+    def calls(self):
+        calls = mock.Mock()
+        names = ('initgroups', 'setgroups', 'setgid', 'setuid')
+        patches = [mock.patch.object(os, name, autospec=True) for name in names]
+        for patch, name in zip(patches, names, strict=True):
+            calls.attach_mock(patch.start(), name)
+        yield calls
+        for patch in patches:
+            patch.stop()
+
+    @pytest.fixture
+    def owner(self):
+        """Who the cache folder belongs to."""
+        facts = os.stat_result((0o40711, 1, 1, 2, 64055, 64056, 0, 0, 0, 0))
+        with mock.patch('pathlib.Path.stat', autospec=True, return_value=facts):
+            yield facts
+
+    def become(self, path, uid=0):
+        with mock.patch.object(os, 'geteuid', autospec=True, return_value=uid):
+            shell._become_owner(path)
+
+    def test_an_owner_with_a_name(self, calls, owner, tmp_path):
+        entry = pwd.struct_passwd(('nova', 'x', 64055, 64056, '', '/', '/bin/sh'))
+        with mock.patch.object(pwd, 'getpwuid', autospec=True, return_value=entry):
+            self.become(tmp_path)
+        assert calls.mock_calls == [
+            mock.call.initgroups('nova', 64056),
+            mock.call.setgid(64056),
+            mock.call.setuid(64055),
+        ]
+
+    def test_an_owner_without_a_name(self, calls, owner, tmp_path):
+        with mock.patch.object(pwd, 'getpwuid', autospec=True, side_effect=KeyError):
+            self.become(tmp_path)
+        assert calls.mock_calls == [
+            mock.call.setgroups([]),
+            mock.call.setgid(64056),
+            mock.call.setuid(64055),
+        ]
+
+    def test_others_stay_who_they_are(self, calls, owner, tmp_path):
+        self.become(tmp_path, uid=1000)
+        assert calls.mock_calls == []
+
+    def test_without_a_folder_root_stays_root(self, calls, tmp_path):
+        self.become(tmp_path / 'gone')
+        assert calls.mock_calls == []
+
+    def test_root_s_own_folder(self, calls, tmp_path):
+        facts = os.stat_result((0o40711, 1, 1, 2, 0, 0, 0, 0, 0, 0))
+        with mock.patch('pathlib.Path.stat', autospec=True, return_value=facts):
+            self.become(tmp_path)
+        assert calls.mock_calls == []
+
+
+class TestProgress:
+    def test_programs_see_nothing(self, capsys):
+        done = shell.progress('Reading', 10)
+        done(4)
+        done(6)
+        assert capsys.readouterr() == ('', '')
+
+    def test_people_see_a_bar_that_ends(self):
+        with mock.patch.object(tqdm, 'tqdm', autospec=True) as bar:
+            bar.return_value.n = 0
+
+            def update(done):
+                bar.return_value.n += done
+
+            bar.return_value.update.side_effect = update
+            done = shell.progress('Reading', 10)
+            assert bar.call_args.kwargs['desc'] == 'Reading'
+            assert bar.call_args.kwargs['total'] == 10
+            assert bar.call_args.kwargs.get('file', sys.stderr) is sys.stderr
+            done(4)
+            bar.return_value.close.assert_not_called()
+            done(6)
+            bar.return_value.close.assert_called_once_with()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the unit tests: folders, a configuration, a store; no qemu and no root needed."""
+
+from collections.abc import Iterator
+import logging
+import pathlib
+import shutil
+import tempfile
+from unittest import mock
+
+import hypothesis
+import pytest
+
+from nova_qcache import control
+from nova_qcache import exception
+from nova_qcache import manager as manager_module
+from nova_qcache import plugins
+from nova_qcache.generation import Generations
+from nova_qcache.manager import Manager
+from nova_qcache.paths import Paths
+from nova_qcache.recorder import launch
+from nova_qcache.store import Store
+from tests.unit import builders
+
+# No deadline: a busy machine is no fault of the code. No database: tests leave nothing behind.
+hypothesis.settings.register_profile('unit', deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile('unit')
+
+
+@pytest.fixture
+def short_folder() -> Iterator[pathlib.Path]:
+    """A folder whose sockets have short paths, unlike those in tmp_path."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix='qc-', dir='/tmp'))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def conf(short_folder):
+    return builders.config(short_folder)
+
+
+@pytest.fixture
+def paths(conf):
+    made = Paths.from_conf(conf)
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def store(paths):
+    return Store(paths, 1)
+
+
+@pytest.fixture
+def generations(paths):
+    return Generations(paths, 1)
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A raw base image that is a file."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    path = folder / 'base'
+    path.write_bytes(b'content of a base' * 512)
+    return path
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger, put back afterwards: programs give it handlers and levels."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+# -- what a manager works with; its store is a real one
+
+
+@pytest.fixture
+def find_source():
+    with mock.patch.object(plugins, 'source', autospec=True) as made:
+        made.return_value = builders.MemorySource()
+        yield made
+
+
+@pytest.fixture
+def source(find_source):
+    """The source of whatever base the manager is given."""
+    return find_source.return_value
+
+
+@pytest.fixture
+def launch_start():
+    with mock.patch.object(launch, 'start', autospec=True, return_value=builders.status()) as made:
+        yield made
+
+
+@pytest.fixture
+def recorder():
+    """The client of every recorder; nobody answers, unless a test says otherwise."""
+    with mock.patch.object(control, 'RecorderClient', autospec=True) as made:
+        client = made.return_value
+        silence = exception.RecorderUnreachable(path='/x', reason='nobody')
+        for verb in (client.status, client.expect_guest, client.drop, client.seal, client.leave):
+            verb.side_effect = silence
+        yield client
+
+
+@pytest.fixture
+def verifier():
+    with mock.patch.object(manager_module, 'Verifier', autospec=True) as made:
+        yield made.return_value
+
+
+@pytest.fixture
+def current():
+    """The question for the generation of a base; a test may give another answer."""
+    answer = builders.GENERATION
+    with mock.patch.object(Generations, 'current', autospec=True, return_value=answer) as made:
+        yield made
+
+
+@pytest.fixture
+def manager(conf, source, launch_start, recorder, verifier, current):
+    return Manager(conf)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder's door: who may knock, what is answered, and what it survives."""
+
+import asyncio
+import contextlib
+import json
+import os
+import stat
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.control import RecorderClient
+from nova_qcache.recorder import door as door_module
+from nova_qcache.recorder.door import Door
+from nova_qcache.states import Phase
+from tests.unit import builders
+
+STATUS = builders.status(Phase.SERVING, guests=3)
+REPLY = {
+    'phase': 'serving',
+    'guests': 3,
+    'recorded_bytes': 0,
+    'pid': 1234,
+    'daemon_pid': 1235,
+    'note': 'a note',
+}
+
+
+def break_down():
+    raise ZeroDivisionError
+
+
+def lose_the_file():
+    raise FileNotFoundError
+
+
+@pytest.fixture
+def path(short_folder):
+    return short_folder / 'ctl'
+
+
+@pytest.fixture
+def door(path):
+    return Door(path, {'status': lambda: REPLY, 'break': break_down, 'lose': lose_the_file})
+
+
+def while_open(door, visit):
+    """Run the coroutine function ``visit`` while the door is open."""
+
+    async def run():
+        await door.open()
+        try:
+            return await visit()
+        finally:
+            await door.close()
+
+    return asyncio.run(run())
+
+
+async def say(path, text):
+    """Say something, hang up the sending side, and return all that is answered."""
+    reader, writer = await asyncio.open_unix_connection(path, limit=2**20)
+    with contextlib.suppress(ConnectionError):
+        writer.write(text)
+        await writer.drain()
+        writer.write_eof()
+    answer = b''
+    with contextlib.suppress(ConnectionError):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def test_client_and_door_speak_one_language(path, door):
+    async def visit():
+        return await asyncio.to_thread(RecorderClient(path, 60).status)
+
+    assert while_open(door, visit) == STATUS
+
+
+def test_a_command_it_does_not_know(path, door):
+    async def visit():
+        return await asyncio.to_thread(RecorderClient(path, 60).seal)
+
+    with pytest.raises(exception.RecorderUnreachable) as caught:
+        while_open(door, visit)
+    assert '"seal"' in str(caught.value)
+    assert 'is no command; there are: break, lose, status' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'request_line',
+    [
+        b'\n',
+        b'status\n',
+        b'\xff\xfe\n',
+        b'null\n',
+        b'[]\n',
+        b'{}\n',
+        b'{"command": null}\n',
+        b'{"command": []}\n',
+        b'{"command": {}}\n',
+        b'[' * 60_000 + b'\n',
+    ],
+)
+def test_nonsense_is_answered_with_an_error(path, door, request_line):
+    answer = while_open(door, lambda: say(path, request_line))
+    assert answer.endswith(b'\n')
+    assert 'is no command' in json.loads(answer)['error']
+    assert len(answer) < 500
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        b'',
+        b'{"command": "sta',
+        b'x' * 70_000 + b'\n',
+        b'x' * 200_000,
+        b'{"command": "break"}\n',
+        b'{"command": "lose"}\n',
+    ],
+    ids=['nothing', 'half', 'too long', 'much too long', 'broken handler', 'lost file'],
+)
+def test_it_stays_open_whatever_is_said(path, door, text):
+    async def visit():
+        await say(path, text)
+        return await say(path, b'{"command": "status"}\n')
+
+    assert json.loads(while_open(door, visit)) == REPLY
+
+
+def test_a_silent_visitor_keeps_nobody_waiting_and_is_sent_away(path, door):
+    async def visit():
+        reader, writer = await asyncio.open_unix_connection(path)
+        answer = await say(path, b'{"command": "status"}\n')
+        sent_away = await reader.read()
+        writer.close()
+        return json.loads(answer), sent_away
+
+    with mock.patch.object(door_module, '_SECONDS', 0.2):
+        assert while_open(door, visit) == (REPLY, b'')
+
+
+@pytest.mark.parametrize('umask', [0o000, 0o022])
+def test_it_is_open_to_this_user_alone(path, door, umask):
+    async def visit():
+        return stat.S_IMODE(path.stat().st_mode)
+
+    old = os.umask(umask)
+    try:
+        assert while_open(door, visit) == 0o600
+        assert os.umask(umask) == umask, 'what was set for others is set again'
+    finally:
+        os.umask(old)
+
+
+def test_a_socket_that_was_left_behind_is_replaced(path, door):
+    path.write_text('left behind')
+    assert json.loads(while_open(door, lambda: say(path, b'{"command": "status"}\n'))) == REPLY
+
+
+def test_a_closed_door_leaves_nothing(path, door):
+    async def visit():
+        assert path.is_socket()
+
+    while_open(door, visit)
+    assert not path.exists()
+
+
+def test_a_door_that_was_never_opened_removes_nothing(path, door):
+    path.write_text("another recorder's")
+    asyncio.run(door.close())
+    assert path.exists()
+
+
+def test_a_door_that_cannot_be_opened_changes_no_umask(short_folder):
+    old = os.umask(0o022)
+    try:
+        with pytest.raises(OSError):
+            asyncio.run(Door(short_folder / 'gone' / 'ctl', {}).open())
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(old)

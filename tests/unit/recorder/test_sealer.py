@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sealing: a recording is READY if all is well with its file, and else nothing is."""
+
+import asyncio
+import errno
+import stat
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache.qemu_img import QemuImg
+from nova_qcache.recorder import sealer
+from nova_qcache.states import FinishReason
+from nova_qcache.states import State
+from tests.unit import builders
+from tests.unit.builders import KEY
+
+
+@pytest.fixture
+def tool():
+    return mock.create_autospec(QemuImg, True)
+
+
+def seal(store, tool, record):
+    return asyncio.run(sealer.seal(store, tool, record, FinishReason.IDLE))
+
+
+def test_ready(store, tool):
+    record = builders.warm(store, b'cached')
+    ready = seal(store, tool, record)
+    path = store.paths.sealed(KEY)
+    assert ready.state is State.READY
+    assert store.load(KEY) == ready
+    assert store.require_unchanged(ready) == path
+    assert (ready.sealed.size, ready.sealed.reason) == (6, FinishReason.IDLE)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o440
+    tool.check.assert_called_once_with(store.paths.recording(KEY))
+
+
+def test_its_bytes_are_on_disk_before_it_is_ready(store, tool):
+    record = builders.warm(store)
+    synced = []
+    sync = filesystem.sync_file
+
+    def note(path):
+        synced.append((path, store.load(KEY).state))
+        sync(path)
+
+    with mock.patch.object(filesystem, 'sync_file', autospec=True, side_effect=note):
+        seal(store, tool, record)
+    assert synced[0] == (store.paths.recording(KEY), State.WARMING)
+
+
+def test_space_that_was_not_needed_is_given_back(store, tool):
+    record = builders.warm(store)
+    with mock.patch.object(filesystem, 'release_tail', autospec=True) as release:
+        seal(store, tool, record)
+    release.assert_called_once_with(store.paths.recording(KEY))
+
+
+def test_after_a_recorder_was_killed_between_the_rename_and_the_record(store, tool):
+    record = builders.warm(store)
+    store.paths.recording(KEY).rename(store.paths.sealed(KEY))
+    ready = seal(store, tool, record)
+    assert store.load(KEY) == ready
+    assert store.require_unchanged(ready) == store.paths.sealed(KEY)
+
+
+def refusal(store, tool, record):
+    with pytest.raises(exception.CacheBroken) as caught:
+        seal(store, tool, record)
+    assert store.load(KEY) == record
+    assert not store.paths.sealed(KEY).exists()
+    said = str(caught.value)
+    assert repr(str(store.paths.recording(KEY))) in said
+    return said
+
+
+def test_tables_that_are_not_clean(store, tool):
+    tool.check.side_effect = exception.ToolFailed(command='check', code=3, reason='leaks')
+    assert 'leaks' in refusal(store, tool, builders.warm(store))
+
+
+@pytest.mark.parametrize('name', ['release_tail', 'sync_file'])
+def test_a_disk_that_fails(store, tool, name):
+    record = builders.warm(store)
+    broken = OSError(errno.EIO, 'Input/output error')
+    with mock.patch.object(filesystem, name, autospec=True, side_effect=broken):
+        assert 'Input/output error' in refusal(store, tool, record)
+
+
+@pytest.mark.parametrize(('size', 'fits'), [(8, True), (9, False)])
+def test_the_quota_is_kept(store, tool, size, fits):
+    record = builders.warm(store, b'x' * size, quota=8)
+    if fits:
+        assert seal(store, tool, record).state is State.READY
+    else:
+        assert 'it has 9 bytes and its quota is 8' in refusal(store, tool, record)
+
+
+def test_a_recording_that_was_dropped_meanwhile(store, tool):
+    record = builders.warm(store)
+    tool.check.side_effect = lambda path: store.paths.record(KEY).unlink()
+    with pytest.raises(exception.WrongState):
+        seal(store, tool, record)
+    assert store.load(KEY) is None
+
+
+def test_a_recording_without_a_file(store, tool):
+    record = builders.warm(store)
+    store.paths.recording(KEY).unlink()
+    with pytest.raises(exception.CacheBroken):
+        seal(store, tool, record)
+    assert store.load(KEY) == record

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The block graph of a recorder, built here as a daemon would build it."""
+
+import pathlib
+
+import pytest
+
+from nova_qcache import block_graph
+from nova_qcache.source import Node
+from tests.unit.builders import MemorySource
+
+PATH = pathlib.Path('/cache/file.recording')
+
+
+class Graph:
+    """Nodes by name; refuses what qemu refuses."""
+
+    def __init__(self, nodes):
+        self.nodes: dict[str, Node] = {}
+        for node in nodes:
+            name = node['node-name']
+            assert name not in self.nodes, f'{name} is there already'
+            assert children(node) <= set(self.nodes), f'{name} has a child that does not exist'
+            self.nodes[name] = node
+
+    def execute(self, command, arguments):
+        if command == 'blockdev-del':
+            name = arguments['node-name']
+            users = [other for other, node in self.nodes.items() if name in children(node)]
+            assert not users, f'{name} is in use by {users}'
+            del self.nodes[name]
+        else:
+            assert command == 'blockdev-reopen'
+            for node in arguments['options']:
+                old = self.nodes[node['node-name']]
+                assert old['driver'] == node['driver']
+                assert children(node) <= set(self.nodes)
+                self.nodes[node['node-name']] = node
+
+    def below(self, name):
+        """All nodes that a node reads through, itself included."""
+        inner = (self.below(child) for child in children(self.nodes[name]))
+        return {name}.union(*inner)
+
+    def writers(self):
+        return {name for name, node in self.nodes.items() if not node.get('read-only')}
+
+
+def children(node):
+    found = set(node.get('children', []))
+    return found | {node[role] for role in ('file', 'backing') if node.get(role)}
+
+
+@pytest.fixture(params=['raw', 'qcow2'])
+def source(request):
+    return MemorySource(request.param)
+
+
+@pytest.fixture
+def recording(source):
+    return Graph(block_graph.recording(source, PATH))
+
+
+def test_only_the_cache_can_be_written_to(recording):
+    assert recording.writers() == {
+        'cache',
+        block_graph.CACHE_FILE_NODE,
+        block_graph.RECORDING_NODE,
+    }
+    assert recording.nodes[block_graph.CACHE_FILE_NODE]['filename'] == str(PATH)
+
+
+def test_guests_read_through_the_whole_graph(recording):
+    assert recording.below(block_graph.TOP) == set(recording.nodes)
+
+
+def test_the_two_ways_to_the_base_share_no_node(recording):
+    first, second = recording.nodes['either']['children']
+    assert first == block_graph.RECORDING_NODE, 'the cache is asked first'
+    assert not recording.below(first) & recording.below(second)
+
+
+def test_one_answer_is_enough(recording):
+    either = recording.nodes['either']
+    assert (either['read-pattern'], either['vote-threshold']) == ('fifo', 1)
+
+
+def test_formats_are_never_probed(recording, source):
+    assert recording.nodes['base']['driver'] == source.base_format
+    assert recording.nodes['base2']['driver'] == source.base_format
+    assert all('driver' in node for node in recording.nodes.values())
+    if source.base_format == 'qcow2':
+        assert recording.nodes['base']['backing'] is None
+
+
+def test_a_sealed_recording_is_playback(recording, source):
+    for command, arguments in block_graph.sealing(source, PATH):
+        recording.execute(command, arguments)
+    assert recording.writers() == set()
+    assert recording.nodes == Graph(block_graph.playing(source, PATH)).nodes
+
+
+def test_guests_are_never_without_a_disk_while_it_is_sealed(recording, source):
+    for command, arguments in block_graph.sealing(source, PATH):
+        recording.execute(command, arguments)
+        assert 'base' in recording.below(block_graph.TOP)
+
+
+def test_nothing_is_written_to_while_guests_read_it_as_sealed(recording, source):
+    """The file may be opened read-only only after the node that copies into it has gone."""
+    commands = block_graph.sealing(source, PATH)
+    gone = commands.index(('blockdev-del', {'node-name': block_graph.RECORDING_NODE}))
+    read_only = next(
+        at
+        for at, (command, arguments) in enumerate(commands)
+        if command == 'blockdev-reopen'
+        and any(node['node-name'] == 'cache' for node in arguments['options'])
+    )
+    assert gone < read_only
+
+
+def test_playing(source):
+    graph = Graph(block_graph.playing(source, PATH))
+    assert graph.writers() == set()
+    assert graph.below(block_graph.TOP) == set(graph.nodes)
+    assert graph.nodes['cache']['backing'] == 'base'
+
+
+def test_plain(source):
+    graph = Graph(block_graph.plain(source))
+    assert graph.writers() == set()
+    assert graph.below(block_graph.TOP) == set(graph.nodes)
+    assert block_graph.CACHE_FILE_NODE not in graph.nodes
+
+
+def test_every_driver_in_use_is_asked_for(source):
+    used = {node['driver'] for node in block_graph.recording(source, PATH)}
+    assert used - {*source.drivers} <= set(block_graph.DRIVERS)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The [qcache] options: what makes no sense is refused with the value and the remedy."""
+
+import pytest
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache import exception
+from nova_qcache import options
+from tests.unit import builders
+from tests.unit.builders import MIB
+
+TOO_SMALL = {
+    'recording_idle_seconds': 0,
+    'recording_settle_seconds': 0,
+    'recording_max_seconds': 0,
+    'guest_grace_seconds': -1,
+    'plan_lease_seconds': 0,
+    'base_reconnect_seconds': -1,
+    'start_timeout_seconds': 0,
+    'lock_timeout_seconds': 0,
+}
+
+QUOTAS = [
+    (0, 'A quota of 0 bytes leaves no room', 'Set [qcache] quota (MiB) to 1 or more'),
+    (-1, f'A quota of {-MIB} bytes leaves no room', 'Set [qcache] quota (MiB) to 1 or more'),
+    (
+        2**43,
+        f'A quota of {2**63} bytes is more than a file can have',
+        'Set [qcache] quota (MiB) to a smaller number',
+    ),
+    (
+        10**30,
+        f'A quota of {10**30 * MIB} bytes is more than a file can have',
+        'Set [qcache] quota (MiB) to a smaller number',
+    ),
+    (
+        1,
+        f'A quota of {MIB} bytes is less than one cluster of {2 * MIB} bytes',
+        'Set [qcache] quota (MiB) to more, or [qcache] cluster_size to less',
+    ),
+]
+
+
+def refusal(folder, **options):
+    with pytest.raises(exception.BadInput) as caught:
+        qcache_conf.validate(builders.config(folder, **options))
+    return str(caught.value)
+
+
+def test_defaults_make_sense(tmp_path):
+    defaults = {option.name: option.default for option in options.OPTS}
+    qcache_conf.validate(builders.config(tmp_path, **defaults))
+
+
+@pytest.mark.parametrize('name', ['cache_path', 'run_path'])
+@pytest.mark.parametrize('path', ['', 'relative', './here', '~/cache', '/with\0NUL'])
+def test_a_folder_has_an_absolute_path(tmp_path, name, path):
+    said = refusal(tmp_path, **{name: path})
+    assert f'[qcache] {name} = {path!r}' in said
+    assert 'Give a path from the root' in said
+
+
+@pytest.mark.parametrize(('name', 'value'), TOO_SMALL.items())
+def test_seconds_that_are_too_few(tmp_path, name, value):
+    said = refusal(tmp_path, **{name: value})
+    assert f'[qcache] {name} = {value}:' in said
+    assert f'Give a number from {value + 1}' in said
+
+
+@pytest.mark.parametrize(('name', 'value'), TOO_SMALL.items())
+def test_the_fewest_seconds(tmp_path, name, value):
+    options = {'recording_settle_seconds': 1, name: value + 1}
+    qcache_conf.validate(builders.config(tmp_path, **options))
+
+
+def test_settling_takes_no_longer_than_idling(tmp_path):
+    both = {'recording_idle_seconds': 5, 'recording_settle_seconds': 5}
+    qcache_conf.validate(builders.config(tmp_path, **both))
+    said = refusal(tmp_path, **(both | {'recording_settle_seconds': 6}))
+    assert '[qcache] recording_settle_seconds = 6' in said
+    assert 'Give a number up to 5' in said
+
+
+@pytest.mark.parametrize('size', [4096, 65536, 2 * MIB])
+def test_cluster_sizes(tmp_path, size):
+    qcache_conf.validate(builders.config(tmp_path, cluster_size=size))
+
+
+@pytest.mark.parametrize('size', [-4096, 0, 1, 512, 2048, 4095, 4097, 12288, 4 * MIB, 2**70])
+def test_no_cluster_size(tmp_path, size):
+    said = refusal(tmp_path, cluster_size=size)
+    assert f'[qcache] cluster_size = {size}:' in said
+    assert 'Give a power of two from 4096 to 2097152' in said
+
+
+def test_subclusters_need_large_clusters(tmp_path):
+    qcache_conf.validate(builders.config(tmp_path, extended_l2=True, cluster_size=16384))
+    said = refusal(tmp_path, extended_l2=True, cluster_size=8192)
+    assert '[qcache] extended_l2 = True: clusters of 8192 bytes are too small' in said
+    assert 'Set cluster_size to 16384 or more' in said
+
+
+@pytest.mark.parametrize(('mib', 'reason', 'remedy'), QUOTAS)
+def test_no_quota(tmp_path, mib, reason, remedy):
+    said = refusal(tmp_path, quota=mib, cluster_size=2 * MIB)
+    assert reason in said
+    assert remedy in said
+
+
+@pytest.mark.parametrize(('mib', 'reason', 'remedy'), QUOTAS)
+def test_no_quota_of_one_recording(tmp_path, mib, reason, remedy):
+    conf = builders.config(tmp_path, quota=16, cluster_size=2 * MIB)
+    with pytest.raises(exception.InvalidQuota) as caught:
+        qcache_conf.quota_bytes(conf, mib)
+    assert reason in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('option', 'given', 'quota'),
+    [(1, None, MIB), (16, None, 16 * MIB), (16, 3, 3 * MIB), (0, 3, 3 * MIB)],
+)
+def test_quota_in_bytes(tmp_path, option, given, quota):
+    assert qcache_conf.quota_bytes(builders.config(tmp_path, quota=option), given) == quota
+
+
+def test_a_quota_of_one_cluster(tmp_path):
+    conf = builders.config(tmp_path, quota=2, cluster_size=2 * MIB)
+    assert qcache_conf.quota_bytes(conf) == 2 * MIB
+
+
+def test_options_are_not_global(tmp_path):
+    one, other = builders.config(tmp_path), builders.config(tmp_path)
+    one.set_override('quota', 77, group='qcache')
+    try:
+        assert other.qcache.quota == 16
+    finally:
+        one.clear_override('quota', group='qcache')

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Atomic files, reserved space, O_DIRECT and image locks."""
+
+import errno
+import fcntl
+import io
+import os
+import pathlib
+import stat
+import struct
+import subprocess
+import tempfile
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import filesystem
+
+OLD, NEW = b'old content', b'new content, which is longer'
+FULL = OSError(errno.ENOSPC, 'No space left on device')
+
+
+class FullDisk(io.BufferedWriter):
+    """A file that can be opened and not written to."""
+
+    def write(self, data):
+        super().write(data[:3])
+        super().flush()
+        raise FULL
+
+
+def fdopen_on_a_full_disk(fd, mode):
+    return FullDisk(io.FileIO(fd, mode))
+
+
+STEPS = {
+    'mkstemp': (tempfile, 'mkstemp', FULL),
+    'write': (os, 'fdopen', fdopen_on_a_full_disk),
+    'fchmod': (os, 'fchmod', FULL),
+    'fsync': (os, 'fsync', FULL),
+    'rename': (os, 'rename', FULL),
+    'a signal': (os, 'fsync', KeyboardInterrupt),
+}
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / 'record.json'
+
+
+@pytest.mark.parametrize('old', [None, OLD], ids=['new file', 'replaced file'])
+def test_replace_atomically(target, old):
+    if old is not None:
+        target.write_bytes(old)
+    filesystem.replace_atomically(target, NEW, 0o640)
+    assert target.read_bytes() == NEW
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize('old', [None, OLD], ids=['new file', 'replaced file'])
+@pytest.mark.parametrize('step', STEPS)
+def test_a_step_that_fails_leaves_the_old_content_and_nothing_else(target, old, step):
+    if old is not None:
+        target.write_bytes(old)
+    module, name, effect = STEPS[step]
+    with (
+        mock.patch.object(module, name, autospec=True, side_effect=effect) as failing,
+        pytest.raises((OSError, KeyboardInterrupt)),
+    ):
+        filesystem.replace_atomically(target, NEW, 0o640)
+    failing.assert_called_once()
+    if old is None:
+        assert os.listdir(target.parent) == []
+    else:
+        assert os.listdir(target.parent) == [target.name]
+        assert target.read_bytes() == OLD
+
+
+def test_content_is_on_disk_before_its_name_and_then_the_name(target):
+    target.write_bytes(OLD)
+    done = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_fsync(fd):
+        fsync(fd)
+        facts = os.fstat(fd)
+        what = 'folder' if stat.S_ISDIR(facts.st_mode) else facts.st_size
+        done.append(('fsync', what))
+
+    def note_rename(old, new):
+        assert pathlib.Path(old).parent == target.parent, (
+            'another file system cannot be renamed to'
+        )
+        rename(old, new)
+        done.append(('rename', new))
+
+    with (
+        mock.patch.object(os, 'fsync', autospec=True, side_effect=note_fsync),
+        mock.patch.object(os, 'rename', autospec=True, side_effect=note_rename),
+    ):
+        filesystem.replace_atomically(target, NEW, 0o640)
+    assert done == [('fsync', len(NEW)), ('rename', target), ('fsync', 'folder')]
+
+
+def test_a_folder_that_cannot_be_synced_is_an_error_and_the_content_whole(target):
+    with (
+        mock.patch.object(filesystem, 'sync_folder', autospec=True, side_effect=FULL),
+        pytest.raises(OSError),
+    ):
+        filesystem.replace_atomically(target, NEW, 0o640)
+    assert target.read_bytes() == NEW
+
+
+def reserve(path, size, **run):
+    """Reserve with a ``fallocate`` that does as told; return the command that ran."""
+    with mock.patch.object(subprocess, 'run', autospec=True, **run) as ran:
+        filesystem.reserve(path, size)
+    return ran.call_args.args[0]
+
+
+def done(code=0, stderr=''):
+    return {'return_value': subprocess.CompletedProcess([], code, '', stderr)}
+
+
+@pytest.mark.parametrize('got', [4096, 8192])
+def test_reserve_asks_for_space_behind_the_end(target, got):
+    with mock.patch.object(filesystem, 'allocated_bytes', autospec=True, return_value=got):
+        command = reserve(target, 4096, **done())
+    assert command == ['fallocate', '--keep-size', '--length', '4096', str(target)]
+
+
+@pytest.mark.parametrize(
+    ('run', 'reason'),
+    [
+        (done(1, 'fallocate: No space left\n'), '1048576 bytes cannot be reserved (fallocate: No'),
+        (done(), 'reserved 1048064 bytes of 1048576 and reported success'),
+        ({'side_effect': subprocess.TimeoutExpired('x', 60)}, 'reserving 1048576 bytes hangs'),
+    ],
+    ids=['full', 'pretended', 'hangs'],
+)
+def test_no_reservation(target, run, reason):
+    target.write_bytes(b'')
+    with (
+        mock.patch.object(filesystem, 'allocated_bytes', autospec=True, return_value=1048064),
+        pytest.raises(exception.NoReservation) as caught,
+    ):
+        reserve(target, 1048576, **run)
+    said = str(caught.value)
+    assert f'No recording in {str(target.parent)!r}' in said
+    assert reason in said
+    assert 'lower [qcache] quota' in said
+    assert target.read_bytes() == b''
+
+
+def test_no_fallocate(target):
+    with pytest.raises(exception.ToolMissing) as caught:
+        reserve(target, 1, side_effect=FileNotFoundError(2, 'No such file'))
+    assert "'fallocate' cannot be run" in str(caught.value)
+    assert 'Install util-linux' in str(caught.value)
+
+
+def test_release_tail_keeps_content_and_length(target):
+    target.write_bytes(NEW)
+    with mock.patch.object(os, 'truncate', autospec=True, side_effect=os.truncate) as truncate:
+        filesystem.release_tail(target)
+    truncate.assert_called_once_with(target, len(NEW))
+    assert target.read_bytes() == NEW
+
+
+def test_bytes_of_a_file_and_of_its_file_system(target):
+    target.write_bytes(b'')
+    assert filesystem.allocated_bytes(target) == target.stat().st_blocks * 512
+    facts = os.statvfs_result((4096, 2048, 100, 50, 30, 0, 0, 0, 0, 255))
+    with mock.patch.object(os, 'statvfs', autospec=True, return_value=facts):
+        assert filesystem.free_bytes(target) == 30 * 2048
+
+
+@pytest.mark.parametrize(('code', 'there'), [(None, True), (errno.EINVAL, False)])
+def test_direct_io(target, code, there):
+    target.write_bytes(b'')
+    real = os.open
+    asked = []
+
+    def open_file(path, flags):
+        asked.append(flags)
+        if code:
+            raise OSError(code, os.strerror(code))
+        return real(path, os.O_RDONLY)
+
+    with mock.patch.object(os, 'open', autospec=True, side_effect=open_file):
+        assert filesystem.supports_direct_io(target) is there
+    assert asked == [os.O_RDONLY | os.O_DIRECT]
+
+
+def test_direct_io_of_what_is_not_there(target):
+    with pytest.raises(FileNotFoundError):
+        filesystem.supports_direct_io(target)
+
+
+@pytest.mark.parametrize('kind', [fcntl.F_RDLCK, fcntl.F_WRLCK])
+@pytest.mark.parametrize(
+    ('start', 'used'), [(99, False), (100, True), (203, True), (299, True), (300, False)]
+)
+def test_used_by_qemu(target, kind, start, used):
+    """Lock a byte as qemu does: with a lock of the open file, not of the process."""
+    target.write_bytes(b'')
+    assert not filesystem.used_by_qemu(target)
+    with open(target, 'r+b') as file:
+        lock = struct.pack('hhqqi4x', kind, os.SEEK_SET, start, 1, 0)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
+        assert filesystem.used_by_qemu(target) is used
+        assert filesystem.used_by_qemu(target) is used, 'asking takes no lock'
+    assert not filesystem.used_by_qemu(target)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator sees of a cache, and whether it is in use."""
+
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache import inspection
+from nova_qcache.states import Phase
+from tests.unit import builders
+from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
+
+
+@pytest.fixture
+def at_work(recorder):
+    recorder.status.side_effect = None
+    recorder.status.return_value = builders.status(guests=1)
+    return recorder
+
+
+def view(store):
+    return inspection.view(store, KEY)
+
+
+def test_ready(store, recorder):
+    record = builders.ready(store, b'cached')
+    seen = view(store)
+    path = store.paths.sealed(KEY)
+    assert (seen.key, seen.path, seen.state, seen.note) == (KEY, path, 'READY', 'idle')
+    assert (seen.record, seen.recorder) == (record, None)
+    assert (seen.length, seen.allocated) == (6, filesystem.allocated_bytes(path))
+
+
+def test_stale(store, recorder):
+    store.retire(builders.ready(store), 'the base differs')
+    assert (view(store).state, view(store).note) == ('STALE', 'the base differs')
+
+
+def test_warming(store, at_work):
+    builders.warm(store, b'half')
+    seen = view(store)
+    assert (seen.state, seen.note) == ('WARMING', 'a note')
+    assert seen.recorder == at_work.status.return_value
+    assert (seen.path, seen.length) == (store.paths.recording(KEY), 4)
+
+
+def test_dirty(store, recorder):
+    builders.warm(store)
+    seen = view(store)
+    assert seen.state == inspection.DIRTY
+    assert 'the next boot starts afresh' in seen.note
+
+
+def test_a_file_without_a_record(store, recorder):
+    store.paths.recording(KEY).write_bytes(b'lost')
+    assert (view(store).state, view(store).note) == (inspection.BROKEN, 'it has no record')
+
+
+def test_a_record_that_is_none(store, recorder):
+    store.paths.record(KEY).write_bytes(b'nonsense')
+    seen = view(store)
+    assert (seen.state, seen.record, seen.length) == (inspection.BROKEN, None, 0)
+    assert f'`nova-qcache remove {IMAGE}` clears it away' in seen.note
+
+
+def test_a_record_without_a_file(store, recorder):
+    builders.ready(store)
+    store.paths.sealed(KEY).unlink()
+    seen = view(store)
+    assert (seen.state, seen.length, seen.allocated) == ('READY', 0, 0)
+
+
+def test_unused(store, recorder):
+    builders.ready(store)
+    with mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=False) as used:
+        inspection.require_unused(view(store))
+    used.assert_called_once_with(store.paths.sealed(KEY))
+
+
+def test_nothing_to_use(store, recorder):
+    builders.ready(store)
+    store.paths.sealed(KEY).unlink()
+    inspection.require_unused(view(store))
+
+
+def test_used_by_a_guest(store, recorder):
+    builders.ready(store)
+    with (
+        mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=True),
+        pytest.raises(exception.CacheInUse) as caught,
+    ):
+        inspection.require_unused(view(store))
+    said = str(caught.value)
+    assert repr(str(store.paths.sealed(KEY))) in said
+    assert 'a process of qemu has it open' in said
+    assert 'End its guests, or add --force' in said
+
+
+def test_used_by_guests_of_its_recorder(store, at_work):
+    builders.warm(store)
+    with pytest.raises(exception.CacheInUse) as caught:
+        inspection.require_unused(view(store))
+    said = str(caught.value)
+    assert repr(str(store.paths.recording(KEY))) in said
+    assert '1 guests read through its recorder' in said
+    assert 'add --force' in said
+
+
+def test_its_own_recorder_is_no_use(store, at_work):
+    builders.warm(store)
+    at_work.status.return_value = builders.status(Phase.RECORDING)
+    with mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=True):
+        inspection.require_unused(view(store))

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting a recorder for a boot, or joining the one at work."""
+
+import pathlib
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.manager import Manager
+from nova_qcache.plan import Plan
+from nova_qcache.plan import PlanKind
+from nova_qcache.progress import silent
+from nova_qcache.states import Phase
+from nova_qcache.states import State
+from tests.unit import builders
+from tests.unit.builders import BOOT
+from tests.unit.builders import GENERATION
+from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
+from tests.unit.builders import MIB
+
+
+def recording(paths, reason='a note'):
+    socket = str(paths.nbd_socket(KEY))
+    return Plan(PlanKind.RECORD, reason, *BOOT, generation=GENERATION, socket=socket)
+
+
+@pytest.mark.parametrize('phase', [Phase.RECORDING, Phase.SEALING])
+def test_the_recorder_at_work_is_told_of_one_more_guest(
+    manager, paths, launch_start, recorder, phase
+):
+    recorder.expect_guest.side_effect = None
+    recorder.expect_guest.return_value = builders.status(phase)
+    assert manager.record(*BOOT) == manager.plan(*BOOT) == recording(paths)
+    assert recorder.expect_guest.call_count == 2
+    launch_start.assert_not_called()
+
+
+@pytest.mark.parametrize('phase', [Phase.STARTING, Phase.SERVING, Phase.LEAVING])
+def test_a_recorder_that_does_not_record(manager, launch_start, recorder, phase):
+    recorder.expect_guest.side_effect = None
+    recorder.expect_guest.return_value = builders.status(phase, note='dropped: x')
+    plan = manager.record(*BOOT)
+    assert plan == Plan(PlanKind.PLAIN, plan.reason, *BOOT, generation=GENERATION)
+    assert 'dropped: x' in plan.reason
+    launch_start.assert_not_called()
+
+
+def test_a_new_recorder(manager, paths, conf, launch_start):
+    assert manager.record(*BOOT) == recording(paths)
+    config_file = str(pathlib.Path(conf.config_file[0]).absolute())
+    arguments = [
+        f'--config-file={config_file}',
+        '--base=memory://base',
+        '--base-format=raw',
+        IMAGE,
+    ]
+    launch_start.assert_called_once_with(
+        paths, KEY, arguments, conf.qcache.start_timeout_seconds, silent
+    )
+
+
+def test_a_new_recorder_with_a_quota_of_its_own(manager, launch_start):
+    manager.record(*BOOT, quota_mib=3)
+    assert '--quota-mib=3' in launch_start.call_args.args[2]
+
+
+def test_a_new_recorder_that_does_not_record(manager, launch_start):
+    launch_start.return_value = builders.status(Phase.SERVING)
+    assert manager.record(*BOOT).kind is PlanKind.PLAIN
+
+
+@pytest.mark.parametrize(('mib', 'quota'), [(0, 0), (-1, -MIB), (2**43, 2**63)])
+def test_no_quota(manager, launch_start, mib, quota):
+    with pytest.raises(exception.InvalidQuota, match=f'A quota of {quota} bytes'):
+        manager.record(*BOOT, quota_mib=mib)
+    launch_start.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        exception.RecorderFailed(image_id=IMAGE, reason='no space'),
+        exception.DeadlinePassed(what='Starting', seconds=1, remedy='See the log'),
+    ],
+)
+def test_a_recorder_that_does_not_start(manager, launch_start, error):
+    launch_start.side_effect = error
+    with pytest.raises(type(error)):
+        manager.record(*BOOT)
+    assert manager.plan(*BOOT) == Plan(PlanKind.PLAIN, str(error), *BOOT)
+
+
+def test_caches_of_older_generations_are_retired(manager, store, current):
+    builders.ready(store)
+    current.return_value = GENERATION.next()
+    manager.record(*BOOT)
+    after = store.load(KEY)
+    assert after.state is State.STALE
+    assert f'the base has generation {GENERATION.next()} now' in after.stale_reason
+
+
+def test_caches_of_other_images_are_left_alone(manager, store):
+    other = type(KEY)(builders.OTHER_IMAGE, GENERATION)
+    before = builders.ready(store, key=other)
+    manager.record(*BOOT)
+    assert store.load(other) == before
+
+
+def test_a_recording_of_an_older_generation_is_dropped(manager, store, current, recorder):
+    builders.warm(store)
+    recorder.status.side_effect = recorder.drop.side_effect = None
+    recorder.status.return_value = recorder.drop.return_value = builders.status()
+    current.return_value = GENERATION.next()
+    assert manager.record(*BOOT).kind is PlanKind.RECORD
+    recorder.drop.assert_called_once_with()
+
+
+def test_a_recorder_of_an_older_generation_that_has_just_left(manager, store, current, recorder):
+    builders.warm(store)
+    recorder.status.side_effect = None
+    recorder.status.return_value = builders.status()
+    current.return_value = GENERATION.next()
+    assert manager.record(*BOOT).kind is PlanKind.RECORD
+
+
+@pytest.mark.parametrize('options', [{'quota': 0}, {'cluster_size': 1}, {'cache_path': 'here'}])
+def test_a_configuration_that_makes_no_sense(short_folder, options):
+    with pytest.raises(exception.BadInput):
+        Manager(builders.config(short_folder, **options))
+    assert not (short_folder / 'cache').exists()
+
+
+def test_a_cache_folder_that_is_a_file(short_folder):
+    (short_folder / 'cache').write_text('')
+    with pytest.raises(exception.FolderUnfit, match='it is no folder'):
+        Manager(builders.config(short_folder))

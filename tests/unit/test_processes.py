@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that are no children, the listeners of sockets and their clients."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from nova_qcache import processes
+
+
+@contextlib.contextmanager
+def child():
+    """A process that ends when its standard input does."""
+    with subprocess.Popen(['cat'], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def path(short_folder):
+    return short_folder / 'socket'
+
+
+@pytest.fixture
+def listener(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(8)
+        yield server
+
+
+def connect(path, stack):
+    client = stack.enter_context(socket.socket(socket.AF_UNIX))
+    client.connect(str(path))
+    return client
+
+
+def test_a_process_and_its_end():
+    with child() as process:
+        handle = processes.Process(process.pid)
+        assert handle.pid == process.pid
+        assert not handle.has_ended()
+        process.stdin.close()
+        assert handle.has_ended(60), 'a zombie has ended'
+        assert os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        handle.reap()
+        with pytest.raises(ChildProcessError):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
+        handle.reap()
+        handle.signal(signal.SIGKILL)
+        handle.close()
+        with pytest.raises(OSError):
+            os.fstat(handle.fd)
+
+
+def test_a_signal_reaches_the_process():
+    with child() as process:
+        handle = processes.Process(process.pid)
+        handle.signal(signal.SIGTERM)
+        assert handle.has_ended(60)
+        handle.close()
+        assert process.wait() == -signal.SIGTERM
+
+
+def test_a_process_that_is_gone():
+    with child() as process:
+        process.kill()
+        process.wait()
+        with pytest.raises(ProcessLookupError):
+            processes.Process(process.pid)
+
+
+def test_the_listener_is_named(path, listener):
+    assert processes.listener_pid(path) == os.getpid()
+
+
+def test_nobody_listens_where_there_is_no_name(path):
+    assert processes.listener_pid(path) is None
+
+
+def test_nobody_listens_on_a_socket_that_was_left_behind(path, listener):
+    listener.close()
+    assert path.is_socket()
+    assert processes.listener_pid(path) is None
+
+
+def test_nobody_listens_on_a_plain_file(path):
+    path.write_text('')
+    assert processes.listener_pid(path) is None
+
+
+def test_a_listener_with_a_full_queue_is_alive(path, listener):
+    listener.listen(0)
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        assert processes.listener_pid(path) is not None
+
+
+def test_what_cannot_be_known_is_no_none(short_folder):
+    with pytest.raises(OSError, match='AF_UNIX path too long'):
+        processes.listener_pid(short_folder / ('x' * 108))
+
+
+def test_connections_are_those_of_this_socket_that_were_accepted(short_folder, path, listener):
+    other = short_folder / 'socket2'
+    with contextlib.ExitStack() as stack:
+        beside = stack.enter_context(socket.socket(socket.AF_UNIX))
+        beside.bind(str(other))
+        beside.listen(8)
+        connect(other, stack)
+        stack.enter_context(beside.accept()[0])
+        assert processes.connections(path) == 0
+        accepted = []
+        for count in (1, 2, 3):
+            connect(path, stack)
+            accepted.append(stack.enter_context(listener.accept()[0]))
+            assert processes.connections(path) == count
+        accepted[0].close()
+        assert processes.connections(path) == 2
+        assert processes.connections(other) == 1
+
+
+def test_connections_of_a_path_with_blanks(short_folder):
+    path = short_folder / 'a socket  of two'
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(str(path))
+        server.listen(1)
+        connect(path, stack)
+        stack.enter_context(server.accept()[0])
+        assert processes.connections(path) == 1
+
+
+def test_nobody_is_connected_where_nobody_listens(path):
+    assert processes.connections(path) == 0

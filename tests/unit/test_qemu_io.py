@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""qemu-io as a comparer, played by a script that notes what it is asked and says what it must."""
+
+import json
+import pathlib
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import qemu_io
+
+ONE = {'driver': 'null-co', 'size': 1}
+OTHER = {'driver': 'null-co', 'size': 2}
+CHUNK = 1024 * 1024
+
+
+def was_read(offset, length):
+    """What qemu-io says of a range that is equal."""
+    return f'read {length}/{length} bytes at offset {offset}\n4 KiB, 1 ops; 0 sec (1 GiB/sec)\n'
+
+
+EQUAL = was_read(0, 4096)
+
+
+class Player:
+    """Makes a qemu-io that prints ``says``, keeps what it was told and ends with ``code``."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.program = folder / 'qemu-io'
+        self.arguments = folder / 'arguments'
+        self.commands = folder / 'commands'
+        self.says = folder / 'says'
+
+    def play(self, says: str, code: int = 0, ending: str = '') -> qemu_io.QemuIo:
+        self.says.write_text(says)
+        self.program.write_text(
+            '#!/bin/sh\n'
+            f'cat >{self.commands}\n'
+            f'printf "%s\\n" "$@" >{self.arguments}\n'
+            f'cat {self.says}\n'
+            f'{ending}\n'
+            f'exit {code}\n'
+        )
+        self.program.chmod(0o700)
+        return qemu_io.QemuIo(str(self.program))
+
+
+@pytest.fixture
+def player(tmp_path):
+    return Player(tmp_path)
+
+
+def compare(tool, extents=((0, 4096),)):
+    return tool.first_difference(ONE, OTHER, extents)
+
+
+def test_equal(player):
+    assert compare(player.play(EQUAL)) is None
+    read_only, filename = player.arguments.read_text().splitlines()
+    assert read_only == '-r'
+    assert json.loads(filename.removeprefix('json:')) == {
+        'driver': 'blkverify',
+        'test': ONE,
+        'raw': OTHER,
+        'read-only': True,
+    }
+
+
+def test_every_byte_of_every_extent_is_read_once(player):
+    extents = [(0, 4096), (8192, CHUNK), (10 * CHUNK, 2 * CHUNK + 512)]
+    pieces = [
+        (0, 4096),
+        (8192, CHUNK),
+        (10 * CHUNK, CHUNK),
+        (11 * CHUNK, CHUNK),
+        (12 * CHUNK, 512),
+    ]
+    assert compare(player.play(''.join(was_read(*piece) for piece in pieces)), extents) is None
+    asked = player.commands.read_text().splitlines()
+    assert asked == [f'read {offset} {length}' for offset, length in pieces]
+
+
+def test_more_commands_than_a_pipe_holds(player):
+    extents = [(8192 * i, 4096) for i in range(20_000)]
+    says = ''.join(was_read(*extent) for extent in extents)
+    assert compare(player.play(says), extents) is None
+    assert len(player.commands.read_text().splitlines()) == 20_000
+
+
+def test_what_was_not_read_was_not_compared(player):
+    with pytest.raises(exception.ToolFailed, match='it compared 4096 of 8192 bytes'):
+        compare(player.play(EQUAL), [(0, 4096), (8192, 4096)])
+
+
+def test_nothing_to_compare(player):
+    assert compare(player.play(''), []) is None
+    assert player.commands.read_text() == ''
+
+
+@pytest.mark.parametrize('offset', [0, 65536])
+def test_a_difference(player, offset):
+    says = (
+        f'{EQUAL}blkverify: read sector_num=128 nb_sectors=8 '
+        f'contents mismatch at offset {offset}\n'
+    )
+    assert compare(player.play(says, code=1)) == offset
+
+
+def test_a_difference_is_told_at_once(player):
+    says = 'blkverify: read offset=0 bytes=4096 contents mismatch at offset 512\n'
+    assert compare(player.play(says, ending='exec tail -f /dev/null')) == 512
+
+
+def test_progress(player):
+    seen: list[float] = []
+    says = was_read(0, 4096) + was_read(8192, 512)
+    player.play(says).first_difference(ONE, OTHER, [(0, 4096), (8192, 512)], seen.append)
+    assert seen == [4096, 512]
+
+
+@pytest.mark.parametrize(
+    ('says', 'code'),
+    [
+        ('read failed: Input/output error\n', 0),
+        ("qemu-io: can't open: Error reading\n", 1),
+        ("qemu-io: can't open device /x: Permission denied\n", 1),
+        ('', 1),
+        (f'{EQUAL}read failed: No space', 0),
+    ],
+)
+def test_what_cannot_be_read_is_no_answer(player, says, code):
+    with pytest.raises(exception.ToolFailed) as caught:
+        compare(player.play(says, code))
+    assert says.strip().splitlines()[-1:] in ([], [caught.value.attributes['reason']])
+    assert str(player.program) in str(caught.value)
+
+
+def test_killed(player):
+    with pytest.raises(exception.ToolFailed):
+        compare(player.play(EQUAL, ending='kill -9 $$'))
+
+
+def test_silence_has_an_end(player):
+    with (
+        mock.patch.object(qemu_io, '_STALL_SECONDS', 0.05),
+        pytest.raises(exception.DeadlinePassed, match='See whether the base hangs'),
+    ):
+        compare(player.play('', ending='exec tail -f /dev/null'))
+
+
+def test_no_program(tmp_path):
+    with pytest.raises(exception.ToolMissing) as caught:
+        compare(qemu_io.QemuIo(str(tmp_path / 'qemu-io')))
+    assert f"'{tmp_path / 'qemu-io'}' cannot be run: No such file" in str(caught.value)
+    assert 'set [qcache] qemu_io to its path' in str(caught.value)

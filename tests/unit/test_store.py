@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: states change in order, and no crash leaves anything that is READY and untrue."""
+
+import errno
+import json
+import os
+import pathlib
+import stat
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache import locks
+from nova_qcache import sealed_file
+from nova_qcache.key import CacheKey
+from nova_qcache.paths import Paths
+from nova_qcache.source import BaseIdentity
+from nova_qcache.states import FinishReason
+from nova_qcache.states import State
+from nova_qcache.store import Store
+from tests.unit import builders
+from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
+from tests.unit.builders import OTHER_IMAGE
+
+FULL = OSError(errno.ENOSPC, 'No space left on device')
+
+
+def facts_of(path):
+    return sealed_file.describe(path, sealed_file.digest(path), FinishReason.QUOTA)
+
+
+def test_cold_is_the_absence_of_a_record(store):
+    assert store.load(KEY) is None
+    assert store.keys() == []
+
+
+def test_begin(store):
+    record = builders.record()
+    store.begin(record)
+    assert store.load(KEY) == record
+    assert record.state is State.WARMING
+    assert stat.S_IMODE(store.paths.record(KEY).stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize('there', [builders.warm, builders.ready])
+def test_begin_where_there_is_a_cache(store, there):
+    before = there(store)
+    with pytest.raises(exception.WrongState) as caught:
+        store.begin(builders.record())
+    assert f'is {before.state.value} and cannot become WARMING' in str(caught.value)
+    assert store.load(KEY) == before
+
+
+def test_seal(store):
+    record = builders.warm(store, b'cached')
+    facts = facts_of(store.paths.recording(KEY))
+    ready = store.seal(record, facts)
+    assert (ready.state, ready.sealed) == (State.READY, facts)
+    assert store.load(KEY) == ready
+    assert store.paths.sealed(KEY).read_bytes() == b'cached'
+    assert not store.paths.recording(KEY).exists()
+    assert store.require_unchanged(ready) == store.paths.sealed(KEY)
+
+
+def test_a_cache_is_ready_after_its_file_is_in_place_and_synced(store):
+    record = builders.warm(store)
+    facts = facts_of(store.paths.recording(KEY))
+    steps = []
+
+    def write(path, content, mode):
+        steps.append((json.loads(content)['state'], store.paths.sealed(KEY).exists()))
+
+    def sync(path):
+        steps.append(('sync', path))
+
+    with (
+        mock.patch.object(filesystem, 'replace_atomically', autospec=True, side_effect=write),
+        mock.patch.object(filesystem, 'sync_folder', autospec=True, side_effect=sync),
+    ):
+        store.seal(record, facts)
+    assert steps == [('sync', store.paths.cache_path), ('READY', True)]
+
+
+@pytest.mark.parametrize(
+    ('module', 'name'),
+    [(os, 'rename'), (filesystem, 'sync_folder'), (filesystem, 'replace_atomically')],
+)
+def test_a_seal_that_breaks_off_is_not_ready_and_may_be_done_again(store, module, name):
+    record = builders.warm(store, b'cached')
+    facts = facts_of(store.paths.recording(KEY))
+    with (
+        mock.patch.object(module, name, autospec=True, side_effect=FULL),
+        pytest.raises((exception.FolderUnfit, OSError)),
+    ):
+        store.seal(record, facts)
+    assert store.load(KEY) == record
+    ready = store.seal(record, facts)
+    assert store.load(KEY) == ready
+    assert store.require_unchanged(ready).read_bytes() == b'cached'
+
+
+def test_a_recording_that_was_dropped_cannot_be_sealed(store):
+    record = builders.warm(store)
+    facts = facts_of(store.paths.recording(KEY))
+    store.discard(KEY)
+    store.paths.recording(KEY).write_bytes(b'left behind')
+    with pytest.raises(exception.WrongState, match='is COLD and cannot become READY'):
+        store.seal(record, facts)
+    assert store.load(KEY) is None
+    assert not store.paths.sealed(KEY).exists()
+
+
+def test_retire(store):
+    record = builders.ready(store)
+    store.retire(record, 'the base differs')
+    after = store.load(KEY)
+    assert (after.state, after.stale_reason) == (State.STALE, 'the base differs')
+    assert after.sealed == record.sealed
+    assert store.paths.sealed(KEY).exists(), 'guests go on reading it'
+
+
+@pytest.mark.parametrize('state', [State.COLD, State.WARMING, State.STALE])
+def test_only_a_ready_cache_is_retired(store, state):
+    if state is State.STALE:
+        store.retire(builders.ready(store), 'once')
+    elif state is State.WARMING:
+        builders.warm(store)
+    before = store.load(KEY)
+    with pytest.raises(exception.WrongState, match=f'is {state.value} and cannot become STALE'):
+        store.retire(builders.record(State.READY), 'again')
+    assert store.load(KEY) == before
+
+
+def test_refresh_notes_what_was_proved(store):
+    record = builders.ready(store)
+    now = builders.sealed(mtime_ns=5)
+    identity = BaseIdentity(1, 2, 3)
+    store.refresh(record, now, identity)
+    after = store.load(KEY)
+    assert (after.sealed, after.base_identity, after.state) == (now, identity, State.READY)
+
+
+def test_refresh_brings_nothing_back(store):
+    record = builders.ready(store)
+    store.retire(record, 'meanwhile')
+    before = store.load(KEY)
+    store.refresh(record, record.sealed, builders.IDENTITY)
+    assert store.load(KEY) == before
+    store.discard(KEY)
+    store.refresh(record, record.sealed, builders.IDENTITY)
+    assert store.load(KEY) is None
+
+
+@pytest.mark.parametrize('there', [lambda store: None, builders.warm, builders.ready])
+def test_discard(store, there):
+    there(store)
+    store.discard(KEY)
+    assert store.load(KEY) is None
+    assert store.keys() == []
+    store.discard(KEY)
+
+
+def test_discard_of_what_cannot_be_read(store):
+    builders.ready(store)
+    store.paths.record(KEY).write_bytes(b'nonsense')
+    store.discard(KEY)
+    assert store.keys() == []
+
+
+def test_a_record_goes_before_its_files(store):
+    builders.ready(store)
+    gone = []
+    unlink = pathlib.Path.unlink
+
+    def note(path, missing_ok=False):
+        if path.exists():
+            gone.append(path)
+        unlink(path, missing_ok)
+
+    def sync(path):
+        gone.append('sync')
+
+    with (
+        mock.patch.object(pathlib.Path, 'unlink', autospec=True, side_effect=note),
+        mock.patch.object(filesystem, 'sync_folder', autospec=True, side_effect=sync),
+    ):
+        store.discard(KEY)
+    assert gone == [store.paths.record(KEY), 'sync', store.paths.sealed(KEY), 'sync']
+
+
+def test_keys_are_those_of_records_and_of_files_that_lost_theirs(store):
+    other = CacheKey(OTHER_IMAGE, KEY.generation)
+    newer = CacheKey(IMAGE, KEY.generation.next())
+    folder = store.paths.cache_path
+    for name in (
+        f'{KEY.stem}.json',
+        f'{KEY.stem}.qcow2',
+        f'{newer.stem}.recording',
+        f'{other.stem}.qcow2',
+        f'.{KEY.stem}.json.abc',
+        f'{KEY.stem}.txt',
+        'notes.json',
+        f'{IMAGE}.json',
+    ):
+        (folder / name).write_bytes(b'')
+    assert store.keys() == [other, KEY, newer]
+    assert store.keys(IMAGE) == [KEY, newer]
+    assert store.keys('00000000-0000-0000-0000-000000000000') == []
+
+
+def test_keys_where_there_is_no_folder(tmp_path):
+    assert Store(Paths(tmp_path / 'gone', tmp_path / 'run'), 1).keys() == []
+
+
+@pytest.mark.parametrize('text', [b'', b'{}', b'\0' * 512], ids=['empty', 'no field', 'zeros'])
+def test_a_broken_record(store, text):
+    path = store.paths.record(KEY)
+    path.write_bytes(text)
+    with pytest.raises(exception.RecordBroken) as caught:
+        store.load(KEY)
+    assert repr(str(path)) in str(caught.value)
+    assert f'`nova-qcache remove {IMAGE}` clears it away' in str(caught.value)
+
+
+def test_a_record_of_a_newer_version(store):
+    store.paths.record(KEY).write_bytes(b'{"version": 99}')
+    with pytest.raises(exception.RecordTooNew, match='upgrade nova-qcache'):
+        store.load(KEY)
+
+
+def test_a_record_that_is_a_folder(store):
+    store.paths.record(KEY).mkdir()
+    with pytest.raises(exception.RecordBroken, match='Is a directory'):
+        store.load(KEY)
+
+
+def test_a_record_that_cannot_be_written(store):
+    with (
+        mock.patch.object(filesystem, 'replace_atomically', autospec=True, side_effect=FULL),
+        pytest.raises(exception.FolderUnfit) as caught,
+    ):
+        store.begin(builders.record())
+    said = str(caught.value)
+    assert repr(str(store.paths.cache_path)) in said
+    assert 'a record cannot be written (No space left on device)' in said
+    assert 'Make room there' in said
+
+
+def forge_in_place(path):
+    path.write_bytes(b'forged')
+    os.utime(path, ns=(1, 1))
+
+
+DAMAGES = {
+    'missing': lambda path: path.unlink(),
+    'truncated': lambda path: os.truncate(path, 3),
+    'empty': lambda path: os.truncate(path, 0),
+    'longer': lambda path: path.write_bytes(b'cached and more'),
+    'foreign': lambda path: (path.rename(f'{path}.old'), path.write_bytes(b'stolen')),
+    'written to': forge_in_place,
+    'a link': lambda path: (path.rename(f'{path}.old'), path.symlink_to(f'{path}.old')),
+    'a folder': lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
+def test_a_file_that_is_not_what_was_sealed(store, damage):
+    ready = builders.ready(store, b'cached')
+    path = store.paths.sealed(KEY)
+    damage(path)
+    with pytest.raises(exception.CacheBroken) as caught:
+        store.require_unchanged(ready)
+    said = str(caught.value)
+    assert repr(str(path)) in said
+    assert f'`nova-qcache remove {IMAGE}` clears it away' in said
+    assert 'the next boot records it again' in said
+
+
+def test_a_sealed_file_has_no_writer_and_is_shared(store):
+    path = store.paths.cache_path / 'file'
+    path.write_bytes(b'')
+    with mock.patch.object(type(store.paths), 'share', autospec=True) as share:
+        store.seal_file(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o440
+    share.assert_called_once_with(store.paths, path)
+
+
+CHANGES = {
+    'begin': lambda store: store.begin(builders.record()),
+    'seal': lambda store: store.seal(builders.record(), builders.sealed()),
+    'retire': lambda store: store.retire(builders.record(State.READY), ''),
+    'refresh': lambda store: store.refresh(
+        builders.record(State.READY), builders.sealed(), builders.IDENTITY
+    ),
+    'discard': lambda store: store.discard(KEY),
+}
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_states_change_under_the_lock_of_the_image(paths, change):
+    store = Store(paths, 0)
+    with locks.image(paths.locks, IMAGE, 0), pytest.raises(exception.LockTimeout, match=IMAGE):
+        change(store)
+    assert store.load(KEY) is None

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is a host fit: each thing that is wrong is one finding with its remedy."""
+
+import os
+from unittest import mock
+
+import pytest
+
+from nova_qcache import block_graph
+from nova_qcache import exception
+from nova_qcache import filesystem
+from nova_qcache import qemu_img
+from nova_qcache import suitability
+from nova_qcache.suitability import Finding
+from nova_qcache.suitability import Grade
+from tests.unit import builders
+from tests.unit.builders import MIB
+
+SUBJECTS = [
+    'configuration',
+    'qemu_img',
+    'qemu_io',
+    'qemu_storage_daemon',
+    'block drivers',
+    'folders',
+    'reservation',
+    'O_DIRECT',
+    'space',
+]
+
+
+@pytest.fixture
+def version():
+    with mock.patch.object(qemu_img, 'require_version', autospec=True) as made:
+        made.return_value = (7, 2, 22)
+        yield made
+
+
+@pytest.fixture
+def drivers():
+    with mock.patch.object(qemu_img.QemuImg, 'drivers', autospec=True) as made:
+        made.return_value = set(block_graph.DRIVERS)
+        yield made
+
+
+@pytest.fixture
+def reserve():
+    with mock.patch.object(filesystem, 'reserve', autospec=True) as made:
+        yield made
+
+
+@pytest.fixture
+def direct_io():
+    with mock.patch.object(filesystem, 'supports_direct_io', autospec=True) as made:
+        made.return_value = True
+        yield made
+
+
+@pytest.fixture
+def free():
+    with mock.patch.object(filesystem, 'free_bytes', autospec=True) as made:
+        made.return_value = 100 * MIB
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def host(version, drivers, reserve, direct_io, free):
+    """A host on which all is well; a test spoils one thing."""
+
+
+def examine(conf):
+    return {finding.subject: finding for finding in suitability.examine(conf)}
+
+
+def bad(conf):
+    """The one finding that is not good."""
+    found = [finding for finding in suitability.examine(conf) if finding.grade is not Grade.OK]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_fit_host(conf):
+    found = examine(conf)
+    assert list(found) == SUBJECTS
+    assert {finding.grade for finding in found.values()} == {Grade.OK}
+    assert {finding.remedy for finding in found.values()} == {''}
+    assert found['qemu_io'].found == 'qemu-io 7.2.22'
+    assert '100 MiB free, room for 6 recordings' in found['space'].found
+
+
+def test_each_tool_is_the_configured_one(short_folder, version):
+    options = {'qemu_img': '/a', 'qemu_io': '/b', 'qemu_storage_daemon': '/c'}
+    examine(builders.config(short_folder, **options))
+    assert [call.args for call in version.call_args_list] == [
+        ('/a', 'qemu_img'),
+        ('/b', 'qemu_io'),
+        ('/c', 'qemu_storage_daemon'),
+    ]
+
+
+def test_nothing_stays_behind(conf, paths):
+    examine(conf)
+    assert sorted(os.listdir(paths.cache_path)) == ['generations', 'locks']
+
+
+def test_a_configuration_that_makes_no_sense(short_folder):
+    found = bad(builders.config(short_folder, recording_idle_seconds=0))
+    assert found == Finding(
+        'configuration',
+        Grade.ERROR,
+        '[qcache] recording_idle_seconds = 0: it is too small',
+        'Give a number from 1.',
+    )
+
+
+@pytest.mark.parametrize('option', ['qemu_img', 'qemu_io', 'qemu_storage_daemon'])
+def test_a_tool_that_is_missing(conf, version, option):
+    def look(tool, asked):
+        if asked == option:
+            raise exception.ToolMissing(tool=tool, reason='gone', package='QEMU', option=asked)
+        return (7, 2)
+
+    version.side_effect = look
+    found = bad(conf)
+    assert (found.subject, found.grade) == (option, Grade.ERROR)
+    assert found.remedy == f'Install QEMU or set [qcache] {option} to its path.'
+
+
+@pytest.mark.parametrize('driver', block_graph.DRIVERS)
+def test_a_driver_that_is_missing(conf, drivers, driver):
+    drivers.return_value.remove(driver)
+    found = bad(conf)
+    assert (found.subject, found.grade) == ('block drivers', Grade.ERROR)
+    assert f"the block driver '{driver}'" in found.found
+    assert 'Install a qemu that has it' in found.remedy
+
+
+def test_folders_that_are_none(conf, short_folder):
+    (short_folder / 'cache').write_text('')
+    found = examine(conf)
+    assert list(found) == SUBJECTS[:6], 'what needs the folders is not asked'
+    assert found['folders'].grade is Grade.ERROR
+    assert found['folders'].remedy == 'Move it away or name another folder.'
+
+
+def test_a_run_path_that_is_too_long(short_folder):
+    conf = builders.config(short_folder, run_path=str(short_folder / ('r' * 60)))
+    found = examine(conf)['folders']
+    assert found.grade is Grade.ERROR
+    assert found.remedy == 'Set [qcache] run_path to a folder with a shorter name.'
+
+
+def test_a_group_that_does_not_exist(short_folder):
+    found = bad(builders.config(short_folder, qemu_group='no-such-group'))
+    assert found.subject == 'folders'
+    assert "'no-such-group'" in found.found
+    assert 'Set [qcache] qemu_group' in found.remedy
+
+
+def test_no_reservation(conf, reserve):
+    reserve.side_effect = exception.NoReservation(path='/x', reason='no', remedy='Do this')
+    found = bad(conf)
+    assert (found.subject, found.grade) == ('reservation', Grade.ERROR)
+    assert found.remedy == 'Do this.'
+
+
+def test_no_direct_io(conf, direct_io):
+    direct_io.return_value = False
+    found = bad(conf)
+    assert (found.subject, found.grade) == ('O_DIRECT', Grade.WARNING)
+    assert 'has no O_DIRECT' in found.found
+    assert 'set disk_cachemodes' in found.remedy
+
+
+@pytest.mark.parametrize(('bytes_free', 'enough'), [(16 * MIB, True), (16 * MIB - 1, False)])
+def test_space(conf, free, bytes_free, enough):
+    free.return_value = bytes_free
+    if enough:
+        assert 'room for 1 recordings' in examine(conf)['space'].found
+        return
+    found = bad(conf)
+    assert (found.subject, found.grade) == ('space', Grade.ERROR)
+    assert f'is more than the {bytes_free} bytes that are free' in found.found
+    assert 'Set [qcache] quota (MiB) to less' in found.remedy
+
+
+def test_a_system_error_is_a_finding(conf, reserve):
+    reserve.side_effect = OSError(5, 'Input/output error')
+    assert 'Input/output error' in bad(conf).found
+
+
+@pytest.mark.parametrize('path', ['relative', 'with\0NUL'])
+def test_a_path_that_makes_no_sense_makes_no_folder(short_folder, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    found = examine(builders.config(short_folder, cache_path=path, run_path=path))
+    assert found['configuration'].grade is Grade.ERROR
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_name_with_a_full_stop_is_not_the_end_of_the_finding(short_folder):
+    path = short_folder / 'St. Mary'
+    path.write_text('')
+    found = examine(builders.config(short_folder, cache_path=str(path)))['folders']
+    assert str(path) in found.found
+    assert found.remedy == 'Move it away or name another folder.'
