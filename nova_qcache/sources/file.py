@@ -43,8 +43,6 @@ class FileSource(Source):
 
     def first_bytes(self, count: int) -> bytes:
         facts = self._stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise self._invalid('it is not a regular file', 'Give the image file itself')
         if facts.st_size == 0:
             raise self._invalid('it is empty', 'See whether its download has ended')
         try:
@@ -77,11 +75,12 @@ class FileSource(Source):
 
     def _stat(self) -> os.stat_result:
         try:
-            return self.path.stat()
+            facts = self.path.stat()
         except OSError as e:
-            raise self._invalid(
-                e.strerror or str(e), 'Give the path of an image that is there'
-            ) from e
+            raise self._invalid(e.strerror or str(e), 'Give the path of an image') from e
+        if not stat.S_ISREG(facts.st_mode):
+            raise self._invalid('it is not a regular file', 'Give the image file itself')
+        return facts
 
     def _invalid(self, reason: str, remedy: str) -> exception.InvalidBase:
         return exception.InvalidBase(base=self.reference, reason=reason, remedy=remedy)

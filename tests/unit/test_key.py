@@ -49,6 +49,14 @@ def test_all_else_is_none(text):
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize('length', [80, 81, 10_000])
+def test_a_long_one_is_named_by_its_beginning(length):
+    with pytest.raises(exception.InvalidImageId) as caught:
+        canonical_image_id('x' * length)
+    named = 'x' * length if length == 80 else 'x' * 77 + '...'
+    assert repr(named) in str(caught.value)
+
+
 @given(st.text() | nearly(IMAGE) | nearly(IMAGE.upper()))
 def test_what_is_accepted_is_a_uuid(text):
     try:
@@ -102,6 +110,13 @@ def test_no_number(n):
 def test_next_is_a_higher_one_of_the_same_epoch():
     assert GENERATION.next() == Generation(GENERATION.epoch, GENERATION.n + 1)
     assert GENERATION.next() > GENERATION
+
+
+def test_after_the_last_number_comes_a_new_epoch():
+    last = Generation(GENERATION.epoch, LARGEST)
+    assert Generation(GENERATION.epoch, LARGEST - 1).next() == last
+    assert last.next().n == 1
+    assert last.next().epoch != GENERATION.epoch
 
 
 def test_new_epochs_differ_and_start_at_one():
