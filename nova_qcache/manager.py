@@ -132,6 +132,7 @@ class Manager:
         """
         image_id = canonical_image_id(image_id)
         source = self._source(base, base_format)
+        source.identity()  # what is not there gets no counter either
         key = CacheKey(image_id, self._generations.current(source))
         self._retire_older(key)
         try:

@@ -66,6 +66,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
     source = plugins.source(
         conf.base, conf.base_format, reconnect_seconds=group.base_reconnect_seconds
     )
+    source.identity()  # what is not there gets no counter either
     generation = Generations(paths, group.lock_timeout_seconds).current(source)
     settings = Settings(
         quota=qcache_conf.quota_bytes(conf, conf.quota_mib),

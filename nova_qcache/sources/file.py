@@ -77,7 +77,9 @@ class FileSource(Source):
         try:
             facts = self.path.stat()
         except OSError as e:
-            raise self._invalid(e.strerror or str(e), 'Give the path of an image') from e
+            raise self._invalid(
+                e.strerror or str(e), 'Give the path of an image that is there'
+            ) from e
         if not stat.S_ISREG(facts.st_mode):
             raise self._invalid('it is not a regular file', 'Give the image file itself')
         return facts
