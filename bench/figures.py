@@ -15,7 +15,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-from typing import Any
 
 
 @dataclasses.dataclass
@@ -125,15 +124,7 @@ def versions() -> dict[str, str]:
         'python': sys.version.split()[0],
         'kernel': os.uname().release,
         'processors': str(os.cpu_count()),
-    }
-
-
-def document(figures: Sequence[Figure], command: Sequence[str], **more: Any) -> dict[str, Any]:
-    return {
-        'command': shlex.join(command),
-        'on': versions(),
-        'figures': [dataclasses.asdict(figure) for figure in figures],
-        **more,
+        'load': f'{os.getloadavg()[0]:.1f}',
     }
 
 
@@ -152,7 +143,9 @@ def run(
     )
     args = parser.parse_args(argv)
     name = pathlib.Path(parser.prog).name
-    command = [f'bench/{name}', *(sys.argv[1:] if argv is None else argv)]
+    on = versions()
+    if float(on['load']) > 1:
+        print(f'{name}: other processes are at work here (load {on["load"]})', file=sys.stderr)
     try:
         figures = measure(args)
     except KeyboardInterrupt:
@@ -163,8 +156,24 @@ def run(
         return 2
     print(table(figures))
     if args.json:
-        args.json.write_text(json.dumps(document(figures, command), indent=1) + '\n')
+        document = {
+            'command': f'bench/{name} {_options(parser, args)}'.strip(),
+            'on': on,
+            'figures': [dataclasses.asdict(figure) for figure in figures],
+        }
+        args.json.write_text(json.dumps(document, indent=1) + '\n')
     return 0 if all(figure.held for figure in figures) else 1
+
+
+def _options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    """Options that are not as by default, without those that change no figure."""
+    words = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, action.default)
+        if action.dest not in ('json', 'folder') and value != action.default:
+            words.append(action.option_strings[-1])
+            words += [] if action.nargs == 0 else [str(value)]
+    return shlex.join(words)
 
 
 def main() -> int:
@@ -173,13 +182,12 @@ def main() -> int:
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
     documents = {file.stem: json.loads(file.read_text()) for file in args.files}
-    on = next(iter(documents.values()))['on']
-    print(', '.join(f'{name} {value}' for name, value in on.items()))
     figures = []
     for each in documents.values():
-        print(f'\n$ {each["command"]}')
+        on = ', '.join(f'{name} {value}' for name, value in each['on'].items())
+        print(f'$ {each["command"]}    # {on}')
         own = [Figure(**fields) for fields in each['figures']]
-        print(table(own))
+        print(f'{table(own)}\n')
         figures += own
     missed = [figure.name for figure in figures if not figure.held]
     judged = sum(figure.bar is not None for figure in figures)

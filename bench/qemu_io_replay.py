@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import dataclasses
 import json
 import os
-import pathlib
 import select
 import subprocess
 import threading
@@ -14,6 +13,7 @@ import time
 from nbd_tools import Node
 from rig import BenchError
 from rig import Extent
+from rig import processor_seconds
 
 DEADLINE = 300
 
@@ -46,7 +46,7 @@ def replay(node: Node, reads: Sequence[Extent]) -> Spent:
         process.stdin.write(b'length\n')  # it answers when all is open
         process.stdin.flush()
         _answer(process.stdout.fileno())
-        began, processor = time.perf_counter(), _processor_seconds(process.pid)
+        began, processor = time.perf_counter(), processor_seconds(process.pid)
         feeder.start()
         _answer(process.stdout.fileno())
         seconds = time.perf_counter() - began
@@ -72,10 +72,3 @@ def _answer(fd: int) -> None:
         text = (text + piece)[-1000:]
         if not piece or b'failed' in text or b'rror' in text:
             raise BenchError(f'qemu-io: {text.decode()}')
-
-
-def _processor_seconds(pid: int) -> float:
-    total = 0
-    for task in pathlib.Path(f'/proc/{pid}/task').iterdir():
-        total += int((task / 'schedstat').read_text().split()[0])
-    return total / 1e9

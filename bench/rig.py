@@ -130,6 +130,16 @@ def image_id() -> str:
     return str(uuid.uuid4())
 
 
+def processor_seconds(pid: int) -> float:
+    """What the threads of a process have used so far, and its children that have ended."""
+    process = pathlib.Path(f'/proc/{pid}')
+    threads = sum(
+        int((task / 'schedstat').read_text().split()[0]) for task in (process / 'task').iterdir()
+    )
+    children = (process / 'stat').read_text().rpartition(')')[2].split()[13:15]
+    return threads / 1e9 + sum(map(int, children)) / os.sysconf('SC_CLK_TCK')
+
+
 # -- disks
 
 

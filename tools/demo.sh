@@ -35,7 +35,7 @@ for option in "$@"; do
     fi
 done
 
-work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
+work=${QCACHE_WORK:-${HOME:-/root}/.cache/nova-qcache}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 venv=$work/demo-venv

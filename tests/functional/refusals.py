@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the product must do with what it cannot use: say so in one line, and leave nothing."""
 
+import json
+import pathlib
 import subprocess
 
 from tests.functional import waiting
 from tests.functional.site import Site
 
-__all__ = ['require_nothing_left', 'require_refused']
+__all__ = ['require_nothing_left', 'require_plain_boot', 'require_refused', 'require_unfit']
 
 
 def require_refused(site: Site, done: 'subprocess.CompletedProcess[str]', *said: str) -> None:
@@ -30,3 +32,22 @@ def require_nothing_left(site: Site) -> None:
     if site.cache_path.is_dir():
         left = [each.name for each in site.files() if each.name != 'filler']
         assert not left, left
+
+
+def require_plain_boot(site: Site, base: pathlib.Path, *said: str) -> None:
+    """Check that a boot goes on without a cache, and that its plan says why."""
+    plan = site.boot_plan(base)
+    assert plan['kind'] == 'PLAIN', plan
+    for words in said:
+        assert words in plan['reason'], plan
+
+
+def require_unfit(site: Site, subject: str, *said: str) -> None:
+    """Check that ``check`` finds the host unfit, and says so in the row of that subject."""
+    done = site.qcache('check', '-f', 'json')
+    assert (done.returncode, done.stderr) == (1, ''), done
+    (finding,) = (row for row in json.loads(done.stdout) if row['Subject'] == subject)
+    assert finding['Grade'] == 'error'
+    for words in said:
+        assert words in finding['Found'] + finding['Remedy'], finding
+    assert finding['Remedy'], finding

@@ -39,7 +39,7 @@ def _parts(site: Site, plan: dict[str, Any]) -> dict[str, pathlib.Path]:
     }
 
 
-@pytest.mark.parametrize('attempt', range(3))
+@pytest.mark.parametrize('attempt', range(2))
 def test_two_records_at_one_moment(site: Site, base: pathlib.Path, attempt: int) -> None:
     columns = ('-c', 'socket', '-c', 'recorder_pid', '-c', 'daemon_pid')
     arguments = ('record', site.image_id, f'--base={base}', '-f', 'value', *columns)
@@ -62,7 +62,7 @@ def test_two_records_at_one_moment(site: Site, base: pathlib.Path, attempt: int)
     sealed.require_sound(site, shown, base, _file_node(base))
 
 
-@pytest.mark.parametrize('attempt', range(3))
+@pytest.mark.parametrize('attempt', range(2))
 def test_two_recorders_at_one_moment(site: Site, base: pathlib.Path, attempt: int) -> None:
     command = site.recorder_command(f'--base={base}', '--base-format=raw', site.image_id)
     processes = [site.start(command) for _ in range(2)]

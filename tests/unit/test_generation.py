@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import stat
 from unittest import mock
 
 import pytest
@@ -59,6 +60,17 @@ def test_the_first_question_starts_an_epoch_beside_the_base(generations, source,
 def test_a_counter_that_is_there_counts(generations, source, counter):
     write(counter, GENERATION)
     assert generations.current(source) == GENERATION
+
+
+@pytest.mark.parametrize('umask', [0o000, 0o077])
+def test_other_hosts_may_read_it_whatever_their_user(generations, source, counter, umask):
+    old = os.umask(umask)
+    try:
+        generations.current(source)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(counter.stat().st_mode) == 0o644
+    assert stat.S_IMODE(counter.parent.stat().st_mode) == 0o755
 
 
 def test_it_rises_before_a_write(generations, source):
