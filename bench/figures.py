@@ -91,7 +91,7 @@ def _matrix(figures: Sequence[Figure]) -> str:
         return next((f.row()[3] for f in figures if f.name == name and f.bar is not None), '')
 
     bars = [bar(name) for name in names]
-    if len(names) > 8:
+    if len(names) > 9:
         rows = [['', *groups, 'bar' * any(bars)]]
         for name, its_bar in zip(names, bars, strict=True):
             rows.append([name, *(cell(group, name) for group in groups), its_bar])

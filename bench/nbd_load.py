@@ -27,7 +27,7 @@ import select
 import signal
 import sys
 import time
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import nbd
 
@@ -110,9 +110,8 @@ class Client:
             offset, length = read
             data = bytearray(length)
 
-            def answered(error: object, data: bytearray = data, offset: int = offset) -> int:
-                number = getattr(error, 'value', error)
-                self._answered.append((data, offset, int(number)))
+            def answered(error: Any, data: bytearray = data, offset: int = offset) -> int:
+                self._answered.append((data, offset, error.value))
                 return 1  # libnbd forgets the command
 
             if not self._tally.first:

@@ -33,22 +33,23 @@ def replay(node: Node, reads: Sequence[Extent]) -> Spent:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    assert process.stdin is not None and process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None and stdout is not None
     script = ''.join(f'read -q {offset} {length}\n' for offset, length in reads)
 
     def feed() -> None:
         # At the end of its input qemu-io goes on with what it has; before, it may wait for more.
-        with process.stdin as file:
+        with stdin as file:
             file.write(script.encode() + b'length\n')
 
     feeder = threading.Thread(target=feed)
     try:
-        process.stdin.write(b'length\n')  # it answers when all is open
-        process.stdin.flush()
-        _answer(process.stdout.fileno())
+        stdin.write(b'length\n')  # it answers when all is open
+        stdin.flush()
+        _answer(stdout.fileno())
         began, processor = time.perf_counter(), processor_seconds(process.pid)
         feeder.start()
-        _answer(process.stdout.fileno())
+        _answer(stdout.fileno())
         seconds = time.perf_counter() - began
         used = os.wait4(process.pid, 0)[2]  # at the end of its input it leaves
         process.returncode = 0
@@ -58,7 +59,7 @@ def replay(node: Node, reads: Sequence[Extent]) -> Spent:
         process.wait()
         if feeder.ident:
             feeder.join()
-        process.stdout.close()
+        stdout.close()
 
 
 def _answer(fd: int) -> None:

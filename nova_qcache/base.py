@@ -25,9 +25,14 @@ def inspect(source: Source, qemu_img: QemuImg) -> int:
         header = _first_bytes_by_qemu(source, qemu_img)
     _require_format(source, header)
     try:
-        size = qemu_img.info(source.image_node())['virtual-size']
+        info = qemu_img.info(source.image_node())
     except exception.ToolFailed as e:
         raise _unreadable(source, e) from e
+    if info.get('encrypted'):
+        raise exception.InvalidBase(
+            base=source.reference, reason='it is encrypted', remedy='Boot it without a cache'
+        )
+    size = info.get('virtual-size')
     if not isinstance(size, int) or size <= 0:
         raise exception.InvalidBase(
             base=source.reference, reason='it is empty', remedy='Give an image with content'

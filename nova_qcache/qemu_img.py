@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from nova_qcache import exception
 from nova_qcache.source import Node
 
-__all__ = ['OLDEST_QEMU', 'QemuImg', 'json_filename', 'require_version', 'run']
+__all__ = [
+    'OLDEST_QEMU',
+    'QemuImg',
+    'json_filename',
+    'require_recent',
+    'require_version',
+    'run',
+]
 
 OLDEST_QEMU = (7, 0)
 """blockdev-reopen is stable since 6.1 and open-timeout of NBD nodes exists since 7.0."""
@@ -79,10 +86,19 @@ def require_version(tool: str, option: str) -> tuple[int, ...]:
             option=option,
         )
     version = tuple(int(part) for part in match[1].split('.'))
-    if version < OLDEST_QEMU:
-        needed = '.'.join(map(str, OLDEST_QEMU))
-        raise exception.ToolTooOld(tool=tool, version=match[1], needed=needed, package='QEMU')
+    require_recent(tool, version)
     return version
+
+
+def require_recent(tool: str, version: tuple[int, ...]) -> None:
+    """:raises ToolTooOld: if a tool of this version lacks what is needed"""
+    if version < OLDEST_QEMU:
+        raise exception.ToolTooOld(
+            tool=tool,
+            version='.'.join(map(str, version)),
+            needed='.'.join(map(str, OLDEST_QEMU)),
+            package='QEMU',
+        )
 
 
 def json_filename(node: Node) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from qemu import qmp
 
 from nova_qcache import exception
+from nova_qcache import qemu_img
 
 __all__ = ['Monitor']
 
@@ -50,6 +51,17 @@ class Monitor:
                         remedy=f'The last error was: {e}',
                     ) from e
             await asyncio.sleep(_RETRY_SECONDS)
+
+    def require_version(self, program: str) -> None:
+        """Look at what the daemon said of itself when the session began.
+
+        :raises ToolTooOld: if nobody has tried one of that age
+        """
+        greeting = self._client.greeting
+        if greeting is None:
+            return
+        version: Any = greeting.QMP.version['qemu']
+        qemu_img.require_recent(program, (version['major'], version['minor']))
 
     async def disconnect(self) -> None:
         with contextlib.suppress(qmp.QMPError, EOFError, OSError):

@@ -116,6 +116,7 @@ class Verifier:
         if difference is not None:
             self._retire(record, source, difference)
             return Verification(record.key, f'the base differs at offset {difference}', total)
+        self._store.seal_file(path)  # a restored file may have other rights
         self._store.refresh(
             record, sealed_file.describe(path, found, sealed.reason, sealed.sealed_at), identity
         )

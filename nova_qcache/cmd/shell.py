@@ -30,6 +30,9 @@ COMMANDS = 'nova_qcache.cli'
 class Shell(app.App):
     """The program; its commands reach its configuration by :func:`conf`."""
 
+    NAME = 'nova-qcache'
+    DEFAULT_VERBOSE_LEVEL = 0  # warnings; what an operator asked for is no news
+
     def __init__(self) -> None:
         super().__init__(
             description=__doc__.partition(': ')[2],
@@ -126,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """:return: 0, or 1 after a message on standard error"""
     try:
         code: int = Shell().run(list(sys.argv[1:] if argv is None else argv))
-    except (exception.QcacheError, cfg.Error) as e:
+    except (exception.QcacheError, cfg.Error, OSError) as e:
         print(e, file=sys.stderr)
         return 1
     return code

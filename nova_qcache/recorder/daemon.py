@@ -15,6 +15,7 @@ from nova_qcache import block_graph
 from nova_qcache import exception
 from nova_qcache import plan
 from nova_qcache import processes
+from nova_qcache import qemu_img
 from nova_qcache.key import CacheKey
 from nova_qcache.paths import Paths
 from nova_qcache.qmp import Monitor
@@ -33,10 +34,13 @@ _LONG_COMMAND_SECONDS = 30
 
 
 class ServingDaemon:
-    def __init__(self, paths: Paths, key: CacheKey, daemon: StorageDaemon) -> None:
+    def __init__(
+        self, paths: Paths, key: CacheKey, daemon: StorageDaemon, program: str = ''
+    ) -> None:
         self._paths = paths
         self._key = key
         self._daemon = daemon
+        self._program = program
         self.monitor = Monitor(paths.qmp_socket(key))
         self.ended = asyncio.Event()
         """Set when the process has ended, for whatever reason."""
@@ -53,7 +57,7 @@ class ServingDaemon:
             quota.write_limit(settings.quota, settings.cluster_size),
             settings.quota,
         )
-        return cls(paths, key, daemon)
+        return cls(paths, key, daemon, settings.storage_daemon)
 
     @classmethod
     async def adopt(cls, paths: Paths, key: CacheKey) -> 'ServingDaemon | None':
@@ -156,12 +160,32 @@ class ServingDaemon:
             path.unlink(missing_ok=True)
 
     async def _add(self, nodes: list[Node]) -> None:
-        await self.monitor.connect()
+        await self._connect()
         for node in nodes:
             try:
                 await self.monitor.execute('blockdev-add', node)
             except exception.ToolFailed as e:
                 raise self._explained(node, e) from e
+
+    async def _connect(self) -> None:
+        """Connect to a new daemon, and notice if it has ended instead.
+
+        :raises ToolTooOld: if it is too old
+        :raises ToolFailed: with its last words, if it ended
+        """
+        connecting = asyncio.ensure_future(self.monitor.connect())
+        ending = asyncio.ensure_future(self.ended.wait())
+        await asyncio.wait({connecting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not connecting.done():
+            connecting.cancel()
+            qemu_img.require_version(self._program, 'qemu_storage_daemon')
+            lines = self._paths.log(self._key).read_text(errors='replace').splitlines()
+            raise exception.ToolFailed(
+                command=self._program, code='none', reason=lines[-1] if lines else 'it ended'
+            )
+        connecting.result()
+        self.monitor.require_version(self._program)
 
     def _explained(self, node: Node, error: exception.ToolFailed) -> exception.QcacheError:
         reason = error.attributes['reason']

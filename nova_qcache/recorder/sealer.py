@@ -44,6 +44,7 @@ def _seal(
         )  # a recorder was killed between renaming it and writing READY
     try:
         qemu_img.check(path)
+        path.chmod(0o600)  # it is sealed already if a recorder was killed right after that
         filesystem.release_tail(path)
         store.seal_file(path)
         filesystem.sync_file(path)

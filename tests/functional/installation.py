@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import nova_qcache
 from tests.functional import users
@@ -20,21 +21,16 @@ from tests.functional import users
 __all__ = ['Installation', 'find']
 
 _PROJECT = 'nova-qcache'
+_SCRIPTS = 'console_scripts'
 _PROBE = 'import nova_qcache.cmd.shell, nova_qcache.cmd.recorder; print(nova_qcache.__file__)'
 
 
 @dataclasses.dataclass(frozen=True)
 class Installation:
     python: str
-    scripts: pathlib.Path | None
-    """Folder of ``nova-qcache`` and ``nova-qcache-recorder``; None: there are modules only."""
+    scripts: pathlib.Path
+    """Folder of ``nova-qcache`` and ``nova-qcache-recorder``."""
     environment: dict[str, str]
-
-    def command(self, script: str, module: str) -> list[str]:
-        """Return how to run one of the programs."""
-        if self.scripts is not None:
-            return [str(self.scripts / script)]
-        return [self.python, '-m', module]
 
 
 def find(folder: pathlib.Path) -> Installation:
@@ -46,8 +42,9 @@ def find(folder: pathlib.Path) -> Installation:
     ours = Installation(sys.executable, scripts, {})
     if (scripts / _PROJECT).exists() and not _problem(ours):
         return ours
-    _copy(folder)
-    copied = Installation(os.path.realpath(sys.executable), None, {'PYTHONPATH': str(folder)})
+    python = os.path.realpath(sys.executable)
+    _copy(folder, python)
+    copied = Installation(python, folder / 'bin', {'PYTHONPATH': str(folder)})
     problem = _problem(copied)
     if problem:
         raise RuntimeError(f'an ordinary user cannot run the product: {problem}')
@@ -71,7 +68,7 @@ def _problem(installation: Installation) -> str:
     return problem
 
 
-def _copy(folder: pathlib.Path) -> None:
+def _copy(folder: pathlib.Path, python: str) -> None:
     package = pathlib.Path(nova_qcache.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns('__pycache__'))
     for distribution in _closure():
@@ -81,8 +78,14 @@ def _copy(folder: pathlib.Path) -> None:
             if inside and source.is_file() and file.suffix not in ('.pyc', '.pth'):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, folder / file)
+    scripts = folder / 'bin'
+    scripts.mkdir(exist_ok=True)
+    for script in importlib.metadata.distribution(_PROJECT).entry_points.select(group=_SCRIPTS):
+        lines = [f'#!{python}', 'import sys', f'from {script.module} import {script.attr}']
+        lines.append(f'sys.exit({script.attr}())')
+        (scripts / script.name).write_text('\n'.join(lines) + '\n')
     for path in (folder, *folder.rglob('*')):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        path.chmod(0o755 if path.is_dir() or path.parent == scripts else 0o644)
 
 
 def _closure() -> list[importlib.metadata.Distribution]:
@@ -93,10 +96,12 @@ def _closure() -> list[importlib.metadata.Distribution]:
         name = re.sub(r'[-_.]+', '-', wanted.pop()).lower()
         if name in found:
             continue
-        try:
-            found[name] = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
+        # Only where pip installs to: a checkout may have the metadata of a former version.
+        there = importlib.metadata.distributions(name=name, path=[sysconfig.get_path('purelib')])
+        distribution = next(iter(there), None)
+        if distribution is None:
             continue  # for another platform or an extra
+        found[name] = distribution
         for requirement in found[name].requires or []:
             if 'extra ==' not in requirement:
                 wanted.append(re.split(r'[^A-Za-z0-9._-]', requirement.strip(), maxsplit=1)[0])

@@ -149,12 +149,12 @@ class Site:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of nova-qcache with this site's configuration."""
-        program = self.product.command('nova-qcache', 'nova_qcache.cmd.shell')
-        return [*program, f'--config-file={self.config}', *arguments]
+        program = self.product.scripts / 'nova-qcache'
+        return [str(program), f'--config-file={self.config}', *arguments]
 
     def recorder_command(self, *arguments: str) -> list[str]:
-        program = self.product.command('nova-qcache-recorder', 'nova_qcache.cmd.recorder')
-        return [*program, f'--config-file={self.config}', *arguments]
+        program = self.product.scripts / 'nova-qcache-recorder'
+        return [str(program), f'--config-file={self.config}', *arguments]
 
     def qcache(self, *arguments: str) -> 'subprocess.CompletedProcess[str]':
         """Run nova-qcache, whatever comes of it."""

@@ -160,6 +160,22 @@ def test_check(site: Site) -> None:
     assert 'qemu-img' in table.stdout
 
 
+def test_root_acts_as_the_owner_of_the_caches(site: Site, base: pathlib.Path) -> None:
+    """What root makes there, nova-compute could not read."""
+    site.configure(qemu_group='')
+    done = site.run(site.command('record', site.image_id, f'--base={base}'), users.ROOT)
+    assert done.returncode == 0, done
+    plan = {**site.show(), **site.plan(base)}
+    assert [each.uids().effective for each in site.recorders()] == [users.PRODUCT.uid] * 2
+    with NbdGuest(site, plan, users.PRODUCT) as guest:
+        guest.require(base, 0, MIB)
+        done = site.run(site.command('seal', site.image_id, '--wait'), users.ROOT)
+        assert done.returncode == 0, done
+    for path in (*site.cache_path.rglob('*'), *site.run_path.rglob('*')):
+        facts = path.lstat()
+        assert (facts.st_uid, facts.st_gid) == (users.PRODUCT.uid, users.PRODUCT.gid), path
+
+
 # -- remove
 
 

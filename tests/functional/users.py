@@ -10,7 +10,7 @@ import dataclasses
 import grp
 from typing import Any
 
-__all__ = ['GUEST', 'PRODUCT', 'QEMU_GROUP', 'STRANGER', 'User']
+__all__ = ['GUEST', 'PRODUCT', 'QEMU_GROUP', 'ROOT', 'STRANGER', 'User']
 
 QEMU_GROUP = 'games'
 
@@ -39,3 +39,5 @@ GUEST = User(60602, in_qemu_group=True)
 """Stands for libvirt-qemu: runs guests and all that reads as guests do."""
 STRANGER = User(60603, in_qemu_group=False)
 """Anybody else on the host."""
+ROOT = User(0, in_qemu_group=False)
+"""An operator at a root prompt."""

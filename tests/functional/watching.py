@@ -11,7 +11,7 @@ from typing import Self
 
 from tests.functional import users
 
-__all__ = ['SizeWatch', 'WriterWatch']
+__all__ = ['SizeWatch', 'WriterWatch', 'writers_of']
 
 _BLOCK = 512
 
@@ -86,22 +86,27 @@ class WriterWatch(_Watch):
         self.most_at_once = 0
 
     def look(self) -> None:
-        now = {pid for pid in _pids_of_product() if self._writes(pid)}
+        now = writers_of(self._folder, '.recording')
         self.writers |= now
         self.most_at_once = max(self.most_at_once, len(now))
 
-    def _writes(self, pid: int) -> bool:
-        with contextlib.suppress(OSError):
-            for fd in os.listdir(f'/proc/{pid}/fd'):
-                with contextlib.suppress(OSError):
-                    target = os.readlink(f'/proc/{pid}/fd/{fd}')
-                    if (
-                        target.startswith(f'{self._folder}/')
-                        and '.recording' in target
-                        and _is_writable(pid, fd)
-                    ):
-                        return True
-        return False
+
+def writers_of(folder: pathlib.Path, name: str) -> set[int]:
+    """Return the processes of the product that have a file open for writing.
+
+    :param name: a part of the file's name
+    """
+    return {pid for pid in _pids_of_product() if _writes(pid, folder, name)}
+
+
+def _writes(pid: int, folder: pathlib.Path, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f'/proc/{pid}/fd'):
+            with contextlib.suppress(OSError):
+                path, _, file = os.readlink(f'/proc/{pid}/fd/{fd}').rpartition('/')
+                if path == str(folder) and name in file and _is_writable(pid, fd):
+                    return True
+    return False
 
 
 def _pids_of_product() -> list[int]:

@@ -47,7 +47,7 @@ GOOD = {'raw': b'\x33\xc0'.ljust(1024, b'\0'), 'qcow2': qcow2()}
 
 @pytest.fixture
 def tool():
-    made = mock.create_autospec(QemuImg, True)
+    made = mock.create_autospec(QemuImg, instance=True)
     made.info.return_value = {'virtual-size': MIB}
     return made
 

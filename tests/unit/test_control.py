@@ -40,8 +40,9 @@ def path(short_folder):
 
 
 @contextlib.contextmanager
-def server(path, *pieces, hold=False):
-    """A recorder for one client: takes its request, sends ``pieces``, and hangs up or holds on."""
+def server(path, *pieces, hold=False, pause=0.0):
+    """A recorder for one client: takes its request, sends ``pieces`` with a pause before each, and
+    hangs up or holds on."""
     requests: list[bytes] = []
     leave = threading.Event()
 
@@ -49,6 +50,7 @@ def server(path, *pieces, hold=False):
         with contextlib.suppress(OSError), listener.accept()[0] as connection:
             requests.append(connection.recv(65536))
             for piece in pieces:
+                leave.wait(pause)
                 connection.sendall(piece)
             if hold:
                 leave.wait()
@@ -99,6 +101,35 @@ def test_a_reply_in_pieces(path):
     text = json.dumps(REPLY).encode() + b'\n'
     with server(path, text[:1], text[1:20], text[20:], hold=True):
         assert RecorderClient(path, 60).status() == STATUS
+
+
+def test_a_reply_that_takes_its_time(path):
+    text = json.dumps(REPLY).encode() + b'\n'
+    with server(path, text[:20], text[20:], pause=0.05):
+        assert RecorderClient(path, 60).status() == STATUS
+
+
+def test_a_deadline_is_for_the_whole_reply_and_not_for_each_piece(path):
+    drops = [bytes([letter]) for letter in json.dumps(REPLY).encode() + b'\n']
+    with (
+        server(path, *drops, pause=0.02),
+        pytest.raises(exception.RecorderUnreachable, match='timed out'),
+    ):
+        RecorderClient(path, 0.2).status()
+
+
+def test_a_listener_whose_queue_is_full(path):
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(exception.RecorderUnreachable):
+            RecorderClient(path, 0.05).status()
 
 
 def test_more_fields_than_we_know(path):

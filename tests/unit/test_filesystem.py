@@ -169,12 +169,26 @@ def test_release_tail_keeps_content_and_length(target):
     assert target.read_bytes() == NEW
 
 
-def test_bytes_of_a_file_and_of_its_file_system(target):
-    target.write_bytes(b'')
-    assert filesystem.allocated_bytes(target) == target.stat().st_blocks * 512
+def test_bytes_of_a_file(target):
+    facts = os.stat_result((0o100600, 1, 1, 1, 0, 0, 10, 0, 0, 0), {'st_blocks': 24})
+    with mock.patch.object(pathlib.Path, 'stat', autospec=True, return_value=facts):
+        assert filesystem.allocated_bytes(target) == 24 * 512
+
+
+def test_bytes_that_are_free_for_ordinary_users(target):
     facts = os.statvfs_result((4096, 2048, 100, 50, 30, 0, 0, 0, 0, 255))
     with mock.patch.object(os, 'statvfs', autospec=True, return_value=facts):
         assert filesystem.free_bytes(target) == 30 * 2048
+
+
+def test_nothing_stays_open(target):
+    target.write_bytes(OLD)
+    before = os.listdir('/proc/self/fd')
+    filesystem.used_by_qemu(target)
+    filesystem.supports_direct_io(target)
+    filesystem.sync_file(target)
+    filesystem.replace_atomically(target, NEW, 0o600)
+    assert os.listdir('/proc/self/fd') == before
 
 
 @pytest.mark.parametrize(('code', 'there'), [(None, True), (errno.EINVAL, False)])

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
+from unittest import mock
 
 import pytest
 
@@ -60,8 +62,13 @@ def another_process_holds(kind, folder):
 
 def test_recorder_lock_is_one_process_s_until_it_is_killed(tmp_path):
     with another_process_holds('recorder', tmp_path) as process:
-        with pytest.raises(exception.RecorderBusy) as caught, take('recorder', tmp_path):
+        with (
+            mock.patch.object(time, 'sleep', autospec=True) as sleep,
+            pytest.raises(exception.RecorderBusy) as caught,
+            take('recorder', tmp_path),
+        ):
             pass
+        sleep.assert_not_called()
         said = str(caught.value)
         assert f'image {IMAGE}' in said
         assert f"'recorder-{KEY.stem}'" in said

@@ -14,8 +14,6 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import locks
 from nova_qcache import sealed_file
-from nova_qcache.key import CacheKey
-from nova_qcache.paths import Paths
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import FinishReason
 from nova_qcache.states import State
@@ -23,7 +21,6 @@ from nova_qcache.store import Store
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY
-from tests.unit.builders import OTHER_IMAGE
 
 FULL = OSError(errno.ENOSPC, 'No space left on device')
 
@@ -189,103 +186,6 @@ def test_a_record_goes_before_its_files(store):
     ):
         store.discard(KEY)
     assert gone == [store.paths.record(KEY), 'sync', store.paths.sealed(KEY), 'sync']
-
-
-def test_keys_are_those_of_records_and_of_files_that_lost_theirs(store):
-    other = CacheKey(OTHER_IMAGE, KEY.generation)
-    newer = CacheKey(IMAGE, KEY.generation.next())
-    folder = store.paths.cache_path
-    for name in (
-        f'{KEY.stem}.json',
-        f'{KEY.stem}.qcow2',
-        f'{newer.stem}.recording',
-        f'{other.stem}.qcow2',
-        f'.{KEY.stem}.json.abc',
-        f'{KEY.stem}.txt',
-        'notes.json',
-        f'{IMAGE}.json',
-    ):
-        (folder / name).write_bytes(b'')
-    assert store.keys() == [other, KEY, newer]
-    assert store.keys(IMAGE) == [KEY, newer]
-    assert store.keys('00000000-0000-0000-0000-000000000000') == []
-
-
-def test_keys_where_there_is_no_folder(tmp_path):
-    assert Store(Paths(tmp_path / 'gone', tmp_path / 'run'), 1).keys() == []
-
-
-@pytest.mark.parametrize('text', [b'', b'{}', b'\0' * 512], ids=['empty', 'no field', 'zeros'])
-def test_a_broken_record(store, text):
-    path = store.paths.record(KEY)
-    path.write_bytes(text)
-    with pytest.raises(exception.RecordBroken) as caught:
-        store.load(KEY)
-    assert repr(str(path)) in str(caught.value)
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in str(caught.value)
-
-
-def test_a_record_of_a_newer_version(store):
-    store.paths.record(KEY).write_bytes(b'{"version": 99}')
-    with pytest.raises(exception.RecordTooNew, match='upgrade nova-qcache'):
-        store.load(KEY)
-
-
-def test_a_record_that_is_a_folder(store):
-    store.paths.record(KEY).mkdir()
-    with pytest.raises(exception.RecordBroken, match='Is a directory'):
-        store.load(KEY)
-
-
-def test_a_record_that_cannot_be_written(store):
-    with (
-        mock.patch.object(filesystem, 'replace_atomically', autospec=True, side_effect=FULL),
-        pytest.raises(exception.FolderUnfit) as caught,
-    ):
-        store.begin(builders.record())
-    said = str(caught.value)
-    assert repr(str(store.paths.cache_path)) in said
-    assert 'a record cannot be written (No space left on device)' in said
-    assert 'Make room there' in said
-
-
-def forge_in_place(path):
-    path.write_bytes(b'forged')
-    os.utime(path, ns=(1, 1))
-
-
-DAMAGES = {
-    'missing': lambda path: path.unlink(),
-    'truncated': lambda path: os.truncate(path, 3),
-    'empty': lambda path: os.truncate(path, 0),
-    'longer': lambda path: path.write_bytes(b'cached and more'),
-    'foreign': lambda path: (path.rename(f'{path}.old'), path.write_bytes(b'stolen')),
-    'written to': forge_in_place,
-    'a link': lambda path: (path.rename(f'{path}.old'), path.symlink_to(f'{path}.old')),
-    'a folder': lambda path: (path.unlink(), path.mkdir()),
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
-def test_a_file_that_is_not_what_was_sealed(store, damage):
-    ready = builders.ready(store, b'cached')
-    path = store.paths.sealed(KEY)
-    damage(path)
-    with pytest.raises(exception.CacheBroken) as caught:
-        store.require_unchanged(ready)
-    said = str(caught.value)
-    assert repr(str(path)) in said
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in said
-    assert 'the next boot records it again' in said
-
-
-def test_a_sealed_file_has_no_writer_and_is_shared(store):
-    path = store.paths.cache_path / 'file'
-    path.write_bytes(b'')
-    with mock.patch.object(type(store.paths), 'share', autospec=True) as share:
-        store.seal_file(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o440
-    share.assert_called_once_with(store.paths, path)
 
 
 CHANGES = {

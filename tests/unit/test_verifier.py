@@ -90,7 +90,10 @@ def source():
 
 @pytest.fixture
 def tools():
-    image, reader = mock.create_autospec(QemuImg, True), mock.create_autospec(QemuIo, True)
+    image, reader = (
+        mock.create_autospec(QemuImg, instance=True),
+        mock.create_autospec(QemuIo, True),
+    )
     image.cached_extents.return_value = EXTENTS
     reader.first_difference.return_value = None
     return image, reader
@@ -98,7 +101,7 @@ def tools():
 
 @pytest.fixture
 def raised():
-    return mock.create_autospec(Generations, True)
+    return mock.create_autospec(Generations, instance=True)
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ def test_the_base_is_looked_at_before_it_is_read(verifier, store, source, tools)
 
 def test_another_sample_retires_the_cache(verifier, store, source, raised, tools):
     tools[1].first_difference.return_value = 4096
-    assert not verifier.sample_is_equal(builders.ready(store), source)
+    assert verifier.sample_is_equal(builders.ready(store), source) is False
     after = store.load(KEY)
     assert (after.state, after.stale_reason) == (State.STALE, 'the base differs at offset 4096')
     raised.raise_before_write.assert_called_once_with(source)
@@ -154,7 +157,7 @@ def test_another_sample_retires_the_cache(verifier, store, source, raised, tools
 
 def test_a_difference_at_the_first_byte_is_one(verifier, store, source, tools):
     tools[1].first_difference.return_value = 0
-    assert not verifier.sample_is_equal(builders.ready(store), source)
+    assert verifier.sample_is_equal(builders.ready(store), source) is False
     assert store.load(KEY).state is State.STALE
 
 

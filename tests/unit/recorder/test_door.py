@@ -3,7 +3,9 @@
 
 import asyncio
 import contextlib
+import gc
 import json
+import logging
 import os
 import stat
 from unittest import mock
@@ -26,6 +28,9 @@ REPLY = {
     'daemon_pid': 1235,
     'note': 'a note',
 }
+
+
+BREAK = b'{"command": "break"}\n'
 
 
 def break_down():
@@ -119,17 +124,20 @@ def test_nonsense_is_answered_with_an_error(path, door, request_line):
         b'{"command": "sta',
         b'x' * 70_000 + b'\n',
         b'x' * 200_000,
-        b'{"command": "break"}\n',
+        BREAK,
         b'{"command": "lose"}\n',
     ],
     ids=['nothing', 'half', 'too long', 'much too long', 'broken handler', 'lost file'],
 )
-def test_it_stays_open_whatever_is_said(path, door, text):
+def test_it_stays_open_whatever_is_said(path, door, text, caplog):
     async def visit():
         await say(path, text)
         return await say(path, b'{"command": "status"}\n')
 
     assert json.loads(while_open(door, visit)) == REPLY
+    gc.collect()  # asyncio complains of an unhandled error when its task goes
+    complaints = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
+    assert bool(complaints) == (text == BREAK)
 
 
 def test_a_silent_visitor_keeps_nobody_waiting_and_is_sent_away(path, door):
@@ -168,6 +176,19 @@ def test_a_closed_door_leaves_nothing(path, door):
 
     while_open(door, visit)
     assert not path.exists()
+
+
+def test_a_closed_door_lets_nobody_in_by_another_name(path, door):
+    other = path.with_name('other')
+
+    async def run():
+        await door.open()
+        path.rename(other)
+        await door.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_unix_connection(other)
+
+    asyncio.run(run())
 
 
 def test_a_door_that_was_never_opened_removes_nothing(path, door):

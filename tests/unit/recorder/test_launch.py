@@ -93,7 +93,7 @@ def test_another_one_is_at_work(paths, popen, client):
 
 
 def test_another_one_was_just_leaving(paths, popen, client):
-    first, second = (mock.create_autospec(POPEN, True) for _ in range(2))
+    first, second = (mock.create_autospec(POPEN, instance=True) for _ in range(2))
     first.poll.return_value, second.poll.return_value = launch.BUSY, None
     popen.side_effect = [first, second]
     client.expect_guest.side_effect = SILENCE
@@ -140,7 +140,7 @@ def test_it_takes_too_long(paths, popen, client, ended):
 
 
 def test_recorders_that_have_ended_are_forgotten(paths, popen, client):
-    first, second = (mock.create_autospec(POPEN, True) for _ in range(2))
+    first, second = (mock.create_autospec(POPEN, instance=True) for _ in range(2))
     first.poll.return_value = second.poll.return_value = None
     popen.side_effect = [first, second]
     start(paths)

@@ -32,7 +32,7 @@ SETTINGS = Settings(
 @pytest.fixture
 def tool():
     """A qemu-img that makes files of 200 KiB."""
-    made = mock.create_autospec(QemuImg, True)
+    made = mock.create_autospec(QemuImg, instance=True)
     made.create_cache.side_effect = lambda path, *_, **__: path.write_bytes(b'x' * 200 * 1024)
     return made
 

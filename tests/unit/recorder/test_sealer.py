@@ -20,7 +20,7 @@ from tests.unit.builders import KEY
 
 @pytest.fixture
 def tool():
-    return mock.create_autospec(QemuImg, True)
+    return mock.create_autospec(QemuImg, instance=True)
 
 
 def seal(store, tool, record):

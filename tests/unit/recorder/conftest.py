@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the recorder's tests."""
+
+from unittest import mock
+
+import pytest
+
+from nova_qcache import processes
+from nova_qcache.recorder import opener
+from nova_qcache.recorder import sealer
+from nova_qcache.recorder import service
+from tests.unit import builders
+from tests.unit.recorder.stage import Stage
+
+
+@pytest.fixture
+def stage(store):
+    def seal(its_store, tool, record, reason):
+        return its_store.seal(record, builders.sealed(reason=reason))
+
+    with (
+        mock.patch.object(service, 'ServingDaemon', autospec=True) as daemon_class,
+        mock.patch.object(processes, 'connections', autospec=True) as connections,
+        mock.patch.object(opener, 'open_recording', autospec=True) as open_recording,
+        mock.patch.object(sealer, 'seal', autospec=True, side_effect=seal) as sealing,
+    ):
+        made = Stage(store, daemon_class, open_recording, sealing)
+        daemon_class.adopt.return_value = None
+        daemon_class.start.side_effect = made.daemon
+        connections.side_effect = made.count
+        open_recording.side_effect = lambda *arguments: builders.warm(store, b'empty')
+        yield made

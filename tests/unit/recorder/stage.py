@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stage for recorders: a daemon that only notes what it is told, and guests by script.
+
+Each recorder here ends by itself: a test's script says how many guests are connected whenever the
+recorder counts them.
+"""
+
+import asyncio
+from unittest import mock
+
+from nova_qcache import block_graph
+from nova_qcache.qemu_img import QemuImg
+from nova_qcache.qmp import Monitor
+from nova_qcache.recorder.daemon import ServingDaemon
+from nova_qcache.recorder.finish import Limits
+from nova_qcache.recorder.service import Recorder
+from nova_qcache.recorder.settings import Settings
+from nova_qcache.states import State
+from nova_qcache.store import Store
+from tests.unit import builders
+from tests.unit.builders import KEY
+from tests.unit.builders import MIB
+
+HASTY = Limits(idle=0.02, settle=0.01, longest=1000, grace=0, lease=0)
+PATIENT = Limits(idle=1000, settle=0.01, longest=1000, grace=0, lease=0)
+FAITHFUL = Limits(idle=1000, settle=1000, longest=1000, grace=0, lease=1000)
+RECORDING = {block_graph.CACHE_FILE_NODE, block_graph.RECORDING_NODE}
+
+
+class Stage:
+    """What a recorder finds around itself."""
+
+    def __init__(
+        self, store: Store, daemon_class: mock.Mock, open_recording: mock.Mock, seal: mock.Mock
+    ) -> None:
+        self.store = store
+        self.daemon_class = daemon_class
+        self.open_recording = open_recording
+        self.seal = seal
+        self.daemons: list[mock.Mock] = []
+        self.events = 0
+        """How often the threshold is reached."""
+        self.counted = 0
+        self.on_daemon = lambda daemon: None
+        """What is done to a new daemon."""
+        self.on_record = lambda: None
+        """What happens when the daemon begins to record."""
+        self.script = lambda count: 0
+        """From how often guests were counted to how many there are."""
+
+    def daemon(self, *arguments, nodes=RECORDING):
+        made = mock.create_autospec(ServingDaemon, instance=True)
+        made.ended, made.pid = asyncio.Event(), 4711
+        made.node_names.return_value = nodes
+        made.monitor = mock.create_autospec(Monitor, instance=True)
+        made.monitor.events.return_value = self.thresholds()
+        made.record.side_effect = lambda *_: self.on_record()
+        self.on_daemon(made)
+        self.daemons.append(made)
+        return made
+
+    async def thresholds(self):
+        for _ in range(self.events):
+            yield {}
+        await asyncio.Event().wait()
+
+    def count(self, path):
+        self.counted += 1
+        return self.script(self.counted)
+
+    def ask(self, recorder, command):
+        """Say this at the recorder's door as soon as it records."""
+        self.on_record = recorder._door._handlers[command]
+
+    def grow(self):
+        with open(self.store.paths.recording(KEY), 'ab') as file:
+            file.write(b'recorded')
+
+    @property
+    def state(self):
+        record = self.store.load(KEY)
+        return record.state if record else State.COLD
+
+
+def run(stage, limits=HASTY, prepare=lambda recorder: None):
+    """Run a recorder to its end, and return it."""
+
+    async def live():
+        settings = Settings(16 * MIB, 4096, False, limits, 'qsd')
+        tool = mock.create_autospec(QemuImg, instance=True)
+        recorder = Recorder(KEY, builders.MemorySource(), stage.store, tool, settings)
+        prepare(recorder)
+        await recorder.run()
+        return recorder
+
+    recorder = asyncio.run(live())
+    assert not stage.store.paths.control_socket(KEY).exists()
+    return recorder
+
+
+def one_guest_until(stage, ready):
+    """A guest that reads once, and leaves when ``ready()`` is true."""
+
+    def script(count):
+        if count == 2:
+            stage.grow()
+        return 0 if ready() else 1
+
+    stage.script = script

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorder that takes over the daemon of one that was killed."""
+
+import pytest
+
+from nova_qcache import block_graph
+from nova_qcache import exception
+from nova_qcache.recorder import quota
+from nova_qcache.states import FinishReason
+from nova_qcache.states import State
+from tests.unit import builders
+from tests.unit.builders import KEY
+from tests.unit.builders import MIB
+from tests.unit.recorder.stage import HASTY
+from tests.unit.recorder.stage import one_guest_until
+from tests.unit.recorder.stage import PATIENT
+from tests.unit.recorder.stage import RECORDING
+from tests.unit.recorder.stage import run
+
+SEALED = {block_graph.CACHE_FILE_NODE}
+PLAIN = {'base'}
+
+
+def adopt(stage, nodes):
+    """Let the recorder find a daemon with these nodes; return what will be its daemon."""
+    found: list = []
+
+    async def find(paths, key):
+        found.append(stage.daemon(nodes=nodes))
+        return found[0]
+
+    stage.daemon_class.adopt.side_effect = find
+    return found
+
+
+def test_a_recording_goes_on(stage):
+    builders.warm(stage.store, b'recorded before')
+    found = adopt(stage, RECORDING)
+    one_guest_until(stage, lambda: stage.state is State.READY)
+    run(stage, HASTY)
+    (daemon,) = found
+    assert stage.store.load(KEY).sealed.reason is FinishReason.IDLE
+    daemon.record.assert_not_called()
+    daemon.seal.assert_awaited_once()
+    daemon.stop.assert_awaited_once()
+    stage.daemon_class.start.assert_not_called()
+    stage.open_recording.assert_not_called()
+
+
+def test_a_seal_that_was_interrupted_is_done_again(stage):
+    builders.warm(stage.store)
+    adopt(stage, SEALED)
+    one_guest_until(stage, lambda: stage.state is State.READY)
+    run(stage, PATIENT)
+    assert stage.store.load(KEY).sealed.reason is FinishReason.QUOTA
+
+
+@pytest.mark.parametrize(('missing', 'sealed'), [(0, True), (1, False)])
+def test_a_threshold_that_nobody_heard_of(stage, missing, sealed):
+    threshold = quota.threshold(MIB, 65536)
+    builders.warm(stage.store, b'x' * (threshold - missing), quota=MIB, cluster_size=65536)
+    adopt(stage, RECORDING)
+    stage.script = lambda count: 1 if count < 5 else 0
+    run(stage, PATIENT)
+    record = stage.store.load(KEY)
+    reason = record and record.sealed.reason
+    assert (reason is FinishReason.QUOTA) == sealed
+
+
+def test_a_daemon_that_plays(stage):
+    before = builders.ready(stage.store)
+    found = adopt(stage, SEALED)
+    run(stage)
+    (daemon,) = found
+    assert stage.store.load(KEY) == before
+    daemon.seal.assert_not_called()
+    daemon.stop.assert_awaited_once()
+
+
+def test_a_daemon_that_serves_the_base_alone_fills_no_cache(stage):
+    builders.warm(stage.store)
+    found = adopt(stage, PLAIN)
+    run(stage)
+    assert stage.store.keys() == []
+    found[0].seal.assert_not_called()
+
+
+def test_a_recording_without_a_record_is_ended(stage):
+    stage.store.paths.recording(KEY).write_bytes(b'lost')
+    found = adopt(stage, RECORDING)
+    run(stage)
+    assert stage.store.keys() == []
+    found[0].seal.assert_awaited_once()
+
+
+def test_a_record_that_cannot_be_read_ends_the_recorder_and_not_the_daemon(stage):
+    stage.store.paths.record(KEY).write_bytes(b'nonsense')
+    found = adopt(stage, RECORDING)
+    with pytest.raises(exception.RecordBroken):
+        run(stage)
+    found[0].stop.assert_not_called()

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a recorder: what it does with its recording, its daemon and its guests."""
+
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache.paths import Paths
+from nova_qcache.states import FinishReason
+from nova_qcache.states import State
+from nova_qcache.store import Store
+from tests.unit import builders
+from tests.unit.builders import KEY
+from tests.unit.recorder.stage import FAITHFUL
+from tests.unit.recorder.stage import one_guest_until
+from tests.unit.recorder.stage import PATIENT
+from tests.unit.recorder.stage import run
+
+BROKEN = exception.CacheBroken(path='/x', reason='leaks', image_id=KEY.image_id)
+
+
+def test_nobody_comes(stage):
+    run(stage)
+    (daemon,) = stage.daemons
+    daemon.record.assert_awaited_once()
+    daemon.seal.assert_awaited_once()
+    daemon.stop.assert_awaited_once()
+    stage.seal.assert_not_called()
+    assert stage.store.keys() == []
+
+
+def test_a_guest_that_reads_all_it_needs(stage):
+    one_guest_until(stage, lambda: stage.state is State.READY)
+    run(stage)
+    (daemon,) = stage.daemons
+    assert stage.state is State.READY
+    assert stage.store.load(KEY).sealed.reason is FinishReason.IDLE
+    daemon.seal.assert_awaited_once()
+    daemon.stop.assert_awaited_once()
+
+
+def test_the_threshold_ends_the_recording(stage):
+    stage.events = 1
+    one_guest_until(stage, lambda: stage.state is State.READY)
+    run(stage, PATIENT)
+    assert stage.store.load(KEY).sealed.reason is FinishReason.QUOTA
+
+
+@pytest.mark.parametrize(('command', 'state'), [('seal', State.READY), ('drop', State.COLD)])
+def test_what_an_operator_asks_for(stage, command, state):
+    one_guest_until(stage, lambda: stage.state is state)
+    run(stage, PATIENT, lambda recorder: stage.ask(recorder, command))
+    assert stage.state is state
+    stage.daemons[0].seal.assert_awaited_once()
+
+
+def test_leave_is_for_when_no_guest_is_connected(stage):
+    one_guest_until(stage, lambda: stage.counted > 5)
+    run(stage, FAITHFUL, lambda recorder: stage.ask(recorder, 'leave'))
+    assert stage.counted > 5
+    assert stage.store.keys() == []
+
+
+@pytest.mark.parametrize('part', ['the daemon', 'the file'])
+def test_a_seal_that_fails_costs_the_recording_and_no_guest(stage, part):
+    failed = exception.ToolFailed(command='blockdev-reopen', code='QMP', reason='no')
+    if part == 'the daemon':
+        stage.on_daemon = lambda daemon: setattr(daemon.seal, 'side_effect', failed)
+    stage.seal.side_effect = BROKEN
+    one_guest_until(stage, lambda: stage.state is State.COLD and stage.counted > 3)
+    run(stage)
+    (daemon,) = stage.daemons
+    assert stage.store.keys() == []
+    daemon.stop.assert_awaited_once()
+
+
+def end_daemon(stage, at):
+    """End the newest daemon each time when ``at(count)`` is true; one guest stays for a while."""
+
+    def script(count):
+        if count == 2:
+            stage.grow()
+        if at(count):
+            stage.daemons[-1].ended.set()
+        return 1 if count < 40 else 0
+
+    stage.script = script
+
+
+def test_a_daemon_that_ends_while_it_records_is_replaced_by_a_plain_one(stage):
+    end_daemon(stage, lambda count: count == 3)
+    run(stage, PATIENT)
+    first, second = stage.daemons
+    assert stage.store.keys() == []
+    first.seal.assert_not_called()
+    first.stop.assert_awaited_once()
+    second.serve_plain.assert_awaited_once()
+    second.record.assert_not_called()
+    second.stop.assert_awaited_once()
+
+
+@pytest.mark.parametrize('unchanged', [True, False])
+def test_a_daemon_that_ends_after_the_seal_plays_what_was_sealed(stage, unchanged):
+    stage.events = 1
+    ended: list[int] = []
+
+    def at(count):
+        if stage.state is State.READY and not ended:
+            ended.append(count)
+            return True
+        return False
+
+    end_daemon(stage, at)
+    with mock.patch.object(Store, 'require_unchanged', autospec=True) as require:
+        require.return_value = 'path'
+        require.side_effect = None if unchanged else BROKEN
+        run(stage, PATIENT)
+    _, second = stage.daemons
+    if unchanged:
+        second.play.assert_awaited_once_with(mock.ANY, 'path')
+    else:
+        second.serve_plain.assert_awaited_once()
+    assert stage.state is State.READY
+
+
+def test_a_daemon_that_ends_again_and_again(stage):
+    end_daemon(stage, lambda count: True)
+    with pytest.raises(exception.RecorderFailed, match='ended 4 times'):
+        run(stage, PATIENT)
+    assert len(stage.daemons) == 4
+    stage.daemons[-1].leave.assert_awaited_once()
+
+
+@pytest.mark.parametrize('guests', [0, 1])
+def test_told_to_end(stage, guests):
+    stage.script = lambda count: guests
+    run(stage, PATIENT, lambda recorder: recorder._told())
+    (daemon,) = stage.daemons
+    if guests:
+        daemon.leave.assert_awaited_once()
+        daemon.stop.assert_not_called()
+        assert stage.state is State.WARMING, 'the next recorder goes on'
+    else:
+        daemon.stop.assert_awaited_once()
+        assert stage.store.keys() == []
+
+
+@pytest.mark.parametrize('step', ['open', 'record'])
+def test_a_start_that_fails_leaves_nothing(stage, step):
+    failed = exception.NoReservation(path='/x', reason='full', remedy='y')
+    if step == 'record':
+        stage.on_daemon = lambda daemon: setattr(daemon.record, 'side_effect', failed)
+    else:
+        stage.open_recording.side_effect = failed
+    with pytest.raises(exception.NoReservation):
+        run(stage)
+    stage.daemons[0].stop.assert_awaited_once()
+    assert stage.store.keys() == []
+    with locks.recorder(stage.store.paths.locks, KEY):
+        pass
+
+
+def test_a_dirty_recording_is_thrown_away(stage):
+    builders.warm(stage.store, b'dirty')
+    run(stage)
+    stage.open_recording.assert_called_once()
+    assert stage.store.keys() == []
+
+
+def test_a_sealed_cache_is_not_recorded_over(stage):
+    before = builders.ready(stage.store)
+    with pytest.raises(exception.WrongState):
+        run(stage)
+    assert stage.store.load(KEY) == before
+    assert stage.daemons == []
+
+
+def test_one_recorder_at_a_time(stage):
+    with locks.recorder(stage.store.paths.locks, KEY), pytest.raises(exception.RecorderBusy):
+        run(stage)
+    stage.daemon_class.adopt.assert_not_called()
+
+
+def test_a_run_path_that_is_too_long(stage, tmp_path):
+    long = Paths(stage.store.paths.cache_path, tmp_path / ('r' * 100))
+    stage.store = Store(long, 1)
+    with pytest.raises(exception.SocketPathTooLong):
+        run(stage)
+    stage.daemon_class.adopt.assert_not_called()
