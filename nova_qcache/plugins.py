@@ -23,9 +23,7 @@ _SCHEME = re.compile(r'([a-z][a-z0-9+.-]*)://')
 @functools.cache
 def _source_class(scheme: str) -> type[Source] | None:
     try:
-        found: Any = driver.DriverManager(
-            SOURCES, scheme, invoke_on_load=False, warn_on_missing_entrypoint=False
-        ).driver
+        found: Any = driver.DriverManager(SOURCES, scheme, invoke_on_load=False).driver
     except stevedore_exception.NoMatches:
         return None
     except Exception as e:  # whatever somebody else's module raises when it is imported

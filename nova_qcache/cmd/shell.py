@@ -4,6 +4,7 @@
 import argparse
 from collections.abc import Sequence
 from importlib import metadata
+import logging
 import os
 import pathlib
 import pwd
@@ -63,6 +64,11 @@ class Shell(app.App):
             help='folder of configuration files; may be repeated',
         )
         return parser
+
+    def configure_logging(self) -> None:
+        super().configure_logging()
+        # A scheme that nobody knows is an error of ours, which says so.
+        logging.getLogger('stevedore').setLevel(logging.ERROR)
 
     def initialize_app(self, argv: list[str]) -> None:
         arguments = [f'--config-file={name}' for name in self.options.config_file or []]

@@ -68,9 +68,7 @@ def test_a_plugin_is_loaded_once(forgetful):
         load.return_value.driver = FileSource
         plugins.source('new:///x'.replace('new', 'file'), 'raw')
         plugins.source('/y', 'raw')
-    load.assert_called_once_with(
-        plugins.SOURCES, 'file', invoke_on_load=False, warn_on_missing_entrypoint=False
-    )
+    load.assert_called_once_with(plugins.SOURCES, 'file', invoke_on_load=False)
 
 
 @pytest.mark.parametrize(
