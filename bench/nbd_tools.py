@@ -81,7 +81,7 @@ class Base:
 
 @contextlib.contextmanager
 def nbdkit(
-    where: Folders, image: pathlib.Path, rate: str | None = None, delay_ms: float = 0
+    where: Folders, image: pathlib.Path, rate: str | None = None, delay_ms: int = 0
 ) -> Iterator[Base]:
     """Serve a raw file as a base, always at the same place; one at a time.
 
@@ -97,7 +97,7 @@ def nbdkit(
         settings.append(f'rate={rate}')
     if delay_ms:
         command.append('--filter=delay')
-        settings.append(f'rdelay={delay_ms * 1000:.0f}us')
+        settings.append(f'rdelay={delay_ms}ms')
     command += ['--filter=log', 'file', str(image), *settings]
     with _serving(command, path):
         yield Base(path, log_file)

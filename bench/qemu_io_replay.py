@@ -16,6 +16,8 @@ from rig import Extent
 from rig import processor_seconds
 
 DEADLINE = 300
+KEEP_MEMORY = {'MALLOC_MMAP_THRESHOLD_': str(1 << 30), 'MALLOC_TRIM_THRESHOLD_': str(1 << 30)}
+"""Else qemu-io asks the kernel for the buffer of each larger read, which is its own affair."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +28,15 @@ class Spent:
 
 
 def replay(node: Node, reads: Sequence[Extent]) -> Spent:
-    """Read in order, one at a time, in a new process that has opened the node already."""
+    """Read in order, one at a time, in a new process that has opened the node already.
+
+    It is bound to one processor: how fast one processor wakes another for each read, which
+    differs from moment to moment, is not what is measured.
+    """
+    processor = str(max(os.sched_getaffinity(0)))
     process = subprocess.Popen(
-        ['qemu-io', '-r', f'json:{json.dumps(node)}'],
+        ['taskset', '--cpu-list', processor, 'qemu-io', '-r', f'json:{json.dumps(node)}'],
+        env=os.environ | KEEP_MEMORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -47,13 +55,13 @@ def replay(node: Node, reads: Sequence[Extent]) -> Spent:
         stdin.write(b'length\n')  # it answers when all is open
         stdin.flush()
         _answer(stdout.fileno())
-        began, processor = time.perf_counter(), processor_seconds(process.pid)
+        began, before = time.perf_counter(), processor_seconds(process.pid)
         feeder.start()
         _answer(stdout.fileno())
         seconds = time.perf_counter() - began
         used = os.wait4(process.pid, 0)[2]  # at the end of its input it leaves
         process.returncode = 0
-        return Spent(seconds, used.ru_utime + used.ru_stime - processor)
+        return Spent(seconds, used.ru_utime + used.ru_stime - before)
     finally:
         process.kill()
         process.wait()

@@ -204,7 +204,7 @@ def main() -> int:
     parser.add_argument('--trace', type=pathlib.Path, metavar='FILE', help='reads of a real boot')
     parser.add_argument('--image', type=pathlib.Path, metavar='FILE', help='the raw image booted')
     parser.add_argument('--rate', help='speed of the base when it is recorded, bits per second')
-    parser.add_argument('--delay', type=float, default=0, help='of each of its reads, ms (0)')
+    parser.add_argument('--delay', type=int, default=0, help='of each of its reads, ms (0)')
     parser.add_argument('--direct', action='store_true', help='play with O_DIRECT')
     return figures.run(parser, measure)
 

@@ -58,6 +58,7 @@ need qemu-io qemu-utils
 need qemu-storage-daemon 'qemu-system-common, later qemu-utils'
 need nbdkit nbdkit
 need fallocate util-linux
+need taskset util-linux
 "$python" -c 'import nova_qcache' 2>/dev/null ||
     missing+=("nova_qcache for $python (pip install, or set PYTHON)")
 "$NBD_PYTHON" -c 'import nbd' 2>/dev/null ||

@@ -66,17 +66,32 @@ class NbdGuest:
 
     def read(self, offset: int, length: int) -> str:
         """Return the SHA-256 of a range, or "error" and the reason."""
+        self.begin(offset, length)
+        return self._answer()
+
+    def begin(self, offset: int, length: int) -> None:
+        """Begin to read a range."""
         assert self.process.stdin is not None
         self.process.stdin.write(f'{offset} {length}\n')
         self.process.stdin.flush()
-        return self._answer()
 
-    def require(self, base: pathlib.Path, offset: int, length: int) -> None:
-        """Read a range and compare it with the base, given as a raw file."""
+    @property
+    def waits(self) -> bool:
+        """Whether what was begun has no answer yet."""
+        assert self.process.stdout is not None
+        return not select.select([self.process.stdout], [], [], 0)[0]
+
+    def finish(self, base: pathlib.Path, offset: int, length: int) -> None:
+        """Wait for what was begun, and compare it with the base, given as a raw file."""
         with open(base, 'rb') as file:
             file.seek(offset)
             wanted = hashlib.sha256(file.read(length)).hexdigest()
-        assert self.read(offset, length) == wanted, f'{length} bytes at {offset}'
+        assert self._answer() == wanted, f'{length} bytes at {offset}'
+
+    def require(self, base: pathlib.Path, offset: int, length: int) -> None:
+        """Read a range and compare it with the base, given as a raw file."""
+        self.begin(offset, length)
+        self.finish(base, offset, length)
 
     def leave(self) -> None:
         """Disconnect without a word, as a guest does whose qemu ends."""

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A base that is away for a while makes reads wait; they do not fail."""
+
+import pathlib
+import time
+
+import pytest
+
+from tests.functional import bases
+from tests.functional import sealed
+from tests.functional.guests import NbdGuest
+from tests.functional.site import MIB
+from tests.functional.site import Site
+
+
+@pytest.fixture
+def server(site: Site, base: pathlib.Path, serve: bases.Serve) -> bases.NbdServer:
+    site.configure(base_reconnect_seconds=60)
+    return serve(base)
+
+
+def test_reads_wait(site: Site, base: pathlib.Path, server: bases.NbdServer) -> None:
+    plan = site.record(server.uri)
+    with NbdGuest(site, plan) as guest, NbdGuest(site, plan) as other:
+        guest.require(base, 0, 2 * MIB)
+        server.stop()
+        guest.begin(8 * MIB, MIB)
+        time.sleep(2)
+        assert guest.waits
+        other.require(base, 0, 2 * MIB)  # what is recorded needs no base
+        server.start()
+        guest.finish(base, 8 * MIB, MIB)
+        shown = site.ask('seal', site.image_id, '--wait')
+        guest.require(base, 0, 16 * MIB)
+    assert shown['cache_bytes'] > 3 * MIB
+    sealed.require_sound(site, shown, base, None)
+
+
+def test_a_seal_waits(site: Site, base: pathlib.Path, server: bases.NbdServer) -> None:
+    """Whether it begins or not: nobody is cut off, and it is READY when the base is back."""
+    with NbdGuest(site, site.record(server.uri)) as guest:
+        guest.require(base, 0, 2 * MIB)
+        server.stop()
+        guest.begin(8 * MIB, MIB)
+        time.sleep(0.5)
+        site.ask('seal', site.image_id)
+        time.sleep(2)
+        assert guest.waits
+        shown = site.show()
+        assert (shown['state'], shown['phase']) == ('WARMING', 'sealing')
+        server.start()
+        guest.finish(base, 8 * MIB, MIB)
+        shown = site.wait_for_state('READY')
+        guest.require(base, 0, 16 * MIB)
+    sealed.require_sound(site, shown, base, None)
+
+
+def test_guests_after_the_seal_wait(
+    site: Site, base: pathlib.Path, server: bases.NbdServer
+) -> None:
+    with NbdGuest(site, site.record(server.uri)) as guest:
+        guest.require(base, 0, 2 * MIB)
+        shown = site.ask('seal', site.image_id, '--wait')
+        server.stop()
+        guest.require(base, 0, 2 * MIB)
+        guest.begin(8 * MIB, MIB)
+        time.sleep(2)
+        assert guest.waits
+        server.start()
+        guest.finish(base, 8 * MIB, MIB)
+    sealed.require_sound(site, shown, base, None)
+
+
+def test_a_base_that_never_comes_back(site: Site, base: pathlib.Path, serve: bases.Serve) -> None:
+    """The guest sees an I/O error in the end; nothing hangs and nothing half-made stays."""
+    site.configure(base_reconnect_seconds=2, recording_settle_seconds=30)
+    server = serve(base)
+    with NbdGuest(site, site.record(server.uri)) as guest:
+        guest.require(base, 0, 2 * MIB)
+        server.stop()
+        assert guest.read(8 * MIB, MIB).startswith('error')
+    site.wait_until_cold()
