@@ -11,8 +11,8 @@ the order alternates. Processor time is shown too: other processes disturb it le
 the files with O_DIRECT, as Nova's default cache mode does.
 
 The candidates are layouts of a cache, each recorded by a real recorder from an nbdkit that counts,
-while a guest replays the trace over NBD and compares every read. What a replay misses are mostly
-holes of the base: the recorder tells a guest that they are holes without reading them.
+while a guest replays the trace over NBD and compares every read. A replay of the same trace must
+miss nothing, not even holes of the base.
 """
 
 import argparse
@@ -128,7 +128,7 @@ class Replay:
             Figure.median('  raw file', clock['raw'], 'ms'),
             Figure.median('  sealed chain', clock[default], 'ms'),
             Figure.median("  qemu-io's own share", clock['qemu-io'], 'ms'),
-            Figure('  read from the base by one replay', missed[default] / rig.MIB, 'MiB'),
+            Figure('  read from the base by one replay', missed[default] / rig.MIB, 'MiB', 0),
         ]
         result[0].bar = RATIO_BAR
         for name in caches:

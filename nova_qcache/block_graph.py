@@ -10,10 +10,16 @@ While it records::
         cache (qcow2)  --backing-->  base
          cfile
        base2                                        nodes of its own on the same base
+       never                                        fails every read, so it is never the answer
+
+The last child is there for what it says of zeros: nothing. The NBD server asks which ranges are
+zeros and does not read those, so they would never be recorded, and each later boot would fetch
+them from the base. A quorum calls zeros only what all of its children call so.
 
 After the seal: top - cache - base, all of it read-only. Without a cache: top - base.
 """
 
+import errno
 import pathlib
 from typing import Any
 
@@ -42,6 +48,8 @@ DRIVERS = {
     'file': 'every cache',
     'copy-on-read': 'recording',
     'quorum': 'recording without risk for guests',
+    'blkdebug': 'recording zeros',
+    'null-co': 'recording zeros',
     'blkverify': 'comparing a cache with its base',
 }
 
@@ -73,11 +81,28 @@ def _cache(path: pathlib.Path, *, read_only: bool) -> list[Node]:
     ]
 
 
-def recording(source: Source, path: pathlib.Path) -> list[Node]:
-    """Nodes of a recording into ``path``, in the order in which they are added."""
+def _never(virtual_size: int) -> list[Node]:
+    return [
+        {'driver': 'null-co', 'node-name': 'never-file', 'size': virtual_size, 'read-only': True},
+        {
+            'driver': 'blkdebug',
+            'node-name': 'never',
+            'read-only': True,
+            'image': 'never-file',
+            'inject-error': [{'event': 'none', 'iotype': 'read', 'errno': errno.EIO}],
+        },
+    ]
+
+
+def recording(source: Source, path: pathlib.Path, virtual_size: int) -> list[Node]:
+    """Nodes of a recording into ``path``, in the order in which they are added.
+
+    :param virtual_size: of the base, in bytes
+    """
     return [
         *source.nodes('base'),
         *source.nodes('base2'),
+        *_never(virtual_size),
         *_cache(path, read_only=False),
         {'driver': 'copy-on-read', 'node-name': RECORDING_NODE, 'file': 'cache'},
         {
@@ -86,7 +111,7 @@ def recording(source: Source, path: pathlib.Path) -> list[Node]:
             'read-only': True,
             'vote-threshold': 1,
             'read-pattern': 'fifo',
-            'children': [RECORDING_NODE, 'base2'],
+            'children': [RECORDING_NODE, 'base2', 'never'],
         },
         _top('either'),
     ]
@@ -94,13 +119,10 @@ def recording(source: Source, path: pathlib.Path) -> list[Node]:
 
 def sealing(source: Source, path: pathlib.Path) -> list[Command]:
     """Commands that turn a recording into read-only playback under its connected guests."""
-    # qemu 7.2 aborts if a node that both branches of the quorum share is reopened: they share
-    # none.
-    removed = [
-        'either',
-        RECORDING_NODE,
-        *(str(node['node-name']) for node in reversed(source.nodes('base2'))),
-    ]
+    # qemu 7.2 aborts if a node that two branches of the quorum share is reopened: they share none.
+    removed = ['either', RECORDING_NODE]
+    for branch in (source.nodes('base2'), _never(0)):
+        removed += [str(node['node-name']) for node in reversed(branch)]
     cache_file, cache = _cache(path, read_only=True)
     return [
         ('blockdev-reopen', {'options': [_top('cache')]}),

@@ -77,5 +77,9 @@ def open_recording(
             reason=f'is too little for the tables of a disk of {virtual_size} bytes',
             remedy=f'to {-(-least // MIB)} or more, or [qcache] cluster_size to more',
         )
-    filesystem.reserve(path, settings.quota)
+    try:
+        filesystem.reserve(path, quota.file_limit(settings.quota))
+    except exception.NoReservation as e:
+        reason = f'for a quota of {settings.quota} bytes {e.attributes["reason"]}'
+        raise exception.NoReservation(**{**e.attributes, 'reason': reason}) from e
     return record

@@ -3,8 +3,8 @@
 
 ::
 
-    0 .......... threshold .. write_limit .. quota
-    |  recording |  in flight |  tables     |
+    0 .......... threshold .. write_limit .. file_limit .. quota
+    |  recording |  in flight |  tables     |  the file system's own tables for the file
 
 At the threshold qemu raises an event and the recorder seals. What is in flight by then, or comes
 while the recorder is stopped, may fill the file up to the write limit, where the kernel refuses.
@@ -19,7 +19,9 @@ whose stretches are 128 MiB, that is impossible: a recording under heavy load ma
 at its quota.
 """
 
-__all__ = ['least', 'threshold', 'write_limit']
+__all__ = ['file_limit', 'least', 'threshold', 'write_limit']
+
+_LEAST_OF_FILE_SYSTEM = 16384
 
 _TABLES = 64
 """Clusters kept for tables at the least; most recordings need none of them."""
@@ -28,9 +30,15 @@ _IN_FLIGHT = 256 * 1024 * 1024
 """Eight guests with 16 requests of 1 MiB each have half of this in flight."""
 
 
+def file_limit(quota: int) -> int:
+    """Return the length that is reserved, and that the file can reach at all."""
+    # ext4 and others count the blocks of a file's extent tree with the file's own.
+    return quota - max(quota // 256, _LEAST_OF_FILE_SYSTEM)
+
+
 def write_limit(quota: int, cluster_size: int) -> int:
     """Return the length that the file can reach while it is recorded."""
-    limit = quota - max(quota // 32, min(_TABLES * cluster_size, quota // 4))
+    limit = file_limit(quota) - max(quota // 32, min(_TABLES * cluster_size, quota // 4))
     stretch = 8 * cluster_size * cluster_size  # one bit for each cluster, one cluster of bits
     boundary = -(-limit // stretch) * stretch
     if stretch > 2 * _IN_FLIGHT and boundary - limit < _IN_FLIGHT:

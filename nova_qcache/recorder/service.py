@@ -120,7 +120,9 @@ class Recorder:
             )
             path = self._paths.recording(self._key)
             self._finish = self._new_finish_point(path.stat().st_size)
-            await self._daemon.record(self._source, path, self._threshold)
+            await self._daemon.record(
+                self._source, path, self._record.virtual_size, self._threshold
+            )
             undo.pop_all()
         self._enter(Phase.RECORDING, f'into {path}')
 

@@ -47,6 +47,8 @@ class NbdServer:
 
     def __init__(self, site: Site, path: pathlib.Path, *, tcp: bool = False) -> None:
         self.path = path
+        self.failing = site.folder / f'{path.name}.fails'
+        """While there is such a file, every read fails."""
         self._site = site
         self._log = site.folder / f'{path.name}.log'
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,8 +70,9 @@ class NbdServer:
             place = ['-U', str(self._socket)]
         self._process = subprocess.Popen(
             [
-                *('nbdkit', '-f', '-r', *place, '--filter=log', 'file', str(self.path)),
-                *(f'logfile={self._log}', 'logappend=true'),
+                *('nbdkit', '-f', '-r', *place, '--filter=log', '--filter=error'),
+                *('file', str(self.path), f'logfile={self._log}', 'logappend=true'),
+                *('error=EIO', 'error-pread-rate=100%', f'error-file={self.failing}'),
             ],
             env=self._site.environment,
             stdin=subprocess.DEVNULL,

@@ -262,10 +262,10 @@ import sys
 from nova_qcache import block_graph
 from nova_qcache.cmd import recorder
 recording = block_graph.recording
-def other(source, path):
+def other(*arguments):
     return [
         {**node, 'driver': 'no-such-driver'} if node['driver'] == 'quorum' else node
-        for node in recording(source, path)
+        for node in recording(*arguments)
     ]
 block_graph.recording = other
 sys.exit(recorder.main(sys.argv[1:]))

@@ -80,3 +80,23 @@ def test_a_base_that_never_comes_back(site: Site, base: pathlib.Path, serve: bas
         server.stop()
         assert guest.read(8 * MIB, MIB).startswith('error')
     site.wait_until_cold()
+
+
+@pytest.mark.xfail(reason='no growth counts as idle, whatever it comes from')
+def test_an_outage_is_no_end_of_a_boot(
+    site: Site, base: pathlib.Path, server: bases.NbdServer
+) -> None:
+    """A guest that waits for its base has not read all it needs; a seal would make all wait."""
+    site.configure(recording_idle_seconds=3)
+    plan = site.record(server.uri)
+    with NbdGuest(site, plan) as guest, NbdGuest(site, plan) as other:
+        guest.require(base, 0, 2 * MIB)
+        server.stop()
+        guest.begin(8 * MIB, MIB)
+        try:
+            time.sleep(5)
+            assert site.show()['phase'] == 'recording'
+            other.require(base, 0, 2 * MIB)
+        finally:
+            server.start()
+            guest.finish(base, 8 * MIB, MIB)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nova_qcache.recorder import quota
 from tests.functional import bases
 from tests.functional import guests
 from tests.functional import sealed
@@ -59,7 +60,8 @@ def test_record_seal_play(site: Site, serve: bases.Serve, kind: str) -> None:
     plan = site.record(base.reference, base.base_format)
     assert (plan['kind'], plan['state']) == ('RECORD', 'WARMING')
     reserved = pathlib.Path(plan['path']).stat().st_blocks * 512
-    assert reserved >= plan['quota_bytes'] == 64 * MIB
+    assert plan['quota_bytes'] == 64 * MIB
+    assert quota.file_limit(64 * MIB) <= reserved <= 64 * MIB
 
     with NbdGuest(site, plan) as guest:
         for offset in (0, 5 * MIB, 5 * MIB + 4096, 9 * MIB + 512):
@@ -91,6 +93,39 @@ def test_playing_guests_read_nothing_of_what_was_recorded(
     assert server.bytes_read() == before
     guests.read_chain(site, chain, [(MIB, 65536)])  # was not recorded: the count does count
     assert server.bytes_read() == before + 65536
+
+
+def test_zeros_are_recorded_as_well(site: Site, base: pathlib.Path, serve: bases.Serve) -> None:
+    """The base says which ranges are zeros; a server that trusts it never reads those."""
+    with open(base, 'r+b') as file:
+        file.truncate(4 * MIB)
+        file.truncate(16 * MIB)
+    server = serve(base)
+    ranges = [(2 * MIB, 65536), (8 * MIB, 256 * 1024)]
+    with NbdGuest(site, site.record(server.uri)) as guest:
+        for offset, length in ranges:
+            guest.require(base, offset, length)
+        shown = site.ask('seal', site.image_id, '--wait')
+    assert shown['cache_bytes'] < MIB, 'zeros take no space'
+    before = server.bytes_read()
+    guests.read_chain(site, guests.play_chain(shown['path'], None), ranges)
+    assert server.bytes_read() == before
+
+
+def test_a_base_that_fails_is_an_error_and_nothing_made_up(
+    site: Site, base: pathlib.Path, serve: bases.Serve
+) -> None:
+    server = serve(base)
+    plan = site.record(server.uri)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, MIB)
+        server.failing.touch()
+        assert guest.read(8 * MIB, 4096).startswith('error')
+    server.failing.unlink()
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 16 * MIB)
+        shown = site.ask('seal', site.image_id, '--wait')
+    sealed.require_sound(site, shown, base, None)
 
 
 def _read_some(guest: NbdGuest, base: pathlib.Path) -> None:

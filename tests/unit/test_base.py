@@ -115,6 +115,13 @@ def test_no_size(tool, size):
     assert 'Give an image with content' in refused
 
 
+def test_an_encrypted_image(tool):
+    tool.info.return_value = {'virtual-size': MIB, 'encrypted': True}
+    refused = refusal(MemorySource('qcow2', GOOD['qcow2']), tool)
+    assert 'it is encrypted' in refused
+    assert 'Boot it without a cache' in refused
+
+
 @pytest.mark.parametrize('asked', ['info', 'first_bytes'])
 def test_what_qemu_cannot_reach(tool, asked):
     error = exception.ToolFailed(command='x', code=1, reason='Connection refused')

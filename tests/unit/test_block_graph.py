@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The block graph of a recorder, built here as a daemon would build it."""
 
+import errno
 import pathlib
 
 import pytest
@@ -10,6 +11,7 @@ from nova_qcache.source import Node
 from tests.unit.builders import MemorySource
 
 PATH = pathlib.Path('/cache/file.recording')
+SIZE = 64 * 1024 * 1024
 
 
 class Graph:
@@ -48,7 +50,7 @@ class Graph:
 
 def children(node):
     found = set(node.get('children', []))
-    return found | {node[role] for role in ('file', 'backing') if node.get(role)}
+    return found | {node[role] for role in ('file', 'backing', 'image') if node.get(role)}
 
 
 @pytest.fixture(params=['raw', 'qcow2'])
@@ -58,7 +60,7 @@ def source(request):
 
 @pytest.fixture
 def recording(source):
-    return Graph(block_graph.recording(source, PATH))
+    return Graph(block_graph.recording(source, PATH, SIZE))
 
 
 def test_only_the_cache_can_be_written_to(recording):
@@ -75,9 +77,19 @@ def test_guests_read_through_the_whole_graph(recording):
 
 
 def test_the_two_ways_to_the_base_share_no_node(recording):
-    first, second = recording.nodes['either']['children']
+    first, second, _ = recording.nodes['either']['children']
     assert first == block_graph.RECORDING_NODE, 'the cache is asked first'
     assert not recording.below(first) & recording.below(second)
+
+
+def test_the_last_answer_is_always_an_error(recording):
+    """It is asked after the base has failed, and must not make something up then."""
+    last = recording.nodes[recording.nodes['either']['children'][-1]]
+    assert last['driver'] == 'blkdebug'
+    (rule,) = last['inject-error']
+    assert rule == {'event': 'none', 'iotype': 'read', 'errno': errno.EIO}
+    # A quorum of children of several sizes has none.
+    assert recording.nodes[last['image']]['size'] == SIZE
 
 
 def test_one_answer_is_enough(recording):
@@ -134,5 +146,5 @@ def test_plain(source):
 
 
 def test_every_driver_in_use_is_asked_for(source):
-    used = {node['driver'] for node in block_graph.recording(source, PATH)}
+    used = {node['driver'] for node in block_graph.recording(source, PATH, SIZE)}
     assert used - {*source.drivers} <= set(block_graph.DRIVERS)

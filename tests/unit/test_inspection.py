@@ -73,6 +73,12 @@ def test_a_record_without_a_file(store, recorder):
     assert (seen.state, seen.length, seen.allocated) == ('READY', 0, 0)
 
 
+def test_a_sealed_file_counts_before_one_that_was_left_behind(store, recorder):
+    builders.ready(store)
+    store.paths.recording(KEY).write_bytes(b'left behind')
+    assert view(store).path == store.paths.sealed(KEY)
+
+
 def test_unused(store, recorder):
     builders.ready(store)
     with mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=False) as used:

@@ -278,6 +278,7 @@ class TestNbd:
     def test_reads_wait_for_a_server_that_went_away(self, seconds):
         node = NbdSource('nbd://h/x', 'raw', reconnect_seconds=seconds).protocol_node()
         assert node.get('reconnect-delay', 0) == seconds
+        assert ('reconnect-delay' in node) == bool(seconds)
 
     def test_it_has_no_folder_and_asks_nothing(self):
         source: Source = NbdSource('nbd://h/x', 'raw')

@@ -58,9 +58,19 @@ def test_too_long_a_file_is_an_error_and_no_signal(daemon):
     assert int(ignored.split()[1], 16) & 1 << (signal.SIGXFSZ - 1)
 
 
-def test_it_may_have_many_guests(daemon):
-    soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
-    assert soft == hard
+def test_it_may_have_more_guests_than_its_parent_has_files(program, log):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard - 1), hard))
+    try:
+        made = StorageDaemon.start(str(program), pathlib.Path('/run/x'), log, MIB, MIB)
+        try:
+            assert resource.prlimit(made.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        finally:
+            made.process.signal(signal.SIGKILL)
+            made.stop()
+            made.process.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_it_is_nobody_s_child(daemon):

@@ -86,6 +86,7 @@ def test_a_fit_host(conf):
     assert {finding.remedy for finding in found.values()} == {''}
     assert found['qemu_io'].found == 'qemu-io 7.2.22'
     assert '100 MiB free, room for 6 recordings' in found['space'].found
+    assert 'quorum' in found['block drivers'].found
 
 
 def test_each_tool_is_the_configured_one(short_folder, version):

@@ -147,4 +147,6 @@ def test_show_of_nothing(run, manager):
 def test_a_time_that_no_calendar_has_is_shown_all_the_same(run, manager, seconds):
     record = builders.record(created_at=float(seconds))
     manager.caches.return_value = [CacheView(KEY, PATH, 'DIRTY', 0, 0, '', record)]
-    assert run('show', IMAGE, '-f', 'json').json['state'] == 'DIRTY'
+    shown = run('show', IMAGE, '-f', 'json').json
+    assert shown['state'] == 'DIRTY'
+    assert shown['created_at']

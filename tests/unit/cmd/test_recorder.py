@@ -118,6 +118,19 @@ def test_arguments_that_make_no_sense(run, service, capsys, options, image_id, w
     service.return_value.run.assert_not_called()
 
 
+def test_a_configuration_that_makes_no_sense(run, service, short_folder, capsys):
+    builders.config(short_folder, recording_idle_seconds=0)
+    assert run() == 1
+    assert '[qcache] recording_idle_seconds = 0' in capsys.readouterr().err.splitlines()[-1]
+    service.assert_not_called()
+
+
+def test_a_configuration_file_that_is_not_there(service, tmp_path, capsys):
+    assert program.main([f'--config-file={tmp_path / "gone"}', '--base=/x', IMAGE]) == 1
+    assert str(tmp_path / 'gone') in capsys.readouterr().err
+    service.assert_not_called()
+
+
 def test_what_it_makes_is_its_own(run, service):
     seen = []
     service.return_value.run.side_effect = lambda: seen.append(os.umask(0o077))

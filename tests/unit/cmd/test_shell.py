@@ -7,6 +7,7 @@ import pwd
 import sys
 from unittest import mock
 
+from oslo_config import cfg
 import pytest
 import tqdm
 
@@ -96,8 +97,10 @@ def test_version_and_help(run):
         assert command in ended.out
 
 
-def test_errors_of_the_way_in_are_one_line_too(root_logger, capsys):
-    error = exception.CacheNotFound(image_id=IMAGE)
+@pytest.mark.parametrize(
+    'error', [exception.CacheNotFound(image_id=IMAGE), cfg.Error('x'), PermissionError(1, 'y')]
+)
+def test_errors_of_the_way_in_are_one_line_too(root_logger, capsys, error):
     with mock.patch.object(shell.Shell, 'run', autospec=True, side_effect=error):
         assert shell.main([]) == 1
     assert capsys.readouterr() == ('', f'{error}\n')

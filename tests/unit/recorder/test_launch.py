@@ -101,16 +101,19 @@ def test_another_one_was_just_leaving(paths, popen, client):
     assert popen.call_count == 2
 
 
+@pytest.mark.parametrize('before', [b'', b'words of another day\n'])
 @pytest.mark.parametrize(
     ('text', 'reason'),
     [
+        (b'Full.', 'Full.'),
         (b'first\nThe base is empty.\n\n', 'The base is empty.'),
         (b'', 'it said nothing'),
         (b'\xff\n', '\N{REPLACEMENT CHARACTER}'),
     ],
 )
-def test_it_fails_with_its_last_words(paths, popen, client, text, reason):
-    paths.log(KEY).write_bytes(b'words of another day\n')
+def test_it_fails_with_its_last_words(paths, popen, client, before, text, reason):
+    if before:
+        paths.log(KEY).write_bytes(before)
     popen.side_effect = says(paths, text)
     popen.return_value.poll.return_value = 1
     client.status.side_effect = SILENCE
@@ -118,6 +121,7 @@ def test_it_fails_with_its_last_words(paths, popen, client, text, reason):
         start(paths)
     assert str(caught.value) == f'The recorder of image {IMAGE} did not start: {reason}'
     popen.assert_called_once()
+    assert not paths.log(KEY).exists(), 'its words are in the error now'
 
 
 def test_it_fails_and_its_log_is_gone(paths, popen, client):

@@ -70,7 +70,7 @@ def test_open(store, tool, reserve):
         cluster_size=4096,
         extended_l2=False,
     )
-    reserve.assert_called_once_with(path, MIB)
+    reserve.assert_called_once_with(path, quota.file_limit(MIB))
 
 
 def test_the_record_is_there_before_the_file(store, tool):

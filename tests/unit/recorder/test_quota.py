@@ -16,7 +16,7 @@ def test_parts_are_in_order(mib, cluster_size):
     whole = mib * MIB
     limit = quota.write_limit(whole, cluster_size)
     at = quota.threshold(whole, cluster_size)
-    assert 0 < at <= limit < whole
+    assert 0 < at <= limit < quota.file_limit(whole) < whole
     assert limit >= whole // 2, 'most of a quota is for what is recorded'
 
 
@@ -31,11 +31,18 @@ def test_what_is_in_flight_reaches_no_block_of_reference_counts(mib, cluster_siz
 @given(st.integers(1, 2**20), clusters)
 def test_tables_have_room_behind_the_limit(mib, cluster_size):
     whole = mib * MIB
-    room = whole - quota.write_limit(whole, cluster_size)
+    room = quota.file_limit(whole) - quota.write_limit(whole, cluster_size)
     assert room >= min(64 * cluster_size, whole // 4)
+
+
+@given(st.integers(1, 2**20))
+def test_the_file_system_has_room_for_its_own_tables(mib):
+    """An extent of ext4's tree has 12 bytes and may be as small as one block of 4 KiB."""
+    whole = mib * MIB
+    assert whole - quota.file_limit(whole) >= max(16384, whole // 4096 * 12)
 
 
 @pytest.mark.parametrize(('empty', 'cluster_size'), [(200 * 1024, 4096), (400 * 1024, 65536)])
 def test_least_has_room_for_something(empty, cluster_size):
     least = quota.least(empty, cluster_size)
-    assert quota.threshold(least, cluster_size) > empty
+    assert quota.threshold(least, cluster_size) - empty >= 16 * cluster_size

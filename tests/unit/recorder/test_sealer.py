@@ -53,11 +53,19 @@ def test_its_bytes_are_on_disk_before_it_is_ready(store, tool):
     assert synced[0] == (store.paths.recording(KEY), State.WARMING)
 
 
-def test_space_that_was_not_needed_is_given_back(store, tool):
+@pytest.mark.parametrize('mode', [0o600, 0o440])
+def test_space_that_was_not_needed_is_given_back(store, tool, mode):
+    """Also by an ordinary user, of a file that a killed recorder had sealed."""
     record = builders.warm(store)
-    with mock.patch.object(filesystem, 'release_tail', autospec=True) as release:
+    path = store.paths.recording(KEY)
+    path.chmod(mode)
+
+    def release(path):
+        assert path.stat().st_mode & stat.S_IWUSR
+
+    with mock.patch.object(filesystem, 'release_tail', autospec=True, side_effect=release) as made:
         seal(store, tool, record)
-    release.assert_called_once_with(store.paths.recording(KEY))
+    made.assert_called_once_with(path)
 
 
 def test_after_a_recorder_was_killed_between_the_rename_and_the_record(store, tool):
