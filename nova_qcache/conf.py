@@ -53,6 +53,13 @@ def validate(conf: cfg.ConfigOpts) -> None:
         path = getattr(group, name)
         if not path.startswith('/') or '\0' in path:
             _refuse(name, repr(path), 'it is not an absolute path', 'Give a path from the root')
+    if group.cache_path.rstrip('/').endswith('/_base'):
+        _refuse(
+            'cache_path',
+            group.cache_path,
+            "Nova's image cache manager claims files there",
+            'Give a folder of its own',
+        )
     for name, least in _LEAST.items():
         if getattr(group, name) < least:
             _refuse(name, getattr(group, name), 'it is too small', f'Give a number from {least}')

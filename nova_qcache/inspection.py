@@ -3,7 +3,6 @@
 operator."""
 
 import dataclasses
-import os
 import pathlib
 
 from nova_qcache import control
@@ -14,7 +13,7 @@ from nova_qcache.record import CacheRecord
 from nova_qcache.states import State
 from nova_qcache.store import Store
 
-__all__ = ['BROKEN', 'DIRTY', 'CacheView', 'require_unused', 'view']
+__all__ = ['BROKEN', 'DIRTY', 'CacheView', 'require_closed', 'require_no_guests', 'view']
 
 DIRTY = 'DIRTY'
 """WARMING by its record, and no recorder fills it any more."""
@@ -66,16 +65,22 @@ def view(store: Store, key: CacheKey) -> CacheView:
     return CacheView(key, path, state, allocated, length, note, record, status)
 
 
-def require_unused(seen: CacheView) -> None:
-    """:raises CacheInUse: if a guest reads the cache, as far as this host's processes show"""
-    remedy = 'End its guests, or add --force: they go on with the file, which has no name then'
-    if seen.recorder is not None:
-        if seen.recorder.guests:
-            reason = f'{seen.recorder.guests} guests read through its recorder'
-            raise exception.CacheInUse(path=str(seen.path), reason=reason, remedy=remedy)
-    elif (
-        seen.path.exists() and os.access(seen.path, os.R_OK) and filesystem.used_by_qemu(seen.path)
-    ):
-        raise exception.CacheInUse(
-            path=str(seen.path), reason='a process of qemu has it open', remedy=remedy
-        )
+_REMEDY = 'End its guests, or add --force: they go on with the file, which has no name then'
+
+
+def require_no_guests(seen: CacheView) -> None:
+    """:raises CacheInUse: if guests read the cache through its recorder"""
+    if seen.recorder is not None and seen.recorder.guests:
+        reason = f'{seen.recorder.guests} guests read through its recorder'
+        raise exception.CacheInUse(path=str(seen.path), reason=reason, remedy=_REMEDY)
+
+
+def require_closed(seen: CacheView) -> None:
+    """Look for processes of qemu that have the file open; a recorder's daemon is one of them.
+
+    :raises CacheInUse: if there is one on this host
+    :raises OSError: if the file is there and cannot be looked at
+    """
+    if seen.path.exists() and filesystem.used_by_qemu(seen.path):
+        reason = 'a process of qemu has it open'
+        raise exception.CacheInUse(path=str(seen.path), reason=reason, remedy=_REMEDY)

@@ -127,8 +127,9 @@ class Manager:
         """Start a recorder, or tell the one at work that one more guest comes, and wait until
         guests can connect.
 
-        :raises WrongState: if there is a cache already
-        :raises QcacheError: if it does not start
+        :raises RecorderFailed: if it does not start, with the reason: there is a cache already,
+            the base is unfit, there is no room
+        :raises QcacheError: if it cannot even be tried
         """
         image_id = canonical_image_id(image_id)
         source = self._source(base, base_format)
@@ -220,17 +221,21 @@ class Manager:
         :param force: even those that guests read; they go on reading the files, which have no name
             any more
         :raises CacheNotFound: if there is none
-        :raises CacheInUse: if a guest reads one, and nothing was removed then
+        :raises CacheInUse: if a guest reads one; no cache was removed then
         """
         views = self.caches(image_id)
         if not views:
             raise exception.CacheNotFound(image_id=image_id)
         if not force:
             for view in views:
-                inspection.require_unused(view)
+                inspection.require_no_guests(view)
         for view in views:
             if view.recorder is not None:
                 self._dismiss(view, progress)
+        if not force:
+            for view in views:
+                inspection.require_closed(view)
+        for view in views:
             self._store.discard(view.key)
         return [view.key for view in views]
 

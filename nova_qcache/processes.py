@@ -52,8 +52,6 @@ def listener_pid(path: pathlib.Path) -> int | None:
             client.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        except BlockingIOError:
-            return 0
         except OSError as e:
             if e.errno == errno.ENOTSOCK:
                 return None

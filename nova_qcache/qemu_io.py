@@ -98,11 +98,21 @@ class QemuIo:
                 raise exception.ToolFailed(command=self.program, code=1, reason=line.strip())
             elif line.strip():
                 said = line.strip()
-        if process.wait(timeout=10) == 0 and compared != expected:
+        if _exit_code(process) == 0 and compared != expected:
             said = f'it compared {compared} of {expected} bytes / {said}'
         if process.returncode != 0 or compared != expected:
             raise exception.ToolFailed(command=self.program, code=process.returncode, reason=said)
         return None
+
+
+def _exit_code(process: 'subprocess.Popen[bytes]') -> int:
+    """Return how it ended, which comes soon after the end of its output."""
+    try:
+        return process.wait(timeout=10)
+    except subprocess.TimeoutExpired as e:
+        raise exception.DeadlinePassed(
+            what='The end of qemu-io', seconds=10, remedy='See whether the base hangs'
+        ) from e
 
 
 def _chunks(extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -82,6 +82,8 @@ def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
     try:
         data = json.loads(text)
         version = _typed(data, 'version', int)
+        if version < 1:
+            raise ValueError(f'version {version} never was')
         if version > VERSION:
             raise exception.RecordTooNew(
                 path=path, version=version, known=VERSION, image_id=key.image_id

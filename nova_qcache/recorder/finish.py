@@ -46,15 +46,17 @@ class FinishPoint:
         self._gone_at = now
         self._leases = [now + limits.lease]
         self._settled = False
+        self._dismissed = False
 
     def expect_guest(self, now: float) -> None:
         """One more guest was told to come."""
         self._leases.append(now + self._limits.lease)
+        self._dismissed = False
 
     def expect_nobody(self) -> None:
         """Whoever was told to come will not."""
         self._leases = []
-        self._gone_at -= self._limits.grace
+        self._dismissed = True
 
     def observe(self, now: float, size: int, guests: int) -> None:
         """Note the length of the cache file in bytes and the number of connected guests."""
@@ -101,4 +103,5 @@ class FinishPoint:
     def _nobody_expected(self, now: float) -> bool:
         # Grace: Nova's hard reboot ends a guest before it makes the XML of the next. Lease: a
         # guest may be on its way.
-        return not self._leases and now - self._gone_at >= self._limits.grace
+        waited = self._dismissed or now - self._gone_at >= self._limits.grace
+        return not self._leases and waited

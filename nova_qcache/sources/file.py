@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import stat
+import urllib.parse
 
 from nova_qcache import exception
 from nova_qcache import filesystem
@@ -26,7 +27,9 @@ class FileSource(Source):
 
     def __init__(self, reference: str, base_format: str, *, reconnect_seconds: int = 0) -> None:
         super().__init__(reference, base_format, reconnect_seconds=reconnect_seconds)
-        path = reference.removeprefix('file://')
+        path = reference
+        if path.startswith('file://'):
+            path = urllib.parse.unquote(path.removeprefix('file://'))
         if not path.startswith('/') or '\0' in path or '\n' in path:
             raise self._invalid(
                 'it is not an absolute path', 'Give a path from the root, or a URI'

@@ -36,8 +36,8 @@ class NbdSource(Source):
                 raise self._invalid('it names no socket')
             self._server = {'type': 'unix', 'path': paths[0]}
         else:
-            if not uri.hostname or uri.query or uri.username:
-                raise self._invalid('it names no host')
+            if not uri.hostname or uri.query or uri.username or port == 0:
+                raise self._invalid('it names no host and port')
             self._server = {'type': 'inet', 'host': uri.hostname, 'port': str(port or _PORT)}
 
     @property

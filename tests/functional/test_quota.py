@@ -33,8 +33,7 @@ def large_base(site: Site) -> pathlib.Path:
 def _require_kept(watch: SizeWatch, quota: int) -> None:
     assert watch.looks > 100
     assert watch.length <= quota
-    # A file system may count the blocks of its own list of extents, too.
-    assert watch.allocated <= quota + 65536
+    assert watch.allocated <= quota
 
 
 def _require_sealed_at_quota(site: Site, base: pathlib.Path) -> None:

@@ -136,3 +136,8 @@ def test_options_are_not_global(tmp_path):
         assert other.qcache.quota == 16
     finally:
         one.clear_override('quota', group='qcache')
+
+
+def test_a_folder_that_nova_claims(tmp_path):
+    with pytest.raises(exception.InvalidOption, match="Nova's image cache manager"):
+        qcache_conf.validate(builders.config(tmp_path, cache_path='/nova/instances/_base/'))

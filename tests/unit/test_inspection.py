@@ -82,14 +82,14 @@ def test_a_sealed_file_counts_before_one_that_was_left_behind(store, recorder):
 def test_unused(store, recorder):
     builders.ready(store)
     with mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=False) as used:
-        inspection.require_unused(view(store))
+        inspection.require_closed(view(store))
     used.assert_called_once_with(store.paths.sealed(KEY))
 
 
 def test_nothing_to_use(store, recorder):
     builders.ready(store)
     store.paths.sealed(KEY).unlink()
-    inspection.require_unused(view(store))
+    inspection.require_closed(view(store))
 
 
 def test_used_by_a_guest(store, recorder):
@@ -98,7 +98,7 @@ def test_used_by_a_guest(store, recorder):
         mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=True),
         pytest.raises(exception.CacheInUse) as caught,
     ):
-        inspection.require_unused(view(store))
+        inspection.require_closed(view(store))
     said = str(caught.value)
     assert repr(str(store.paths.sealed(KEY))) in said
     assert 'a process of qemu has it open' in said
@@ -108,15 +108,24 @@ def test_used_by_a_guest(store, recorder):
 def test_used_by_guests_of_its_recorder(store, at_work):
     builders.warm(store)
     with pytest.raises(exception.CacheInUse) as caught:
-        inspection.require_unused(view(store))
+        inspection.require_no_guests(view(store))
     said = str(caught.value)
     assert repr(str(store.paths.recording(KEY))) in said
     assert '1 guests read through its recorder' in said
     assert 'add --force' in said
 
 
-def test_its_own_recorder_is_no_use(store, at_work):
+def test_a_recorder_without_guests_is_no_use(store, at_work):
     builders.warm(store)
     at_work.status.return_value = builders.status(Phase.RECORDING)
-    with mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=True):
-        inspection.require_unused(view(store))
+    inspection.require_no_guests(view(store))
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_unused(store, recorder):
+    builders.ready(store)
+    denied = PermissionError(13, 'Permission denied')
+    with (
+        mock.patch.object(filesystem, 'used_by_qemu', autospec=True, side_effect=denied),
+        pytest.raises(PermissionError),
+    ):
+        inspection.require_closed(view(store))

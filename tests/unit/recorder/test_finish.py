@@ -42,6 +42,8 @@ def watch(steps):
 SCENARIOS = {
     'nobody comes': ([(0, 0, 0), (49, 0, 0), (50, 0, 0)], Verdict.DROP),
     'nobody comes any more': ([nobody, (0, 0, 0)], Verdict.DROP),
+    'dismissed before its last guest left': ([(1, 0, 1), nobody, (2, 0, 0)], Verdict.DROP),
+    'expected again after that': ([(1, 0, 1), nobody, expect(1), (2, 0, 0)], GO_ON),
     'a guest that still may come': ([(49.9, 0, 0)], GO_ON),
     'another that still may come': ([(1, 0, 0), expect(30), (79, 0, 0)], GO_ON),
     'two leases, one guest': ([expect(1), (2, 0, 1), (3, 0, 0), (49, 0, 0)], GO_ON),
