@@ -8,9 +8,11 @@ from nova_qcache import exception
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.source import Source
 
-__all__ = ['inspect']
+__all__ = ['answers', 'inspect']
 
 _HEADER_BYTES = 65536
+_PROBE_BYTES = 4096
+_PROBE_SECONDS = 10
 _QCOW2_MAGIC = b'QFI\xfb'
 
 
@@ -38,6 +40,17 @@ def inspect(source: Source, qemu_img: QemuImg) -> int:
             base=source.reference, reason='it is empty', remedy='Give an image with content'
         )
     return size
+
+
+def answers(source: Source, qemu_img: QemuImg) -> bool:
+    """Return whether the base can be read now; it is asked for some bytes and given a moment."""
+    with tempfile.TemporaryDirectory(prefix='nova-qcache-') as folder:
+        path = pathlib.Path(folder, 'probe')
+        try:
+            qemu_img.first_bytes(source.protocol_node(), _PROBE_BYTES, path, _PROBE_SECONDS)
+        except exception.QcacheError:
+            return False
+    return True
 
 
 def _first_bytes_by_qemu(source: Source, qemu_img: QemuImg) -> bytes:

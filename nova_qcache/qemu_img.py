@@ -128,11 +128,22 @@ class QemuImg:
         answer = self._run('info', '--output=json', json_filename(node))
         return _parsed(answer, lambda described: {**described})
 
-    def first_bytes(self, node: Node, count: int, path: pathlib.Path) -> None:
+    def first_bytes(
+        self, node: Node, count: int, path: pathlib.Path, seconds: float = _SECONDS
+    ) -> None:
         """Write the first ``count`` bytes of what a protocol node reaches to a new file."""
         source = json_filename({'driver': 'raw', 'read-only': True, 'file': node})
         self._run(
-            'dd', '-f', 'raw', '-O', 'raw', f'bs={count}', 'count=1', f'if={source}', f'of={path}'
+            'dd',
+            '-f',
+            'raw',
+            '-O',
+            'raw',
+            f'bs={count}',
+            'count=1',
+            f'if={source}',
+            f'of={path}',
+            seconds=seconds,
         )
 
     def create_cache(

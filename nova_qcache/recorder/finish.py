@@ -58,6 +58,11 @@ class FinishPoint:
         self._leases = []
         self._dismissed = True
 
+    def note_outage(self, now: float) -> None:
+        """The base does not answer: that nothing was added lately says nothing of the guests."""
+        self._growth_at = now
+        self._settled = False
+
     def observe(self, now: float, size: int, guests: int) -> None:
         """Note the length of the cache file in bytes and the number of connected guests."""
         if guests and self._first_guest_at is None:

@@ -17,6 +17,7 @@ import signal
 import time
 from typing import Any
 
+from nova_qcache import base
 from nova_qcache import block_graph
 from nova_qcache import exception
 from nova_qcache import locks
@@ -43,6 +44,8 @@ __all__ = ['Recorder']
 LOG = logging.getLogger(__name__)
 
 _MOST_RESTARTS = 3
+_BY_SILENCE = (FinishReason.IDLE, FinishReason.LAST_GUEST)
+"""What a base that is away looks like, too."""
 
 
 class Recorder:
@@ -175,9 +178,16 @@ class Recorder:
                     return
                 self._finish.expect_nobody()
             if self._phase is Phase.RECORDING:
-                await self._act(self._wanted or self._finish.while_recording(time.monotonic()))
+                verdict = self._wanted or self._finish.while_recording(time.monotonic())
+                if verdict in _BY_SILENCE and not await self._base_answers():
+                    self._finish.note_outage(time.monotonic())
+                else:
+                    await self._act(verdict)
             elif self._finish.while_serving(time.monotonic()) is Verdict.LEAVE:
                 self._enter(Phase.LEAVING, 'nobody needs it')
+
+    async def _base_answers(self) -> bool:
+        return await asyncio.to_thread(base.answers, self._source, self._qemu_img)
 
     @property
     def _tick(self) -> float:

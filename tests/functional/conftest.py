@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from tests.functional import account
 from tests.functional import bases
 from tests.functional import installation
 from tests.functional import users
+from tests.functional import waiting
+from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
@@ -68,3 +71,13 @@ def serve(site: Site) -> bases.Serve:
         return bases.NbdServer(site, path, tcp=tcp)
 
     return start
+
+
+@pytest.fixture
+def cache(site: Site, base: pathlib.Path) -> dict[str, Any]:
+    """A READY cache of 8 MiB, whose recorder has left."""
+    with NbdGuest(site, site.record(base)) as guest:
+        guest.require(base, 0, 8 * MIB)
+        shown: dict[str, Any] = site.ask('seal', site.image_id, '--wait')
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    return shown

@@ -22,16 +22,6 @@ from tests.functional.site import Site
 # -- records
 
 
-@pytest.fixture
-def cache(site: Site, base: pathlib.Path) -> dict[str, Any]:
-    """A READY cache, whose recorder has left."""
-    with NbdGuest(site, site.record(base)) as guest:
-        guest.require(base, 0, 4 * MIB)
-        shown: dict[str, Any] = site.ask('seal', site.image_id, '--wait')
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
-    return shown
-
-
 def _change(path: pathlib.Path, **fields: object) -> bytes:
     return json.dumps({**json.loads(path.read_bytes()), **fields}).encode()
 

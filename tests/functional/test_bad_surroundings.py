@@ -4,6 +4,7 @@
 from collections.abc import Callable
 import os
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -32,7 +33,7 @@ def _read_only_tmpfs(site: Site, path: pathlib.Path) -> None:
 
 
 def _a_file(site: Site, path: pathlib.Path) -> None:
-    path.rmdir()
+    shutil.rmtree(path)
     path.touch()
     os.chown(path, users.PRODUCT.uid, users.PRODUCT.gid)
 
@@ -55,6 +56,7 @@ def test_folder(
     site: Site, base: pathlib.Path, which: str, spoil: Callable[[Site, pathlib.Path], None]
 ) -> None:
     path = site.folder / which
+    site.ask('list')  # which makes what is missing: the folder was in use before
     spoil(site, path)
     require_refused(site, _record(site, base), f"'{path}", '. Make it' if path.is_dir() else '. ')
     require_refused(site, site.qcache('list'), f"'{path}")

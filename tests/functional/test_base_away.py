@@ -82,7 +82,6 @@ def test_a_base_that_never_comes_back(site: Site, base: pathlib.Path, serve: bas
     site.wait_until_cold()
 
 
-@pytest.mark.xfail(reason='no growth counts as idle, whatever it comes from')
 def test_an_outage_is_no_end_of_a_boot(
     site: Site, base: pathlib.Path, server: bases.NbdServer
 ) -> None:

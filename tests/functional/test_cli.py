@@ -6,12 +6,12 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 from typing import Any
 
 import pytest
 
+from tests.functional import generations
 from tests.functional import guests
 from tests.functional import sealed
 from tests.functional import users
@@ -19,25 +19,6 @@ from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
-
-
-@pytest.fixture
-def cache(site: Site, base: pathlib.Path) -> dict[str, Any]:
-    """A READY cache of 8 MiB, whose recorder has left."""
-    with NbdGuest(site, site.record(base)) as guest:
-        guest.require(base, 0, 8 * MIB)
-        shown: dict[str, Any] = site.ask('seal', site.image_id, '--wait')
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
-    return shown
-
-
-def _generation_file(base: pathlib.Path) -> pathlib.Path:
-    return base.parent / '.nova-qcache' / f'{base.name}.json'
-
-
-def _n(base: pathlib.Path) -> int:
-    number: int = json.loads(_generation_file(base).read_bytes())['n']
-    return number
 
 
 @contextlib.contextmanager
@@ -184,7 +165,9 @@ def test_remove(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
     assert row == {'Image': site.image_id, 'Generation': cache['generation']}
     assert not site.files()
     assert site.plan(base)['kind'] == 'RECORD'
-    assert _generation_file(base).exists(), 'the generation goes with its base, not with a cache'
+    assert generations.counter(base).exists(), (
+        'the generation goes with its base, not with a cache'
+    )
 
 
 def test_remove_under_a_playing_guest(
@@ -243,11 +226,11 @@ def test_remove_of_a_recording_without_guests(site: Site, base: pathlib.Path) ->
 
 
 def test_invalidate(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
-    before = _n(base)
+    before = generations.number(base)
     with _reader(site, cache['path'], base) as reader:
         (row,) = site.ask('invalidate', site.image_id, warnings=1)
         assert row['Generation'] == cache['generation']
-        assert _n(base) == before + 1
+        assert generations.number(base) == before + 1
         assert site.show()['state'] == 'STALE'
         assert 'read 4194304/4194304 bytes' in _read(reader)
     plan = site.record(base)
@@ -279,85 +262,6 @@ def test_invalidate_while_it_is_recorded(site: Site, base: pathlib.Path) -> None
 
 def test_invalidate_without_a_cache(site: Site, base: pathlib.Path) -> None:
     site.plan(base)
-    before = _n(base)
+    before = generations.number(base)
     assert site.ask('invalidate', site.image_id, f'--base={base}') == []
-    assert _n(base) == before + 1
-
-
-# -- a base that changed
-
-
-def _touch(base: pathlib.Path) -> None:
-    os.utime(base, ns=(1, 1))
-
-
-def test_a_touched_base_still_plays(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
-    """As Nova does at every boot. A sample is compared: what qemu-io is told says how much."""
-    script = site.folder / 'script'
-    script.touch()
-    script.chmod(0o666)
-    wrapper = f'#!/bin/sh\ntee {script} | qemu-io "$@"\n'
-    site.configure(qemu_io=str(site.program('qemu-io', wrapper)))
-    _touch(base)
-    assert site.plan(base)['kind'] == 'PLAY'
-    reads = re.findall(r'^read (\d+) (\d+)$', script.read_text(), re.MULTILINE)
-    assert MIB // 2 <= sum(int(length) for _, length in reads) <= 2 * MIB
-    assert len({int(offset) // MIB for offset, _ in reads}) > 4, 'a sample comes from everywhere'
-    script.write_text('')
-    assert site.plan(base)['kind'] == 'PLAY'
-    assert script.read_text() == '', 'the same times are looked into twice'
-
-
-def test_a_touched_and_changed_base_does_not_play(
-    site: Site, base: pathlib.Path, cache: dict[str, Any]
-) -> None:
-    with open(base, 'r+b') as file:
-        file.write(os.urandom(8 * MIB))  # all that is cached: every sample hits it
-    before = _n(base)
-    plan = site.ask('plan', site.image_id, f'--base={base}', warnings=1)
-    assert plan['kind'] == 'PLAIN'
-    assert _n(base) == before + 1
-    assert site.show()['state'] == 'STALE'
-    assert site.plan(base)['kind'] == 'RECORD'
-
-
-def test_a_replaced_base_waits_for_verify(
-    site: Site, base: pathlib.Path, cache: dict[str, Any]
-) -> None:
-    copy = base.with_name('copy')
-    shutil.copy2(base, copy)
-    copy.rename(base)
-    plan = site.plan(base)
-    assert plan['kind'] == 'PLAIN'
-    assert f'nova-qcache verify {site.image_id}' in plan['reason']
-    assert site.boot_plan(base)['kind'] == 'PLAIN'
-    (row,) = site.ask('verify', site.image_id)
-    assert row['Result'] == 'equal'
-    assert row['Bytes compared'] >= 8 * MIB
-    assert site.plan(base)['kind'] == 'PLAY'
-
-
-def test_verify_finds_one_changed_byte(
-    site: Site, base: pathlib.Path, cache: dict[str, Any]
-) -> None:
-    facts = base.stat()
-    with open(base, 'r+b') as file:
-        file.seek(5 * MIB + 12345)
-        byte = file.read(1)
-        file.seek(5 * MIB + 12345)
-        file.write(bytes([byte[0] ^ 1]))
-    os.utime(base, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert site.plan(base)['kind'] == 'PLAY', 'nothing looks changed'
-
-    before = _n(base)
-    done = site.qcache('verify', site.image_id, '-f', 'json')
-    assert done.returncode == 1, done
-    (row,) = json.loads(done.stdout)
-    assert str(5 * MIB + 12345) in row['Result'], row
-    assert _n(base) == before + 1
-    assert site.show()['state'] == 'STALE'
-    plan = site.plan(base)
-    assert (plan['kind'], plan['generation']) == (
-        'RECORD',
-        cache['generation'].rpartition('.')[0] + f'.{before + 1}',
-    )
+    assert generations.number(base) == before + 1

@@ -22,6 +22,11 @@ def expect(now):
     return lambda point: point.expect_guest(now)
 
 
+def outage(now):
+    """The base does not answer."""
+    return lambda point: point.note_outage(now)
+
+
 def nobody(point):
     """Whoever was told to come will not."""
     point.expect_nobody()
@@ -44,6 +49,11 @@ SCENARIOS = {
     'nobody comes any more': ([nobody, (0, 0, 0)], Verdict.DROP),
     'dismissed before its last guest left': ([(1, 0, 1), nobody, (2, 0, 0)], Verdict.DROP),
     'expected again after that': ([(1, 0, 1), nobody, expect(1), (2, 0, 0)], GO_ON),
+    'an outage is no idleness': ([(1, 0, 1), (2, 9, 1), outage(11), (20, 9, 1)], GO_ON),
+    'an outage is no rest': (
+        [(1, 0, 1), (2, 9, 1), (7, 9, 1), outage(8), (9, 9, 0), (13, 9, 0)],
+        Verdict.DROP,
+    ),
     'a guest that still may come': ([(49.9, 0, 0)], GO_ON),
     'another that still may come': ([(1, 0, 0), expect(30), (79, 0, 0)], GO_ON),
     'two leases, one guest': ([expect(1), (2, 0, 1), (3, 0, 0), (49, 0, 0)], GO_ON),
