@@ -82,6 +82,11 @@ def reserve(path: pathlib.Path, size: int) -> None:
         'Free space there, lower [qcache] quota, or put [qcache] cache_path on a file system that '
         'reserves space'
     )
+    free = free_bytes(path.parent)
+    if free < size:
+        # Trying it would fill the disk for a moment, and every other writer would notice.
+        reason = f'{size} bytes cannot be reserved (No space left: {free} bytes are free)'
+        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
     # Python's posix_fallocate() changes the length, and writes zeros where the file system cannot
     # reserve.
     command = ['fallocate', '--keep-size', '--length', str(size), str(path)]

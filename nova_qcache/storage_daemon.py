@@ -90,15 +90,17 @@ class StorageDaemon:
     def pid(self) -> int:
         return self.process.pid
 
-    def stop(self) -> None:
-        """End it: nobody is connected any more. It was asked over QMP before; here come the
-        signals.
+    def stop(self, asked: bool = True) -> None:
+        """End it: nobody is connected any more.
 
+        :param asked: whether it was told to quit over QMP: then it gets a moment to do so
         :raises DeadlinePassed: if not even SIGKILL ends it, as with a hanging mount
         """
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:
                 self.process.signal(number)
+            elif not asked:
+                continue
             if self.process.has_ended(_QUIT_SECONDS):
                 self.process.reap()
                 return

@@ -123,8 +123,9 @@ class Verifier:
         return Verification(record.key, '', total)
 
     def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:
-        self._store.retire(record, f'the base differs at offset {difference}')
+        # In this order: STALE without a new generation would mean plain boots for good.
         self._generations.raise_before_write(source)
+        self._store.retire(record, f'the base differs at offset {difference}')
 
     def _first_difference(
         self,

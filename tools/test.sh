@@ -279,7 +279,7 @@ if [[ $unit == yes ]]; then
 fi
 if [[ $functional == yes ]]; then
     pytest_step 'functional tests' venv-test tests/functional \
-        --numprocesses "$workers" --dist loadfile --max-worker-restart 2
+        --numprocesses "$workers" --dist worksteal --max-worker-restart 2
 fi
 if [[ $lowest == yes ]]; then
     pytest_step 'unit tests, lowest versions' venv-lowest tests/unit

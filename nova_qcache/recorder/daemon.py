@@ -140,10 +140,12 @@ class ServingDaemon:
 
     async def stop(self) -> None:
         """End the daemon and remove its sockets; nobody is connected any more."""
+        asked = False
         with contextlib.suppress(exception.QcacheError, TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(self.monitor.execute('quit'), 5)
+            asked = True
         await self.monitor.disconnect()
-        await asyncio.to_thread(self._daemon.stop)
+        await asyncio.to_thread(self._daemon.stop, asked)
         self._forget()
 
     async def leave(self) -> None:
