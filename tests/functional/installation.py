@@ -9,11 +9,13 @@ import dataclasses
 import importlib.metadata
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+
+from packaging import requirements
+import packaging.utils
 
 import nova_qcache
 from tests.functional import users
@@ -91,18 +93,23 @@ def _copy(folder: pathlib.Path, python: str) -> None:
 def _closure() -> list[importlib.metadata.Distribution]:
     """Return the project's distribution and all that it needs at run time."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    wanted = [_PROJECT]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    wanted = [requirements.Requirement(_PROJECT)]
     while wanted:
-        name = re.sub(r'[-_.]+', '-', wanted.pop()).lower()
-        if name in found:
+        wish = wanted.pop()
+        name = packaging.utils.canonicalize_name(wish.name)
+        if (name, frozenset(wish.extras)) in seen:
             continue
+        seen.add((name, frozenset(wish.extras)))
         # Only where pip installs to: a checkout may have the metadata of a former version.
         there = importlib.metadata.distributions(name=name, path=[sysconfig.get_path('purelib')])
         distribution = next(iter(there), None)
         if distribution is None:
-            continue  # for another platform or an extra
+            continue  # for another platform
         found[name] = distribution
-        for requirement in found[name].requires or []:
-            if 'extra ==' not in requirement:
-                wanted.append(re.split(r'[^A-Za-z0-9._-]', requirement.strip(), maxsplit=1)[0])
+        for text in distribution.requires or []:
+            requirement = requirements.Requirement(text)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({'extra': e}) for e in {'', *wish.extras}):
+                wanted.append(requirement)
     return list(found.values())
