@@ -44,6 +44,8 @@ __all__ = ['Recorder']
 LOG = logging.getLogger(__name__)
 
 _MOST_RESTARTS = 3
+_FAREWELL_SECONDS = 2
+"""For guests that are about to go when it is told to end: nobody would end their daemon."""
 _BY_SILENCE = (FinishReason.IDLE, FinishReason.LAST_GUEST)
 """What a base that is away looks like, too."""
 
@@ -64,7 +66,7 @@ class Recorder:
         self._note = ''
         self._record: CacheRecord | None = None
         self._wanted: FinishReason | Verdict | None = None
-        self._told_to_end = False
+        self._told_at: float | None = None
         self._wake = asyncio.Event()
         self._restarts = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -172,11 +174,12 @@ class Recorder:
             if self._daemon.ended.is_set():
                 await self._replace_daemon()
             self._observe()
-            if self._told_to_end:
-                if self._finish.guests:
+            if self._told_at is not None:
+                if not self._finish.guests:
+                    self._finish.expect_nobody()
+                elif time.monotonic() - self._told_at >= _FAREWELL_SECONDS:
                     self._enter(Phase.LEAVING, 'told to end')
                     return
-                self._finish.expect_nobody()
             if self._phase is Phase.RECORDING:
                 verdict = self._wanted or self._finish.while_recording(time.monotonic())
                 if verdict in _BY_SILENCE and not await self._base_answers():
@@ -303,7 +306,7 @@ class Recorder:
         LOG.info('Recorder of image %s: %s (%s)', self._key.image_id, phase.value, note)
 
     def _told(self) -> None:
-        self._told_to_end = True
+        self._told_at = time.monotonic()
         self._wake.set()
 
     def _ask_for(self, wanted: FinishReason | Verdict) -> dict[str, Any]:
