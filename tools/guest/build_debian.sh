@@ -153,16 +153,7 @@ make_disk() {
     grub-mkimage -O i386-pc -d "$grub" -c "$scratch/core.cfg" -p '(hd0,msdos1)/boot/grub' \
         -o "$scratch/core.img" \
         biosdisk part_msdos ext2 normal linux serial terminal test echo minicmd configfile
-    # boot.img loads sector 1, and core.img's first sector loads the rest from sector 2 on: both
-    # are GRUB's defaults (8 bytes at 0x5c of boot.img, 8 at 0x1f4 of core.img), so the core goes
-    # there unchanged. grub-mkimage has set how long it is.
-    [[ $(od -An -tu8 -j $((0x5c)) -N 8 "$grub/boot.img") -eq 1 &&
-        $(od -An -tu8 -j $((0x1f4)) -N 8 "$scratch/core.img") -eq 2 ]] ||
-        die 'this GRUB does not load its core from sector 1'
-    [[ $(stat -c %s "$scratch/core.img") -le $(((first_sector - 1) * 512)) ]] ||
-        die "GRUB's core does not fit before the partition"
-    dd if="$grub/boot.img" of="$file" bs=440 count=1 conv=notrunc status=none
-    dd if="$scratch/core.img" of="$file" bs=512 seek=1 conv=notrunc status=none
+    install_grub "$file" "$scratch/core.img" "$first_sector"
 }
 
 debian_sources >"$scratch/sources.list"

@@ -40,20 +40,9 @@ cp "$scratch/busybox/bin/busybox" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 install -m 0755 "$here/small_init" "$root/init"
 
-# Modules in the order in which they are loaded; those that this kernel has built in are not files.
-number=10
-for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
-    virtio_blk; do
-    file=$(find "$scratch/kernel/lib/modules" -name "$module.ko" -print -quit)
-    [[ -z $file ]] || cp "$file" "$root/modules/$number-$module.ko"
-    number=$((number + 1))
-done
-
-# The same packages give the same bytes: fixed times, owner, order and inode numbers.
-find "$root" -exec touch -h -d @0 {} +
-chmod -R u=rwX,go=rX "$root"
-(cd "$root" && find . -mindepth 1 -print0 | LC_ALL=C sort -z |
-    cpio --quiet --null --create --format=newc --reproducible --owner=0:0) >"$scratch/initrd"
+copy_modules "$scratch/kernel" "$root/modules" virtio_ring virtio virtio_pci_legacy_dev \
+    virtio_pci_modern_dev virtio_pci virtio_blk
+pack_initrd "$root" >"$scratch/initrd"
 cp "$scratch"/kernel/boot/vmlinuz-* "$scratch/vmlinuz"
 
 rm -f "$out/small.stamp"
