@@ -49,7 +49,7 @@ def validate(conf: cfg.ConfigOpts) -> None:
     :raises InvalidQuota: likewise for the quota
     """
     group = conf.qcache
-    for name in ('cache_path', 'run_path'):
+    for name in ('cache_path', 'run_path', 'instances_path'):
         path = getattr(group, name)
         if not path.startswith('/') or '\0' in path:
             _refuse(name, repr(path), 'it is not an absolute path', 'Give a path from the root')

@@ -13,6 +13,7 @@ Each sentence names the offending value and what to do about it::
      |    +-- RecordTooNew     ... since a newer version of the project wrote it
      +-- CacheBroken           a cache file that is not what its record says
      +-- CacheNotFound, CacheInUse, WrongState
+     +-- DomainsUnknown        libvirt does not tell what its domains use
      +-- ToolError             a tool of qemu's
      |    +-- ToolMissing, ToolTooOld, ToolFailed, DriverMissing
      +-- DeadlinePassed        something took longer than it may
@@ -107,6 +108,13 @@ class CacheNotFound(QcacheError):
 
 class CacheInUse(QcacheError):
     template = 'The cache {path!r} is in use: {reason}. {remedy}.'
+
+
+class DomainsUnknown(QcacheError):
+    template = (
+        'What the domains of {uri} use cannot be told: {reason}. '
+        'See to libvirt, set [qcache] libvirt_uri, or add --force.'
+    )
 
 
 class WrongState(QcacheError):

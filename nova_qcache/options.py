@@ -180,7 +180,9 @@ Related options:
         'plan_lease_seconds',
         default=300,
         help="""
-How long a recorder waits for a guest that was told to use it, in seconds.
+How long a boot that was told to use a cache may be on its way, in seconds.
+
+That long a recorder waits for its first guest, and a cache is not removed.
 
 Possible values:
 
@@ -253,6 +255,42 @@ Possible values:
 Related options:
 
 * ``run_path`` and ``cache_path``, whose files get this group.
+""",
+    ),
+    cfg.StrOpt(
+        'libvirt_uri',
+        default='qemu:///system',
+        help="""
+The libvirt whose domains use the caches; asked before a cache is removed.
+
+Only the command ``nova-qcache`` uses it: nova-compute has a connection.
+
+Possible values:
+
+* A URI that the user of nova-compute may open.
+* Empty: no guest of this host is libvirt's.
+
+Related options:
+
+* ``instances_path``
+""",
+    ),
+    cfg.StrOpt(
+        'instances_path',
+        default='/var/lib/nova/instances',
+        help="""
+Folder of the instances, where rescued ones keep an ``unrescue.xml``; looked at before a cache is
+removed.
+
+Only the command ``nova-qcache`` uses it: nova-compute has its own.
+
+Possible values:
+
+* The value of ``[DEFAULT] instances_path`` of this host's nova-compute.
+
+Related options:
+
+* ``libvirt_uri``
 """,
     ),
     cfg.StrOpt(

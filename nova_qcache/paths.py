@@ -11,6 +11,7 @@
     run_path/    guests/  <stem>.nbd                      what guests connect to
                  control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's
                  door, its last words
+                 leases/                                  of boots that are on their way
 
 ``<stem>`` is :attr:`nova_qcache.key.CacheKey.stem`.
 """
@@ -49,6 +50,10 @@ class Paths:
     @property
     def control(self) -> pathlib.Path:
         return self.run_path / 'control'
+
+    @property
+    def leases(self) -> pathlib.Path:
+        return self.run_path / 'leases'
 
     @property
     def locks(self) -> pathlib.Path:
@@ -101,8 +106,23 @@ class Paths:
             (self.run_path, 0o711),
             (self.guests, 0o750),
             (self.control, 0o700),
+            (self.leases, 0o700),
         ):
             self._prepare_one(path, mode)
+
+    def require(self) -> None:
+        """Look whether the folders are still there, in microseconds. They are not made again: an
+        empty mount point is no place for caches.
+
+        :raises FolderUnfit: if one has vanished or is closed to this user
+        """
+        for path in (self.cache_path, self.locks, self.guests, self.control, self.leases):
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise exception.FolderUnfit(
+                    path=str(path),
+                    reason='it has vanished, or this user may not write there any more',
+                    remedy='Bring it back; if it is lost, restart nova-compute, which makes it',
+                )
 
     def share(self, path: pathlib.Path) -> None:
         """Give a socket, cache or folder to the group that qemu runs in.

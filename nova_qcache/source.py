@@ -35,6 +35,11 @@ class Suspicion(enum.Enum):
     """Its size or inode differs: all cached bytes are compared before a boot uses the cache
     again."""
 
+    @property
+    def is_about_content(self) -> bool:
+        """Whether it is more than times."""
+        return self is Suspicion.FACTS
+
 
 @dataclasses.dataclass(frozen=True)
 class BaseIdentity:

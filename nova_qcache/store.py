@@ -7,7 +7,7 @@ either the old state or a file without a meaning, never a READY that is not true
 READY after its file is complete and on disk, and goes away before its file does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import contextlib
 import dataclasses
 import logging
@@ -135,10 +135,23 @@ class Store:
                 return
             self._write(dataclasses.replace(record, sealed=sealed, base_identity=identity))
 
-    def discard(self, key: CacheKey) -> None:
-        """To COLD, from wherever: the record and files go. Whether they may is the caller's
-        question."""
+    def lease(self, key: CacheKey, take: Callable[[], None]) -> bool:
+        """Take a lease of a READY cache, and return whether it still is: nothing is discarded
+        between the two."""
         with self._locked(key):
+            if self._state(key) is not State.READY:
+                return False
+            take()
+            return True
+
+    def discard(self, key: CacheKey, require: Callable[[], None] = lambda: None) -> None:
+        """To COLD, from wherever: the record and files go.
+
+        :param require: asked under the lock; what it raises keeps the cache. Without it, whether
+            they may go is the caller's question.
+        """
+        with self._locked(key):
+            require()
             self._unlink([self.paths.record(key)])
             self._unlink([self.paths.recording(key), self.paths.sealed(key)])
 

@@ -12,6 +12,7 @@ from oslo_config import cfg
 
 from nova_qcache import block_graph
 from nova_qcache import conf as qcache_conf
+from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import qemu_img
@@ -27,7 +28,7 @@ _PROBE_BYTES = 8 * 1024 * 1024
 class Grade(enum.Enum):
     OK = 'ok'
     WARNING = 'warning'
-    """Boots are faster all the same; something is worth a look."""
+    """Not all of it works, or not for all; something is worth a look."""
     ERROR = 'error'
     """Boots are plain until this is mended."""
 
@@ -56,6 +57,7 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
         yield _finding('reservation', lambda: _reservation(paths.cache_path))
         yield _finding('O_DIRECT', lambda: _direct_io(paths.cache_path), Grade.WARNING)
         yield _finding('space', lambda: _space(paths.cache_path, qcache_conf.quota_bytes(conf)))
+        yield _confinement(paths.guests)
 
 
 def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) -> Finding:
@@ -121,3 +123,17 @@ def _space(folder: pathlib.Path, quota: int) -> str:
             remedy='to less, or free space',
         )
     return f'{free // qcache_conf.MIB} MiB free, room for {free // quota} recordings'
+
+
+def _confinement(guests: pathlib.Path) -> Finding:
+    # A warning: sealed caches are played all the same, and guests without libvirt record.
+    obstacle = confinement.obstacle(guests)
+    if obstacle is None:
+        return Finding('confinement', Grade.OK, f'nothing known keeps guests from {guests}')
+    cause, _, remedy = obstacle.partition('; ')
+    return Finding(
+        'confinement',
+        Grade.WARNING,
+        f'no boot can record, and those without a cache stay plain: {cause}',
+        f'{remedy[:1].upper()}{remedy[1:]}.',
+    )

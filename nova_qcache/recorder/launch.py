@@ -3,9 +3,10 @@
 
 from collections.abc import Sequence
 import logging
-import pathlib
+import os
 import subprocess
 import sys
+from typing import IO
 
 from nova_qcache import control
 from nova_qcache import exception
@@ -42,47 +43,49 @@ def start(
     """
     _reap()
     log = paths.log(key)
-    already = log.stat().st_size if log.exists() else 0
-    process = _spawn(log, arguments)
     client = control.RecorderClient(paths.control_socket(key))
+    # Held open: whoever starts another recorder at the same time may clear the name away.
+    with open(log, 'ab+') as said:
+        already = said.seek(0, os.SEEK_END)
+        process = _spawn(said, arguments)
 
-    def serves() -> control.Status | None:
-        nonlocal process
-        ended = process.poll()
-        try:
-            return client.expect_guest() if ended == BUSY else client.status()
-        except exception.RecorderUnreachable:
-            if ended == BUSY:
-                # The other one has not opened its door yet, or has closed it and is leaving.
-                process = _spawn(log, arguments)
-            elif ended is not None:
-                raise exception.RecorderFailed(
-                    image_id=key.image_id, reason=_last_words(log, already)
-                ) from None
-            return None
+        def serves() -> control.Status | None:
+            nonlocal process
+            ended = process.poll()
+            try:
+                return client.expect_guest() if ended == BUSY else client.status()
+            except exception.RecorderUnreachable:
+                if ended == BUSY:
+                    # The other one has not opened its door yet, or has closed it and is leaving.
+                    process = _spawn(said, arguments)
+                elif ended is not None:
+                    log.unlink(missing_ok=True)  # the error has what it says
+                    raise exception.RecorderFailed(
+                        image_id=key.image_id, reason=_last_words(said, already)
+                    ) from None
+                return None
 
-    return waiting.until(
-        serves,
-        what=f'Starting the recorder of image {key.image_id}',
-        seconds=seconds,
-        remedy=f'See {str(log)!r}',
-        poll_seconds=_POLL_SECONDS,
-        progress=progress,
-    )
+        return waiting.until(
+            serves,
+            what=f'Starting the recorder of image {key.image_id}',
+            seconds=seconds,
+            remedy=f'See {str(log)!r}',
+            poll_seconds=_POLL_SECONDS,
+            progress=progress,
+        )
 
 
-def _spawn(log: pathlib.Path, arguments: Sequence[str]) -> 'subprocess.Popen[bytes]':
+def _spawn(output: IO[bytes], arguments: Sequence[str]) -> 'subprocess.Popen[bytes]':
     # The module and not the script: it must be this very installation, wherever its scripts went.
     command = [sys.executable, '-m', 'nova_qcache.cmd.recorder', *arguments]
-    with open(log, 'ab') as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd='/',
-            start_new_session=True,
-        )
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd='/',
+        start_new_session=True,
+    )
     _started.append(process)
     return process
 
@@ -92,13 +95,11 @@ def _reap() -> None:
     _started[:] = [process for process in _started if process.poll() is None]
 
 
-def _last_words(log: pathlib.Path, start_at: int) -> str:
-    """Return the last line written since, and clear the log away: the error has it now."""
+def _last_words(said: IO[bytes], start_at: int) -> str:
+    """Return the last line written since."""
     try:
-        with open(log, 'rb') as file:
-            file.seek(start_at)
-            lines = file.read().decode(errors='replace').splitlines()
-        log.unlink()
+        said.seek(start_at)
+        lines = said.read().decode(errors='replace').splitlines()
     except OSError:
         return 'it said nothing'
     return next((line for line in reversed(lines) if line.strip()), 'it said nothing')

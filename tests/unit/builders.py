@@ -57,6 +57,8 @@ def config(folder: pathlib.Path, **options: Any) -> cfg.ConfigOpts:
         'run_path': str(folder / 'run'),
         'quota': 16,
         'lock_timeout_seconds': 1,
+        'libvirt_uri': '',
+        'instances_path': str(folder / 'instances'),
         **options,
     }
     file = folder / 'nova.conf'

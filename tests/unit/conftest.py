@@ -11,10 +11,11 @@ from unittest import mock
 import hypothesis
 import pytest
 
+from nova_qcache import boots as boots_module
 from nova_qcache import control
 from nova_qcache import exception
-from nova_qcache import manager as manager_module
 from nova_qcache import plugins
+from nova_qcache.boots import Boots
 from nova_qcache.generation import Generations
 from nova_qcache.manager import Manager
 from nova_qcache.paths import Paths
@@ -115,7 +116,7 @@ def recorder():
 
 @pytest.fixture
 def verifier():
-    with mock.patch.object(manager_module, 'Verifier', autospec=True) as made:
+    with mock.patch.object(boots_module, 'Verifier', autospec=True) as made:
         yield made.return_value
 
 
@@ -125,6 +126,11 @@ def current():
     answer = builders.GENERATION
     with mock.patch.object(Generations, 'current', autospec=True, return_value=answer) as made:
         yield made
+
+
+@pytest.fixture
+def boots(conf, source, launch_start, recorder, verifier, current):
+    return Boots(conf)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_defaults_make_sense(tmp_path):
     qcache_conf.validate(builders.config(tmp_path, **defaults))
 
 
-@pytest.mark.parametrize('name', ['cache_path', 'run_path'])
+@pytest.mark.parametrize('name', ['cache_path', 'run_path', 'instances_path'])
 @pytest.mark.parametrize('path', ['', 'relative', './here', '~/cache', '/with\0NUL'])
 def test_a_folder_has_an_absolute_path(tmp_path, name, path):
     said = refusal(tmp_path, **{name: path})

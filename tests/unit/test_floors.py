@@ -18,14 +18,17 @@ ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = "nova_qcache"
 
 FLOORS = {
-    0: "exception key plan progress record source states",
+    0: "exception key plan progress record repetition source states",
     1: "conf locks options paths",
-    2: "block_graph filesystem processes qemu_img qemu_io qmp storage_daemon waiting",
-    3: (
-        "base control generation inspection plugins recorder sealed_file sources store suitability"
-        " usage verifier"
+    2: (
+        "block_graph confinement filesystem libvirt_domains overlay process_survival processes"
+        " qemu_img qemu_io qmp storage_daemon waiting"
     ),
-    4: "manager",
+    3: (
+        "base control generation inspection leases plugins recorder sealed_file sources store"
+        " suitability sweeping touches usage verifier"
+    ),
+    4: "boots manager",
     5: "cmd scheduler virt",
 }
 """The modules and packages directly below nova_qcache. A floor never imports from a higher one."""

@@ -1,234 +1,297 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a boot: every branch of a decision, and that nothing ever stops a boot."""
+"""What operators ask of a manager: caches, seal, invalidate, remove, verify."""
 
-import logging
-import subprocess
+import time
 from unittest import mock
 
-from hypothesis import example
-from hypothesis import given
-from hypothesis import HealthCheck
-from hypothesis import settings
-from hypothesis import strategies as st
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Plan
-from nova_qcache.plan import PlanKind
-from nova_qcache.recorder import launch
-from nova_qcache.source import BaseIdentity
+from nova_qcache import filesystem
+from nova_qcache import locks
+from nova_qcache.generation import Generations
+from nova_qcache.key import CacheKey
+from nova_qcache.key import Generation
+from nova_qcache.leases import Leases
+from nova_qcache.states import Phase
 from nova_qcache.states import State
 from nova_qcache.store import Store
 from tests.unit import builders
-from tests.unit.builders import BOOT
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY
 from tests.unit.builders import NOT_IMAGE_IDS
+from tests.unit.builders import OTHER_IMAGE
 
-SURPRISES = [
-    exception.LockTimeout(name='x', path='y', seconds=1),
-    exception.RecordBroken(path='x', reason='y', image_id='z'),
-    PermissionError(13, 'Permission denied'),
-    ValueError('embedded null byte'),
-    KeyError('present'),
-    RuntimeError('a plugin'),
-    RecursionError('too deep'),
-    OverflowError('too large'),
-    subprocess.TimeoutExpired('qemu-io', 10),
-]
+OTHER = CacheKey(OTHER_IMAGE, GENERATION)
+# Epochs are random: this one sorts before the other and is newer.
+NEWER = CacheKey(IMAGE, Generation('000000000000', 1))
+UNREACHABLE = exception.RecorderUnreachable(path='/x', reason='nobody')
 
 
 @pytest.fixture
-def ready(manager, store):
-    return builders.ready(store, base='memory://base')
-
-
-def plain(reason):
-    return Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION)
-
-
-def test_no_cache_yet(manager, paths, launch_start, recorder):
-    assert manager.preview(*BOOT) == Plan(
-        PlanKind.RECORD,
-        'no cache yet',
-        *BOOT,
-        generation=GENERATION,
-        socket=str(paths.nbd_socket(KEY)),
-    )
-    launch_start.assert_not_called()
-    recorder.expect_guest.assert_not_called()
-
-
-def test_a_cache_that_is_being_recorded(manager, store, launch_start, recorder):
-    builders.warm(store)
-    plan = manager.preview(*BOOT)
-    assert (plan.kind, plan.reason) == (PlanKind.RECORD, 'the cache is being recorded')
-    launch_start.assert_not_called()
-    recorder.expect_guest.assert_not_called()
-
-
-def test_a_ready_cache(manager, ready, store, verifier):
-    expected = Plan(
-        PlanKind.PLAY,
-        'the cache is ready',
-        *BOOT,
-        generation=GENERATION,
-        cache=str(store.paths.sealed(KEY)),
-    )
-    assert manager.preview(*BOOT) == manager.plan(*BOOT) == expected
-    verifier.sample_is_equal.assert_not_called()
-
-
-def test_an_image_id_in_capitals_is_the_same_image(manager, ready):
-    plan = manager.plan(IMAGE.upper(), *BOOT[1:])
-    assert (plan.kind, plan.image_id) == (PlanKind.PLAY, IMAGE)
-
-
-def test_a_stale_cache(manager, ready, store):
-    store.retire(ready, 'the base differs')
-    assert manager.preview(*BOOT) == plain('the cache is stale: the base differs')
-
-
-@pytest.mark.parametrize(
-    ('base', 'base_format'), [('memory://other', 'raw'), ('memory://base', 'qcow2')]
-)
-def test_a_cache_of_another_base(manager, ready, base, base_format):
-    plan = manager.preview(IMAGE, base, base_format)
-    assert plan.kind is PlanKind.PLAIN
-    assert plan.reason == "the cache is one of 'memory://base' (raw)"
-
-
-def test_a_base_that_is_another_file(manager, ready, source, verifier):
-    source.now = BaseIdentity(1, 2, 3)
-    plan = manager.preview(*BOOT)
-    assert plan.kind is PlanKind.PLAIN
-    assert f'`nova-qcache verify {IMAGE}` decides' in plan.reason
-    verifier.sample_is_equal.assert_not_called()
-
-
-@pytest.mark.parametrize(
-    ('equal', 'kind', 'reason'),
-    [
-        (True, PlanKind.PLAY, 'the cache is ready'),
-        (False, PlanKind.PLAIN, 'the base has other content than the cache'),
-    ],
-)
-def test_a_base_that_was_touched(manager, ready, source, verifier, equal, kind, reason):
-    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
-    verifier.sample_is_equal.return_value = equal
-    plan = manager.preview(*BOOT)
-    assert (plan.kind, plan.reason) == (kind, reason)
-    verifier.sample_is_equal.assert_called_once_with(ready, source)
-
-
-def test_a_cache_file_that_is_not_what_was_sealed(manager, ready, store, verifier, source):
-    store.paths.sealed(KEY).write_bytes(b'')
-    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
-    with pytest.raises(exception.CacheBroken):
-        manager.preview(*BOOT)
-    verifier.sample_is_equal.assert_not_called()
-    plan = manager.plan(*BOOT)
-    assert plan.kind is PlanKind.PLAIN
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
-
-
-def test_a_base_of_a_new_generation_has_no_cache_yet(manager, ready, current, store):
-    current.return_value = GENERATION.next()
-    plan = manager.plan(*BOOT)
-    assert (plan.kind, plan.generation) == (PlanKind.RECORD, GENERATION.next())
-    assert store.load(KEY).state is State.STALE
-
-
-@pytest.mark.parametrize('image_id', NOT_IMAGE_IDS.values(), ids=NOT_IMAGE_IDS)
-def test_no_image_id(manager, image_id, launch_start):
-    with pytest.raises(exception.InvalidImageId):
-        manager.preview(image_id, *BOOT[1:])
-    plan = manager.plan(image_id, *BOOT[1:])
-    assert (plan.kind, plan.image_id) == (PlanKind.PLAIN, image_id)
-    assert 'is not an image ID' in plan.reason
-    launch_start.assert_not_called()
-
-
-def test_a_base_that_is_not_there(manager, launch_start):
-    unfit = exception.InvalidBase(base='x', reason='No such file', remedy='Give one')
-    with mock.patch.object(builders.MemorySource, 'identity', autospec=True, side_effect=unfit):
-        assert manager.plan(*BOOT) == Plan(PlanKind.PLAIN, str(unfit), *BOOT)
-    launch_start.assert_not_called()
-
-
-@pytest.mark.parametrize('error', SURPRISES, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize('who', ['source', 'generation', 'record', 'list', 'recorder', 'launch'])
-def test_plan_never_raises(
-    manager, find_source, current, recorder, launch_start, caplog, who, error
-):
-    with (
-        mock.patch.object(Store, 'load', autospec=True, return_value=None) as load,
-        mock.patch.object(Store, 'keys', autospec=True, return_value=[]) as keys,
-    ):
-        guilty = {
-            'source': find_source,
-            'generation': current,
-            'record': load,
-            'list': keys,
-            'recorder': recorder.expect_guest,
-            'launch': launch_start,
-        }
-        guilty[who].side_effect = error
-        plan = manager.plan(*BOOT)
-    assert plan == Plan(PlanKind.PLAIN, plan.reason, *BOOT)
-    assert str(error) in plan.reason
-    warnings = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
-    assert len(warnings) == 1
-    assert IMAGE in warnings[0].getMessage()
-    assert str(error) in warnings[0].getMessage()
-
-
-@pytest.mark.parametrize('error', SURPRISES, ids=lambda error: type(error).__name__)
-def test_a_sample_that_fails_stops_no_boot(manager, ready, source, verifier, error):
-    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
-    verifier.sample_is_equal.side_effect = error
-    assert manager.plan(*BOOT).kind is PlanKind.PLAIN
-
-
-def test_plan_can_be_interrupted(manager, current):
-    current.side_effect = KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt):
-        manager.plan(*BOOT)
-
-
-text = st.text(max_size=80)
-# Nothing that exists: a counter would be made beside it.
-references = text.filter(lambda words: not words.startswith(('/', 'file:'))) | st.builds(
-    '{}{}'.format,
-    st.sampled_from(
-        ['/no-such/', 'file:///no-such/', 'nbd://', 'nbd://h/', 'nbd+unix:///x?socket=/', 'x://']
-    ),
-    text,
-)
+def at_work(recorder):
+    """A recorder that answers everything."""
+    for verb in (recorder.status, recorder.drop, recorder.seal, recorder.leave):
+        verb.side_effect = None
+        verb.return_value = builders.status()
+    return recorder
 
 
 @pytest.fixture
-def popen():
-    """Recorders that end as soon as they are started."""
-    with (
-        mock.patch.object(subprocess, 'Popen', autospec=True) as made,
-        mock.patch.object(launch, '_started', []),
-    ):
-        made.return_value.poll.return_value = 1
+def raised():
+    with mock.patch.object(Generations, 'raise_before_write', autospec=True) as made:
         yield made
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text | st.just(IMAGE), references, text | st.sampled_from(['raw', 'qcow2']))
-@example(IMAGE, 'nbd://h/x\0', 'raw')
-@example(IMAGE, 'nbd://h/\udcff', 'raw')
-@example(IMAGE, 'nbd://h/\ud800', 'raw')
-@example(IMAGE, '/no-such/\udcff', 'raw')
-@example(IMAGE, '/no-such/\ud800', 'raw')
-@example(IMAGE, '/no-such/' + 'x' * 5000, 'raw')
-def test_any_words_make_a_plan(conf, recorder, popen, image_id, base, base_format):
-    plan = Manager(conf).plan(image_id, base, base_format)
-    assert plan.kind is PlanKind.PLAIN
-    assert plan.reason
+@pytest.fixture
+def no_sleep():
+    with mock.patch.object(time, 'sleep', autospec=True) as made:
+        yield made
+
+
+def says(*phases, guests=0):
+    return [
+        phase if isinstance(phase, Exception) else builders.status(phase, guests=guests)
+        for phase in phases
+    ]
+
+
+class TestCaches:
+    def test_none(self, manager):
+        assert manager.caches() == []
+        assert manager.caches(IMAGE) == []
+
+    def test_the_newest_of_an_image_is_last(self, manager, store):
+        builders.ready(store, key=KEY, created_at=1.0)
+        builders.ready(store, key=NEWER, created_at=2.0)
+        builders.ready(store, key=OTHER, created_at=3.0)
+        assert [view.key for view in manager.caches()] == [OTHER, KEY, NEWER]
+        assert [view.key for view in manager.caches(IMAGE.upper())] == [KEY, NEWER]
+
+    @pytest.mark.parametrize('image_id', NOT_IMAGE_IDS.values(), ids=NOT_IMAGE_IDS)
+    def test_no_image_id(self, manager, image_id):
+        with pytest.raises(exception.InvalidImageId):
+            manager.caches(image_id)
+
+
+class TestSeal:
+    def test_it_is_asked_for(self, manager, store, at_work):
+        builders.warm(store)
+        view = manager.seal(IMAGE)
+        at_work.seal.assert_called_once_with()
+        assert (view.key, view.state) == (KEY, 'WARMING')
+
+    def test_it_is_waited_for(self, manager, store, at_work, no_sleep):
+        warm = builders.warm(store)
+        answers = iter(says(Phase.RECORDING, Phase.RECORDING, Phase.SEALING, Phase.SERVING))
+
+        def status():
+            answer = next(answers, builders.status(Phase.SERVING))
+            if answer.phase is Phase.SERVING and store.load(KEY).state is State.WARMING:
+                store.seal(warm, builders.sealed())
+            return answer
+
+        at_work.status.side_effect = status
+        assert manager.seal(IMAGE, wait_seconds=60).state == 'READY'
+
+    def test_a_recorder_that_leaves_after_it(self, manager, store, at_work, no_sleep):
+        warm = builders.warm(store)
+        at_work.seal.side_effect = lambda: store.seal(warm, builders.sealed())
+        at_work.status.side_effect = [builders.status(), UNREACHABLE, UNREACHABLE]
+        assert manager.seal(IMAGE, wait_seconds=60).state == 'READY'
+
+    def test_it_takes_too_long(self, manager, store, at_work, no_sleep):
+        builders.warm(store)
+        at_work.status.return_value = builders.status(Phase.SEALING)
+        with pytest.raises(exception.DeadlinePassed) as caught:
+            manager.seal(IMAGE, wait_seconds=1e-9)
+        assert f'Sealing the cache of image {IMAGE} took longer' in str(caught.value)
+        assert 'see `nova-qcache list`' in str(caught.value)
+
+    @pytest.mark.parametrize('there', [lambda store: None, builders.ready])
+    def test_nothing_to_seal(self, manager, store, at_work, there):
+        there(store)
+        with pytest.raises(exception.CacheNotFound) as caught:
+            manager.seal(IMAGE)
+        assert f'There is no cache of image {IMAGE} here' in str(caught.value)
+        at_work.seal.assert_not_called()
+
+    def test_nobody_to_ask(self, manager, store):
+        builders.warm(store)
+        with pytest.raises(exception.RecorderUnreachable):
+            manager.seal(IMAGE)
+
+
+class TestInvalidate:
+    def test_a_ready_cache(self, manager, store, find_source, source, raised):
+        builders.ready(store)
+        assert manager.invalidate(IMAGE) == [KEY]
+        assert store.load(KEY).stale_reason == 'invalidated by an operator'
+        raised.assert_called_once_with(mock.ANY, source)
+        find_source.assert_called_with('/base/image', 'raw', reconnect_seconds=300)
+
+    def test_the_generation_rises_first(self, manager, store, raised):
+        builders.ready(store)
+        raised.side_effect = exception.FolderUnfit(path='x', reason='y', remedy='z')
+        with pytest.raises(exception.FolderUnfit):
+            manager.invalidate(IMAGE)
+        assert store.load(KEY).state is State.READY
+
+    def test_every_base_of_the_image(self, manager, store, find_source, raised):
+        builders.ready(store, base='/one')
+        builders.ready(store, key=NEWER, base='/two')
+        manager.invalidate(IMAGE, '/three', 'qcow2')
+        asked = [call.args for call in find_source.call_args_list]
+        assert asked == [('/one', 'raw'), ('/three', 'qcow2'), ('/two', 'raw')]
+        assert raised.call_count == 3
+
+    def test_a_base_without_a_cache(self, manager, raised):
+        assert manager.invalidate(IMAGE, '/base') == []
+        raised.assert_called_once()
+
+    def test_neither_cache_nor_base(self, manager, raised):
+        with pytest.raises(exception.CacheNotFound):
+            manager.invalidate(IMAGE)
+        raised.assert_not_called()
+
+    def test_a_recording_is_dropped(self, manager, store, at_work, raised):
+        builders.warm(store)
+        assert manager.invalidate(IMAGE) == [KEY]
+        at_work.drop.assert_called_once_with()
+        assert store.load(KEY).state is State.WARMING, 'its recorder forgets it'
+
+    def test_a_recorder_that_has_just_left(self, manager, store, recorder, raised):
+        builders.ready(store)
+        recorder.status.side_effect = None
+        recorder.status.return_value = builders.status(Phase.SERVING)
+        manager.invalidate(IMAGE)
+        assert store.load(KEY).state is State.STALE
+
+    def test_a_broken_record_is_no_hindrance(self, manager, store, raised):
+        builders.ready(store)
+        store.paths.record(NEWER).write_bytes(b'nonsense')
+        assert set(manager.invalidate(IMAGE)) == {KEY, NEWER}
+        assert store.load(KEY).state is State.STALE
+
+
+class TestRemove:
+    @pytest.mark.parametrize('there', [builders.warm, builders.ready])
+    def test_all_of_an_image(self, manager, store, there):
+        there(store)
+        there(store, key=NEWER)
+        other = there(store, key=OTHER)
+        assert set(manager.remove(IMAGE)) == {KEY, NEWER}
+        assert store.keys() == [OTHER]
+        assert store.load(OTHER) == other
+
+    def test_broken_files(self, manager, store):
+        store.paths.record(KEY).write_bytes(b'nonsense')
+        store.paths.recording(NEWER).write_bytes(b'lost')
+        manager.remove(IMAGE)
+        assert store.keys() == []
+
+    def test_nothing(self, manager):
+        with pytest.raises(exception.CacheNotFound):
+            manager.remove(IMAGE)
+
+    def test_guests_of_a_recorder_keep_everything(self, manager, store, at_work):
+        builders.ready(store)
+        builders.ready(store, key=NEWER)
+        at_work.status.side_effect = says(Phase.SERVING, Phase.SERVING, guests=2)
+        with pytest.raises(exception.CacheInUse, match='2 guests read through its recorder'):
+            manager.remove(IMAGE)
+        assert len(store.keys()) == 2
+        at_work.leave.assert_not_called()
+
+    def test_guests_of_the_file_keep_it(self, manager, store):
+        builders.ready(store)
+        with (
+            mock.patch.object(filesystem, 'used_by_qemu', autospec=True, return_value=True),
+            pytest.raises(exception.CacheInUse, match='a process of qemu has it open'),
+        ):
+            manager.remove(IMAGE)
+        assert store.keys() == [KEY]
+
+    @pytest.mark.parametrize('guests', [0, 2])
+    def test_force(self, manager, store, at_work, guests):
+        builders.ready(store)
+        at_work.status.side_effect = [*says(Phase.SERVING, guests=guests), UNREACHABLE]
+        assert manager.remove(IMAGE, force=True) == [KEY]
+        assert store.keys() == []
+
+    def test_a_recorder_without_guests_is_sent_away(self, manager, store, at_work, no_sleep):
+        builders.warm(store)
+        at_work.status.side_effect = says(
+            Phase.RECORDING, Phase.SEALING, Phase.SERVING, Phase.LEAVING, UNREACHABLE
+        )
+        manager.remove(IMAGE)
+        at_work.drop.assert_called_once_with()
+        at_work.leave.assert_called_once_with()
+        assert at_work.status.call_count == 5
+        assert store.keys() == []
+
+    def test_a_recorder_with_guests_serves_them_on(self, manager, store, at_work, no_sleep):
+        builders.warm(store)
+        at_work.status.side_effect = says(Phase.RECORDING, Phase.SEALING, Phase.SERVING, guests=1)
+        manager.remove(IMAGE, force=True)
+        assert store.keys() == []
+
+    def test_a_recorder_that_leaves_by_itself_meanwhile(self, manager, store, at_work):
+        builders.warm(store)
+        at_work.drop.side_effect = UNREACHABLE
+        at_work.status.side_effect = [builders.status(), UNREACHABLE]
+        manager.remove(IMAGE)
+        assert store.keys() == []
+
+
+class TestSweep:
+    def test_what_nobody_fills(self, manager, store, paths, leased_and_ended):
+        builders.warm(store)
+        before = builders.ready(store, key=OTHER)
+        assert manager.sweep() == [KEY]
+        assert store.keys() == [OTHER]
+        assert store.load(OTHER) == before
+        assert leased_and_ended() == ['lasting']
+        assert manager.sweep() == []
+
+    def test_a_lock_that_somebody_holds(self, conf, manager, store, paths):
+        builders.warm(store)
+        manager._store = Store(paths, 0)
+        with (
+            locks.image(paths.locks, IMAGE, 0),
+            pytest.raises(exception.LockTimeout, match=f'image-{IMAGE}'),
+        ):
+            manager.sweep()
+        assert store.load(KEY).state is State.WARMING
+        assert manager.sweep() == [KEY]
+
+    @pytest.fixture
+    def leased_and_ended(self, paths):
+        Leases(paths.leases, 300).take('lasting', KEY)
+        Leases(paths.leases, -1).take('ended', KEY)
+        return lambda: [path.name.partition('.')[0] for path in paths.leases.iterdir()]
+
+
+class TestVerify:
+    def test_every_ready_cache(self, manager, store, verifier, source):
+        record = builders.ready(store)
+        newer = builders.ready(store, key=NEWER, created_at=2e9)
+        found = manager.verify(IMAGE)
+        assert found == [verifier.verify.return_value] * 2
+        asked = [call.args[:2] for call in verifier.verify.call_args_list]
+        assert asked == [(record, source), (newer, source)]
+
+    def test_others_are_passed_over(self, manager, store, verifier):
+        store.retire(builders.ready(store), 'old')
+        record = builders.ready(store, key=NEWER)
+        manager.verify(IMAGE)
+        assert verifier.verify.call_args.args[0] == record
+        verifier.verify.assert_called_once()
+
+    @pytest.mark.parametrize('there', [lambda store: None, builders.warm])
+    def test_nothing_to_verify(self, manager, store, verifier, there):
+        there(store)
+        with pytest.raises(exception.CacheNotFound):
+            manager.verify(IMAGE)
+        verifier.verify.assert_not_called()

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lists of versions agree with each other."""
+"""The lists of versions agree with each other, and a wheel is what it should be."""
 
+import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = DECLARED["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -35,6 +41,16 @@ def test_lower_constraints_are_the_declared_lower_bounds():
     assert versions(lines("lower-constraints.txt"), "==") == declared
 
 
+def test_a_wheel_is_built_with_what_the_tests_build_one_with():
+    needed = versions(DECLARED["build-system"]["requires"], ">=")
+    assert needed.items() <= versions(EXTRAS["test"], ">=").items()
+
+
+def test_what_goes_with_nova_has_no_bounds():
+    """Nova decides: two versions of it are tested, each with what goes with it."""
+    assert [name for name in EXTRAS["nova-test"] if not re.fullmatch("[a-z-]+", name)] == []
+
+
 def test_pre_commit_runs_the_versions_of_the_extra_lint():
     pinned = versions(EXTRAS["lint"], "==")
     hooks = re.findall(
@@ -54,3 +70,52 @@ def test_a_bound_of_another_form_is_an_error(requirement):
 def test_a_name_twice_is_an_error():
     with pytest.raises(AssertionError, match="twice"):
         versions(["pytest>=8", "pytest>=9"], ">=")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of this tree, built from a copy: building leaves files beside the sources."""
+    tree = tmp_path_factory.mktemp("tree")
+    junk = shutil.ignore_patterns("__pycache__")
+    for name in ("nova", "nova_qcache"):
+        shutil.copytree(ROOT / name, tree / name, ignore=junk)
+    for name in ("pyproject.toml", "setup.cfg", "README.rst", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    subprocess.run(
+        [sys.executable, "-c", "import pbr.build; pbr.build.build_wheel('out')"],
+        cwd=tree,
+        env={"PATH": os.environ["PATH"], "PBR_VERSION": "1.2.3"},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (path,) = (tree / "out").iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def in_wheel(wheel):
+    """The files that a wheel installs, but for its metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    return {name for name in names if ".dist-info/" not in name}
+
+
+def test_a_wheel_has_the_version_that_it_is_given(wheel):
+    assert wheel.name == "nova_qcache-1.2.3-py3-none-any.whl"
+
+
+def test_a_wheel_adds_one_file_to_nova(in_wheel):
+    """A second nova/__init__.py or nova/virt/__init__.py would take the place of Nova's own."""
+    assert {name for name in in_wheel if not name.startswith("nova_qcache/")} == {
+        "nova/virt/qcache/__init__.py"
+    }
+
+
+def test_a_wheel_has_all_of_the_package(in_wheel):
+    package = ROOT / "nova_qcache"
+    files = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
+    assert {name for name in in_wheel if name.startswith("nova_qcache/")} == {
+        *files,
+        "nova_qcache/py.typed",
+    }

@@ -21,6 +21,7 @@ MODES = {
     'run': 0o711,
     'run/guests': 0o750,
     'run/control': 0o700,
+    'run/leases': 0o700,
 }
 NO_GROUP = 'no-such-group-here'
 READ_ONLY = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, os.ST_RDONLY, 255))
@@ -46,6 +47,7 @@ def test_all_names_of_a_cache_are_different_and_in_their_folders():
     assert paths.qmp_socket(KEY) == pathlib.Path(f'/r/control/{KEY.stem}.qmp')
     assert paths.control_socket(KEY) == pathlib.Path(f'/r/control/{KEY.stem}.ctl')
     assert paths.log(KEY) == pathlib.Path(f'/r/control/{KEY.stem}.log')
+    assert paths.leases == pathlib.Path('/r/leases')
 
 
 def test_from_conf(conf):
@@ -114,6 +116,53 @@ def test_a_folder_on_a_read_only_file_system(tmp_path, fresh):
         said = unfit(fresh)
     assert f'{str(tmp_path / "cache")!r}' in said
     assert 'its file system is read-only' in said
+
+
+REQUIRED = ['cache', 'cache/locks', 'run', 'run/guests', 'run/control', 'run/leases']
+
+
+@pytest.mark.parametrize('name', REQUIRED)
+@pytest.mark.parametrize('how', ['gone', 'empty mount point', 'file'])
+def test_a_folder_that_has_vanished(tmp_path, fresh, name, how):
+    fresh.prepare()
+    fresh.require()
+    path = tmp_path / name
+    shutil.rmtree(path)
+    if how == 'empty mount point':
+        path.mkdir()
+    elif how == 'file':
+        path.write_text('')
+    if how == 'empty mount point' and name not in ('cache', 'run'):
+        fresh.require()
+        return
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(exception.FolderUnfit) as caught:
+        fresh.require()
+    assert f'{str(tmp_path / name)!r}'[:-1] in str(caught.value)
+    assert 'it has vanished, or this user may not write there any more' in str(caught.value)
+    assert 'Bring it back' in str(caught.value)
+    assert sorted(tmp_path.rglob('*')) == before, 'nothing is made again'
+
+
+def test_a_folder_that_is_closed_to_this_user(tmp_path, fresh):
+    fresh.prepare()
+    closed = tmp_path / 'run' / 'leases'
+    with (
+        mock.patch.object(
+            os, 'access', autospec=True, side_effect=lambda path, mode: path != closed
+        ) as access,
+        pytest.raises(exception.FolderUnfit) as caught,
+    ):
+        fresh.require()
+    access.assert_called_with(closed, os.W_OK | os.X_OK)
+    assert repr(str(closed)) in str(caught.value)
+
+
+def test_counters_of_bases_may_be_away(fresh):
+    """Most bases keep theirs beside them; whoever needs one here says that it is missing."""
+    fresh.prepare()
+    fresh.generations.rmdir()
+    fresh.require()
 
 
 def with_sockets_of(length):

@@ -124,6 +124,9 @@ class TestSuspicion:
     def test_degrees(self, now, suspicion):
         assert now.suspicion(self.THEN) is suspicion
 
+    def test_only_facts_are_about_content(self):
+        assert [each for each in Suspicion if each.is_about_content] == [Suspicion.FACTS]
+
     def test_a_source_that_knows_nothing_suspects_nothing(self):
         assert BaseIdentity().suspicion(BaseIdentity()) is Suspicion.NONE
 

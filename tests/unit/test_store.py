@@ -167,6 +167,68 @@ def test_discard_of_what_cannot_be_read(store):
     assert store.keys() == []
 
 
+@pytest.mark.parametrize('there', [builders.warm, builders.ready])
+def test_a_requirement_that_is_not_met_keeps_everything(store, there):
+    before = there(store)
+    files = sorted(store.paths.cache_path.iterdir())
+    error = exception.CacheInUse(path='x', reason='y', remedy='z')
+    with pytest.raises(exception.CacheInUse):
+        store.discard(KEY, mock.Mock(side_effect=error))
+    assert store.load(KEY) == before
+    assert sorted(store.paths.cache_path.iterdir()) == files
+    store.discard(KEY, lambda: None)
+    assert store.keys() == []
+
+
+def test_a_requirement_is_asked_for_once_under_the_lock(store):
+    builders.ready(store)
+    require = mock.Mock(side_effect=lambda: require_locked(store))
+    store.discard(KEY, require)
+    require.assert_called_once_with()
+
+
+def require_locked(store):
+    assert store.load(KEY) is not None
+    with (
+        pytest.raises(exception.LockTimeout),
+        locks.image(store.paths.locks, IMAGE, 0),
+    ):
+        pass
+
+
+def test_lease(store):
+    builders.ready(store)
+    take = mock.Mock(side_effect=lambda: require_locked(store))
+    assert store.lease(KEY, take)
+    take.assert_called_once_with()
+
+
+@pytest.mark.parametrize('state', [State.COLD, State.WARMING, State.STALE])
+def test_only_a_ready_cache_is_leased(store, state):
+    if state is State.STALE:
+        store.retire(builders.ready(store), 'x')
+    elif state is State.WARMING:
+        builders.warm(store)
+    take = mock.Mock()
+    assert not store.lease(KEY, take)
+    take.assert_not_called()
+
+
+def test_a_lease_of_what_cannot_be_read(store):
+    builders.ready(store)
+    store.paths.record(KEY).write_bytes(b'nonsense')
+    with pytest.raises(exception.RecordBroken):
+        store.lease(KEY, mock.Mock(side_effect=AssertionError))
+
+
+def test_a_lease_that_cannot_be_taken(store):
+    before = builders.ready(store)
+    with pytest.raises(OSError, match='No space left'):
+        store.lease(KEY, mock.Mock(side_effect=FULL))
+    assert store.load(KEY) == before
+    store.discard(KEY)  # the lock is free again
+
+
 def test_a_record_goes_before_its_files(store):
     builders.ready(store)
     gone = []
@@ -196,6 +258,7 @@ CHANGES = {
         builders.record(State.READY), builders.sealed(), builders.IDENTITY
     ),
     'discard': lambda store: store.discard(KEY),
+    'lease': lambda store: store.lease(KEY, mock.Mock(side_effect=AssertionError)),
 }
 
 

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import block_graph
+from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import qemu_img
@@ -26,6 +27,7 @@ SUBJECTS = [
     'reservation',
     'O_DIRECT',
     'space',
+    'confinement',
 ]
 
 
@@ -63,8 +65,14 @@ def free():
         yield made
 
 
+@pytest.fixture
+def obstacle():
+    with mock.patch.object(confinement, 'obstacle', autospec=True, return_value=None) as made:
+        yield made
+
+
 @pytest.fixture(autouse=True)
-def host(version, drivers, reserve, direct_io, free):
+def host(version, drivers, reserve, direct_io, free, obstacle):
     """A host on which all is well; a test spoils one thing."""
 
 
@@ -183,6 +191,17 @@ def test_space(conf, free, bytes_free, enough):
     assert (found.subject, found.grade) == ('space', Grade.ERROR)
     assert f'is more than the {bytes_free} bytes that are free' in found.found
     assert 'Set [qcache] quota (MiB) to less' in found.remedy
+
+
+def test_guests_that_may_not_connect(conf, paths, obstacle):
+    obstacle.return_value = 'a rule is missing; add `/x rw,` to the file; or not'
+    assert bad(conf) == Finding(
+        'confinement',
+        Grade.WARNING,
+        'no boot can record, and those without a cache stay plain: a rule is missing',
+        'Add `/x rw,` to the file; or not.',
+    )
+    obstacle.assert_called_once_with(paths.guests)
 
 
 def test_a_system_error_is_a_finding(conf, reserve):

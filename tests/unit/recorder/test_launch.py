@@ -124,6 +124,20 @@ def test_it_fails_with_its_last_words(paths, popen, client, before, text, reason
     assert not paths.log(KEY).exists(), 'its words are in the error now'
 
 
+def test_another_start_clears_its_log_away(paths, popen, client):
+    def fails(*arguments, **options):
+        options['stdout'].write(b'The disk is full.\n')
+        options['stdout'].flush()
+        paths.log(KEY).unlink()
+        return mock.DEFAULT
+
+    popen.side_effect = fails
+    popen.return_value.poll.return_value = 1
+    client.status.side_effect = SILENCE
+    with pytest.raises(exception.RecorderFailed, match=r'The disk is full\.'):
+        start(paths)
+
+
 def test_it_fails_and_its_log_is_gone(paths, popen, client):
     popen.side_effect = lambda *arguments, **options: paths.log(KEY).unlink() or mock.DEFAULT
     popen.return_value.poll.return_value = 1

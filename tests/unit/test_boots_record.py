@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting a recorder for a boot, or joining the one at work."""
 
+import concurrent.futures
 import pathlib
+import threading
+import time
 
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.manager import Manager
+from nova_qcache.boots import Boots
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.progress import silent
@@ -27,27 +30,27 @@ def recording(paths, reason='a note'):
 
 @pytest.mark.parametrize('phase', [Phase.RECORDING, Phase.SEALING])
 def test_the_recorder_at_work_is_told_of_one_more_guest(
-    manager, paths, launch_start, recorder, phase
+    boots, paths, launch_start, recorder, phase
 ):
     recorder.expect_guest.side_effect = None
     recorder.expect_guest.return_value = builders.status(phase)
-    assert manager.record(*BOOT) == manager.plan(*BOOT) == recording(paths)
+    assert boots.record(*BOOT) == boots.plan(*BOOT) == recording(paths)
     assert recorder.expect_guest.call_count == 2
     launch_start.assert_not_called()
 
 
 @pytest.mark.parametrize('phase', [Phase.STARTING, Phase.SERVING, Phase.LEAVING])
-def test_a_recorder_that_does_not_record(manager, launch_start, recorder, phase):
+def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
     recorder.expect_guest.side_effect = None
     recorder.expect_guest.return_value = builders.status(phase, note='dropped: x')
-    plan = manager.record(*BOOT)
+    plan = boots.record(*BOOT)
     assert plan == Plan(PlanKind.PLAIN, plan.reason, *BOOT, generation=GENERATION)
     assert 'dropped: x' in plan.reason
     launch_start.assert_not_called()
 
 
-def test_a_new_recorder(manager, paths, conf, launch_start):
-    assert manager.record(*BOOT) == recording(paths)
+def test_a_new_recorder(boots, paths, conf, launch_start):
+    assert boots.record(*BOOT) == recording(paths)
     config_file = str(pathlib.Path(conf.config_file[0]).absolute())
     arguments = [
         f'--config-file={config_file}',
@@ -60,20 +63,20 @@ def test_a_new_recorder(manager, paths, conf, launch_start):
     )
 
 
-def test_a_new_recorder_with_a_quota_of_its_own(manager, launch_start):
-    manager.record(*BOOT, quota_mib=3)
+def test_a_new_recorder_with_a_quota_of_its_own(boots, launch_start):
+    boots.record(*BOOT, quota_mib=3)
     assert '--quota-mib=3' in launch_start.call_args.args[2]
 
 
-def test_a_new_recorder_that_does_not_record(manager, launch_start):
+def test_a_new_recorder_that_does_not_record(boots, launch_start):
     launch_start.return_value = builders.status(Phase.SERVING)
-    assert manager.record(*BOOT).kind is PlanKind.PLAIN
+    assert boots.record(*BOOT).kind is PlanKind.PLAIN
 
 
 @pytest.mark.parametrize(('mib', 'quota'), [(0, 0), (-1, -MIB), (2**43, 2**63)])
-def test_no_quota(manager, launch_start, mib, quota):
+def test_no_quota(boots, launch_start, mib, quota):
     with pytest.raises(exception.InvalidQuota, match=f'A quota of {quota} bytes'):
-        manager.record(*BOOT, quota_mib=mib)
+        boots.record(*BOOT, quota_mib=mib)
     launch_start.assert_not_called()
 
 
@@ -84,54 +87,86 @@ def test_no_quota(manager, launch_start, mib, quota):
         exception.DeadlinePassed(what='Starting', seconds=1, remedy='See the log'),
     ],
 )
-def test_a_recorder_that_does_not_start(manager, launch_start, error):
+def test_a_recorder_that_does_not_start(boots, launch_start, error):
     launch_start.side_effect = error
     with pytest.raises(type(error)):
-        manager.record(*BOOT)
-    assert manager.plan(*BOOT) == Plan(PlanKind.PLAIN, str(error), *BOOT)
+        boots.record(*BOOT)
+    assert boots.plan(*BOOT) == Plan(PlanKind.PLAIN, str(error), *BOOT)
 
 
-def test_caches_of_older_generations_are_retired(manager, store, current):
+def test_caches_of_older_generations_are_retired(boots, store, current):
     builders.ready(store)
     current.return_value = GENERATION.next()
-    manager.record(*BOOT)
+    boots.record(*BOOT)
     after = store.load(KEY)
     assert after.state is State.STALE
     assert f'the base has generation {GENERATION.next()} now' in after.stale_reason
 
 
-def test_caches_of_other_images_are_left_alone(manager, store):
+def test_caches_of_other_images_are_left_alone(boots, store):
     other = type(KEY)(builders.OTHER_IMAGE, GENERATION)
     before = builders.ready(store, key=other)
-    manager.record(*BOOT)
+    boots.record(*BOOT)
     assert store.load(other) == before
 
 
-def test_a_recording_of_an_older_generation_is_dropped(manager, store, current, recorder):
+def test_a_recording_of_an_older_generation_is_dropped(boots, store, current, recorder):
     builders.warm(store)
     recorder.status.side_effect = recorder.drop.side_effect = None
     recorder.status.return_value = recorder.drop.return_value = builders.status()
     current.return_value = GENERATION.next()
-    assert manager.record(*BOOT).kind is PlanKind.RECORD
+    assert boots.record(*BOOT).kind is PlanKind.RECORD
     recorder.drop.assert_called_once_with()
 
 
-def test_a_recorder_of_an_older_generation_that_has_just_left(manager, store, current, recorder):
+def test_a_recorder_of_an_older_generation_that_has_just_left(boots, store, current, recorder):
     builders.warm(store)
     recorder.status.side_effect = None
     recorder.status.return_value = builders.status()
     current.return_value = GENERATION.next()
-    assert manager.record(*BOOT).kind is PlanKind.RECORD
+    assert boots.record(*BOOT).kind is PlanKind.RECORD
 
 
 @pytest.mark.parametrize('options', [{'quota': 0}, {'cluster_size': 1}, {'cache_path': 'here'}])
 def test_a_configuration_that_makes_no_sense(short_folder, options):
     with pytest.raises(exception.BadInput):
-        Manager(builders.config(short_folder, **options))
+        Boots(builders.config(short_folder, **options))
     assert not (short_folder / 'cache').exists()
 
 
 def test_a_cache_folder_that_is_a_file(short_folder):
     (short_folder / 'cache').write_text('')
     with pytest.raises(exception.FolderUnfit, match='it is no folder'):
-        Manager(builders.config(short_folder))
+        Boots(builders.config(short_folder))
+
+
+def test_of_many_boots_at_once_the_first_one_starts_the_recorder(boots, launch_start, recorder):
+    recorder.expect_guest.side_effect = exception.RecorderUnreachable(path='/x', reason='no')
+
+    def start(*arguments):
+        time.sleep(0.05)  # the others come meanwhile
+        recorder.expect_guest.side_effect = None
+        return builders.status()
+
+    launch_start.side_effect = start
+    recorder.expect_guest.return_value = builders.status()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        plans = list(pool.map(lambda _: boots.plan(*BOOT), range(8)))
+    assert {plan.kind for plan in plans} == {PlanKind.RECORD}
+    launch_start.assert_called_once()
+
+
+def test_a_start_that_hangs_stops_no_other_boot(boots, launch_start, recorder, conf):
+    conf.set_override('start_timeout_seconds', 1, 'qcache')
+    recorder.expect_guest.side_effect = exception.RecorderUnreachable(path='/x', reason='no')
+    go_on = threading.Event()
+    launch_start.side_effect = lambda *arguments: go_on.wait(30) and builders.status()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(boots.plan, *BOOT)
+        while not launch_start.called:
+            time.sleep(0.001)
+        second = boots.plan(*BOOT)
+        go_on.set()
+    assert second.kind is PlanKind.PLAIN
+    assert 'Another start' in second.reason
+    assert first.result().kind is PlanKind.RECORD

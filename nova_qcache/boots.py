@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a boot: what it is to use, and what Nova says about a boot and its base.
+
+:meth:`Boots.plan` never raises: whatever is wrong with a cache, the boot is PLAIN and the plan
+says why.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import threading
+
+from oslo_config import cfg
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache import control
+from nova_qcache import exception
+from nova_qcache import inspection
+from nova_qcache import plugins
+from nova_qcache.generation import Generations
+from nova_qcache.inspection import CacheView
+from nova_qcache.key import CacheKey
+from nova_qcache.key import canonical_image_id
+from nova_qcache.leases import Leases
+from nova_qcache.paths import Paths
+from nova_qcache.plan import Plan
+from nova_qcache.plan import PlanKind
+from nova_qcache.progress import Progress
+from nova_qcache.progress import silent
+from nova_qcache.qemu_img import QemuImg
+from nova_qcache.qemu_io import QemuIo
+from nova_qcache.recorder import launch
+from nova_qcache.repetition import Repetition
+from nova_qcache.source import Source
+from nova_qcache.source import Suspicion
+from nova_qcache.states import Phase
+from nova_qcache.states import State
+from nova_qcache.store import Store
+from nova_qcache.touches import Touches
+from nova_qcache.verifier import Verifier
+
+__all__ = ['Boots']
+
+LOG = logging.getLogger(__name__)
+
+
+class Boots:
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """:param conf: on which :func:`nova_qcache.conf.register_opts` was called
+        :raises InvalidOption, InvalidQuota: if the configuration makes no sense
+        :raises FolderUnfit: if the folders cannot be used
+        """
+        qcache_conf.validate(conf)
+        self._conf = conf
+        self.paths = Paths.from_conf(conf)
+        self.paths.prepare()
+        group = conf.qcache
+        self._store = Store(self.paths, group.lock_timeout_seconds)
+        self._generations = Generations(self.paths, group.lock_timeout_seconds)
+        self._verifier = Verifier(
+            self._store, self._generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
+        )
+        self._leases = Leases(self.paths.leases, group.plan_lease_seconds)
+        self._touches = Touches()
+        self._complaints = Repetition()
+        self._starts: dict[CacheKey, threading.Lock] = {}
+
+    def plan(
+        self,
+        image_id: str,
+        base: str,
+        base_format: str,
+        consumer: str = '',
+        obstacle: str | None = None,
+    ) -> Plan:
+        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
+        cache's sake.
+
+        :param consumer: whose boot it is; its lease keeps what the plan names until
+            :meth:`release`
+        :param obstacle: why nothing can be recorded, if so
+        """
+        try:
+            self.paths.require()
+            plan = self._plan(image_id, base, base_format, consumer, obstacle)
+        except (exception.QcacheError, OSError) as e:
+            self._complain(image_id, e)
+            plan = Plan(PlanKind.PLAIN, str(e), image_id, base, base_format)
+        except Exception as e:  # the first invariant: not even a fault of ours fails a boot
+            LOG.exception('Image %s boots without a cache: %s', image_id, e)
+            plan = Plan(PlanKind.PLAIN, str(e), image_id, base, base_format)
+        if plan.kind is PlanKind.PLAIN:
+            self.release(consumer)
+        return plan
+
+    def release(self, consumer: str) -> None:
+        """Say that the domain of a consumer is defined, or will not be: its lease ends."""
+        if consumer:
+            self._leases.release(consumer)
+
+    @contextlib.contextmanager
+    def touching(self, base: str, base_format: str) -> Iterator[None]:
+        """Around Nova's setting of the times of a base, which says nothing about its content."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(Exception):  # what cannot be a base has no cache
+                source = self._source(base, base_format)
+                stack.enter_context(self._touches.touching(source))
+            yield
+
+    def announce_write(self, base: str, base_format: str) -> None:
+        """Say that a base is about to be written: no cache of before is used again.
+
+        Nova writes whatever comes of this. Where the new generation cannot be kept, the new file's
+        other inode or size keeps boots from the old caches.
+        """
+        try:
+            self._generations.raise_before_write(self._source(base, base_format))
+        except (exception.QcacheError, OSError) as e:
+            LOG.log(self._complaints.level(e), 'Base %r has no new generation: %s', base, e)
+        except Exception as e:  # a plugin's, too: Nova's write goes on
+            LOG.exception('Base %r has no new generation: %s', base, e)
+
+    def preview(self, image_id: str, base: str, base_format: str) -> Plan:
+        """Decide what a boot would use now, and start nothing.
+
+        :raises InvalidImageId, InvalidBase: if no boot could use a cache of this
+        :raises QcacheError: if it cannot be decided
+        """
+        image_id = canonical_image_id(image_id)
+        source = self._source(base, base_format)
+        identity = source.identity()
+        key = CacheKey(image_id, self._generations.current(source))
+        record = self._store.load(key)
+        plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
+        if record is None or record.state is State.WARMING:
+            reason = 'no cache yet' if record is None else 'the cache is being recorded'
+            return dataclasses.replace(
+                plan, kind=PlanKind.RECORD, reason=reason, socket=str(self.paths.nbd_socket(key))
+            )
+        if record.state is State.STALE:
+            return dataclasses.replace(plan, reason=f'the cache is stale: {record.stale_reason}')
+        if (record.base, record.base_format) != (base, base_format):
+            return dataclasses.replace(
+                plan, reason=f'the cache is one of {record.base!r} ({record.base_format})'
+            )
+        suspicion = identity.suspicion(record.base_identity)
+        if suspicion is Suspicion.FACTS:
+            reason = (
+                f'the base is another file than before; `nova-qcache verify {image_id}` decides'
+            )
+            return dataclasses.replace(plan, reason=reason)
+        path = self._store.require_unchanged(record)
+        if (
+            suspicion is Suspicion.TIMES
+            and not self._touches.explain(source, record.base_identity, identity)
+            and not self._verifier.sample_is_equal(record, source)
+        ):
+            return dataclasses.replace(plan, reason='the base has other content than the cache')
+        return dataclasses.replace(
+            plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path)
+        )
+
+    def record(
+        self,
+        image_id: str,
+        base: str,
+        base_format: str,
+        quota_mib: int | None = None,
+        progress: Progress = silent,
+    ) -> Plan:
+        """Start a recorder, or tell the one at work that one more guest comes, and wait until
+        guests can connect.
+
+        :raises RecorderFailed: if it does not start, with the reason: there is a cache already,
+            the base is unfit, there is no room
+        :raises QcacheError: if it cannot even be tried
+        """
+        image_id = canonical_image_id(image_id)
+        source = self._source(base, base_format)
+        source.identity()  # what is not there gets no counter either
+        key = CacheKey(image_id, self._generations.current(source))
+        self._retire_older(key)
+        with self._starting(key):
+            try:
+                status = self._recorder(key).expect_guest()
+            except exception.RecorderUnreachable:
+                qcache_conf.quota_bytes(self._conf, quota_mib)
+                status = launch.start(
+                    self.paths,
+                    key,
+                    self._recorder_arguments(image_id, base, base_format, quota_mib),
+                    self._conf.qcache.start_timeout_seconds,
+                    progress,
+                )
+        plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
+        if status.phase not in (Phase.RECORDING, Phase.SEALING):
+            return dataclasses.replace(
+                plan, reason=f'the recorder does not record any more: {status.note}'
+            )
+        return dataclasses.replace(
+            plan, kind=PlanKind.RECORD, reason=status.note, socket=str(self.paths.nbd_socket(key))
+        )
+
+    # -- below
+
+    def _plan(
+        self, image_id: str, base: str, base_format: str, consumer: str, obstacle: str | None
+    ) -> Plan:
+        plan = self.preview(image_id, base, base_format)
+        if plan.kind is PlanKind.RECORD and obstacle:
+            return dataclasses.replace(plan, kind=PlanKind.PLAIN, reason=obstacle, socket=None)
+        if plan.kind is PlanKind.PLAY and consumer:
+            return self._leased(plan, consumer)
+        if plan.kind is PlanKind.RECORD:
+            if consumer and plan.generation is not None:
+                self._leases.take(consumer, CacheKey(plan.image_id, plan.generation))
+            plan = self.record(plan.image_id, base, base_format)
+        return plan
+
+    def _leased(self, plan: Plan, consumer: str) -> Plan:
+        assert plan.generation is not None  # it names a cache
+        key = CacheKey(plan.image_id, plan.generation)
+        if self._store.lease(key, lambda: self._leases.take(consumer, key)):
+            return plan
+        return dataclasses.replace(
+            plan, kind=PlanKind.PLAIN, reason='the cache has just gone', cache=None
+        )
+
+    def _complain(self, about: str, error: Exception) -> None:
+        level = self._complaints.level(error)
+        LOG.log(level, 'Image %s boots without a cache: %s', about, error)
+
+    def _source(self, base: str, base_format: str) -> Source:
+        return plugins.source(
+            base, base_format, reconnect_seconds=self._conf.qcache.base_reconnect_seconds
+        )
+
+    def _recorder(self, key: CacheKey) -> control.RecorderClient:
+        return control.RecorderClient(self.paths.control_socket(key))
+
+    @contextlib.contextmanager
+    def _starting(self, key: CacheKey) -> Iterator[None]:
+        """One start at a time in this process: of many servers of one image, the first one starts
+        its recorder, and the others find it at work."""
+        lock = self._starts.setdefault(key, threading.Lock())
+        seconds = self._conf.qcache.start_timeout_seconds
+        if not lock.acquire(timeout=seconds):
+            raise exception.DeadlinePassed(
+                what=f'Another start of the recorder of image {key.image_id}',
+                seconds=seconds,
+                remedy='The next boot tries again',
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _recorder_arguments(
+        self, image_id: str, base: str, base_format: str, quota_mib: int | None
+    ) -> list[str]:
+        files = [str(pathlib.Path(name).absolute()) for name in self._conf.config_file or []]
+        folders = [str(pathlib.Path(name).absolute()) for name in self._conf.config_dir or []]
+        arguments = [f'--config-file={name}' for name in files] + [
+            f'--config-dir={name}' for name in folders
+        ]
+        if quota_mib is not None:
+            arguments.append(f'--quota-mib={quota_mib}')
+        return [*arguments, f'--base={base}', f'--base-format={base_format}', image_id]
+
+    def _retire_older(self, key: CacheKey) -> None:
+        """The base has a new generation: its caches of before are of no use to a boot."""
+        for other in self._store.keys(key.image_id):
+            if other != key:
+                self._retire(
+                    inspection.view(self._store, other),
+                    f'the base has generation {key.generation} now',
+                )
+
+    def _retire(self, view: CacheView, reason: str) -> None:
+        if view.recorder is not None:
+            with contextlib.suppress(exception.RecorderUnreachable):
+                self._recorder(view.key).drop()
+        if view.record is not None and view.record.state is State.READY:
+            self._store.retire(view.record, reason)

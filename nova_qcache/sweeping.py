@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clear away what processes that died have left: recordings that nobody fills, sockets that nobody
+listens on, leases that have ended.
+
+None of it is of use to anybody, or stops anybody; it takes space, and makes people wonder.
+"""
+
+import contextlib
+import logging
+import os
+import pathlib
+
+from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache import processes
+from nova_qcache.key import CacheKey
+from nova_qcache.leases import Leases
+from nova_qcache.states import State
+from nova_qcache.store import Store
+
+__all__ = ['sweep']
+
+LOG = logging.getLogger(__name__)
+
+
+def sweep(store: Store, leases: Leases) -> list[CacheKey]:
+    """Clear away what is dead; what lives is left alone, and so is a daemon without a recorder:
+    it may have guests, and the next recorder of its image takes it over.
+
+    :return: the recordings that were thrown away
+    :raises QcacheError, OSError: if it cannot be cleared away
+    """
+    leases.clear_ended()
+    thrown_away = []
+    for key in sorted({*store.keys(), *_keys_in(store.paths.guests, store.paths.control)}):
+        with (
+            contextlib.suppress(exception.RecorderBusy),
+            locks.recorder(store.paths.locks, key),
+        ):
+            if _sweep_one(store, key):
+                thrown_away.append(key)
+    return thrown_away
+
+
+def _sweep_one(store: Store, key: CacheKey) -> bool:
+    paths = store.paths
+    sockets = (paths.qmp_socket(key), paths.nbd_socket(key), paths.control_socket(key))
+    if not all(_nobody_listens(path) for path in sockets):
+        return False
+    for path in (*sockets, paths.log(key)):
+        path.unlink(missing_ok=True)
+    try:
+        record = store.load(key)
+    except exception.RecordBroken:
+        return False  # an operator's to look at
+    recording = paths.recording(key)
+    if record is None and recording.exists():
+        recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files
+    elif record is not None and record.state is State.WARMING:
+        store.discard(key)
+    else:
+        return False
+    LOG.warning('The recording of image %s is thrown away: nobody fills it', key.image_id)
+    return True
+
+
+def _nobody_listens(path: pathlib.Path) -> bool:
+    try:
+        return processes.listener_pid(path) is None
+    except OSError as e:  # its queue is full, for example: it is not dead
+        LOG.warning('What listens on %r is left alone: %s', str(path), e)
+        return False
+
+
+def _keys_in(*folders: pathlib.Path) -> set[CacheKey]:
+    found = set()
+    for folder in folders:
+        for name in os.listdir(folder):
+            key = CacheKey.from_stem(name.rpartition('.')[0])
+            if key is not None:
+                found.add(key)
+    return found

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a boot: every branch of a decision, and that nothing ever stops a boot."""
+
+import logging
+import subprocess
+from unittest import mock
+
+from hypothesis import example
+from hypothesis import given
+from hypothesis import HealthCheck
+from hypothesis import settings
+from hypothesis import strategies as st
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.boots import Boots
+from nova_qcache.plan import Plan
+from nova_qcache.plan import PlanKind
+from nova_qcache.recorder import launch
+from nova_qcache.source import BaseIdentity
+from nova_qcache.states import State
+from nova_qcache.store import Store
+from tests.unit import builders
+from tests.unit.builders import BOOT
+from tests.unit.builders import GENERATION
+from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
+from tests.unit.builders import NOT_IMAGE_IDS
+
+SURPRISES = [
+    exception.LockTimeout(name='x', path='y', seconds=1),
+    exception.RecordBroken(path='x', reason='y', image_id='z'),
+    PermissionError(13, 'Permission denied'),
+    ValueError('embedded null byte'),
+    KeyError('present'),
+    RuntimeError('a plugin'),
+    RecursionError('too deep'),
+    OverflowError('too large'),
+    subprocess.TimeoutExpired('qemu-io', 10),
+]
+
+
+@pytest.fixture
+def ready(boots, store):
+    return builders.ready(store, base='memory://base')
+
+
+def plain(reason):
+    return Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION)
+
+
+def test_no_cache_yet(boots, paths, launch_start, recorder):
+    assert boots.preview(*BOOT) == Plan(
+        PlanKind.RECORD,
+        'no cache yet',
+        *BOOT,
+        generation=GENERATION,
+        socket=str(paths.nbd_socket(KEY)),
+    )
+    launch_start.assert_not_called()
+    recorder.expect_guest.assert_not_called()
+
+
+def test_a_cache_that_is_being_recorded(boots, store, launch_start, recorder):
+    builders.warm(store)
+    plan = boots.preview(*BOOT)
+    assert (plan.kind, plan.reason) == (PlanKind.RECORD, 'the cache is being recorded')
+    launch_start.assert_not_called()
+    recorder.expect_guest.assert_not_called()
+
+
+def test_a_ready_cache(boots, ready, store, verifier):
+    expected = Plan(
+        PlanKind.PLAY,
+        'the cache is ready',
+        *BOOT,
+        generation=GENERATION,
+        cache=str(store.paths.sealed(KEY)),
+    )
+    assert boots.preview(*BOOT) == boots.plan(*BOOT) == expected
+    verifier.sample_is_equal.assert_not_called()
+
+
+def test_an_image_id_in_capitals_is_the_same_image(boots, ready):
+    plan = boots.plan(IMAGE.upper(), *BOOT[1:])
+    assert (plan.kind, plan.image_id) == (PlanKind.PLAY, IMAGE)
+
+
+def test_a_stale_cache(boots, ready, store):
+    store.retire(ready, 'the base differs')
+    assert boots.preview(*BOOT) == plain('the cache is stale: the base differs')
+
+
+@pytest.mark.parametrize(
+    ('base', 'base_format'), [('memory://other', 'raw'), ('memory://base', 'qcow2')]
+)
+def test_a_cache_of_another_base(boots, ready, base, base_format):
+    plan = boots.preview(IMAGE, base, base_format)
+    assert plan.kind is PlanKind.PLAIN
+    assert plan.reason == "the cache is one of 'memory://base' (raw)"
+
+
+def test_a_base_that_is_another_file(boots, ready, source, verifier):
+    source.now = BaseIdentity(1, 2, 3)
+    plan = boots.preview(*BOOT)
+    assert plan.kind is PlanKind.PLAIN
+    assert f'`nova-qcache verify {IMAGE}` decides' in plan.reason
+    verifier.sample_is_equal.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ('equal', 'kind', 'reason'),
+    [
+        (True, PlanKind.PLAY, 'the cache is ready'),
+        (False, PlanKind.PLAIN, 'the base has other content than the cache'),
+    ],
+)
+def test_a_base_that_was_touched(boots, ready, source, verifier, equal, kind, reason):
+    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
+    verifier.sample_is_equal.return_value = equal
+    plan = boots.preview(*BOOT)
+    assert (plan.kind, plan.reason) == (kind, reason)
+    verifier.sample_is_equal.assert_called_once_with(ready, source)
+
+
+def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier, source):
+    store.paths.sealed(KEY).write_bytes(b'')
+    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
+    with pytest.raises(exception.CacheBroken):
+        boots.preview(*BOOT)
+    verifier.sample_is_equal.assert_not_called()
+    plan = boots.plan(*BOOT)
+    assert plan.kind is PlanKind.PLAIN
+    assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
+
+
+def test_a_base_of_a_new_generation_has_no_cache_yet(boots, ready, current, store):
+    current.return_value = GENERATION.next()
+    plan = boots.plan(*BOOT)
+    assert (plan.kind, plan.generation) == (PlanKind.RECORD, GENERATION.next())
+    assert store.load(KEY).state is State.STALE
+
+
+@pytest.mark.parametrize('image_id', NOT_IMAGE_IDS.values(), ids=NOT_IMAGE_IDS)
+def test_no_image_id(boots, image_id, launch_start):
+    with pytest.raises(exception.InvalidImageId):
+        boots.preview(image_id, *BOOT[1:])
+    plan = boots.plan(image_id, *BOOT[1:])
+    assert (plan.kind, plan.image_id) == (PlanKind.PLAIN, image_id)
+    assert 'is not an image ID' in plan.reason
+    launch_start.assert_not_called()
+
+
+def test_a_base_that_is_not_there(boots, launch_start):
+    unfit = exception.InvalidBase(base='x', reason='No such file', remedy='Give one')
+    with mock.patch.object(builders.MemorySource, 'identity', autospec=True, side_effect=unfit):
+        assert boots.plan(*BOOT) == Plan(PlanKind.PLAIN, str(unfit), *BOOT)
+    launch_start.assert_not_called()
+
+
+@pytest.mark.parametrize('error', SURPRISES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize('who', ['source', 'generation', 'record', 'list', 'recorder', 'launch'])
+def test_plan_never_raises(
+    boots, find_source, current, recorder, launch_start, caplog, who, error
+):
+    with (
+        mock.patch.object(Store, 'load', autospec=True, return_value=None) as load,
+        mock.patch.object(Store, 'keys', autospec=True, return_value=[]) as keys,
+    ):
+        guilty = {
+            'source': find_source,
+            'generation': current,
+            'record': load,
+            'list': keys,
+            'recorder': recorder.expect_guest,
+            'launch': launch_start,
+        }
+        guilty[who].side_effect = error
+        plan = boots.plan(*BOOT)
+    assert plan == Plan(PlanKind.PLAIN, plan.reason, *BOOT)
+    assert str(error) in plan.reason
+    warnings = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert IMAGE in warnings[0].getMessage()
+    assert str(error) in warnings[0].getMessage()
+
+
+@pytest.mark.parametrize('error', SURPRISES, ids=lambda error: type(error).__name__)
+def test_a_sample_that_fails_stops_no_boot(boots, ready, source, verifier, error):
+    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
+    verifier.sample_is_equal.side_effect = error
+    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+
+
+def test_plan_can_be_interrupted(boots, current):
+    current.side_effect = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        boots.plan(*BOOT)
+
+
+text = st.text(max_size=80)
+# Nothing that exists: a counter would be made beside it.
+references = text.filter(lambda words: not words.startswith(('/', 'file:'))) | st.builds(
+    '{}{}'.format,
+    st.sampled_from(
+        ['/no-such/', 'file:///no-such/', 'nbd://', 'nbd://h/', 'nbd+unix:///x?socket=/', 'x://']
+    ),
+    text,
+)
+
+
+@pytest.fixture
+def popen():
+    """Recorders that end as soon as they are started."""
+    with (
+        mock.patch.object(subprocess, 'Popen', autospec=True) as made,
+        mock.patch.object(launch, '_started', []),
+    ):
+        made.return_value.poll.return_value = 1
+        yield made
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text | st.just(IMAGE), references, text | st.sampled_from(['raw', 'qcow2']))
+@example(IMAGE, 'nbd://h/x\0', 'raw')
+@example(IMAGE, 'nbd://h/\udcff', 'raw')
+@example(IMAGE, 'nbd://h/\ud800', 'raw')
+@example(IMAGE, '/no-such/\udcff', 'raw')
+@example(IMAGE, '/no-such/\ud800', 'raw')
+@example(IMAGE, '/no-such/' + 'x' * 5000, 'raw')
+def test_any_words_make_a_plan(conf, recorder, popen, image_id, base, base_format):
+    plan = Boots(conf).plan(image_id, base, base_format)
+    assert plan.kind is PlanKind.PLAIN
+    assert plan.reason

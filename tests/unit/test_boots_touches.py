@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Nova says of a base: its touches cost no sample, its writes end the caches of before."""
+
+import dataclasses
+import logging
+import os
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import plugins
+from nova_qcache.boots import Boots
+from nova_qcache.generation import Generations
+from nova_qcache.key import CacheKey
+from nova_qcache.plan import PlanKind
+from nova_qcache.source import BaseIdentity
+from tests.unit import builders
+from tests.unit.builders import BOOT
+from tests.unit.builders import IMAGE
+
+BASE = BOOT[1:]
+NOWHERE = exception.InvalidBase(base='x', reason='y', remedy='z')
+
+
+@pytest.fixture(autouse=True)
+def all_levels(caplog):
+    caplog.set_level(logging.INFO, logger='nova_qcache.boots')
+
+
+@pytest.fixture
+def ready(boots, store):
+    return builders.ready(store, base='memory://base')
+
+
+def change(source, **changes):
+    changes = changes or {'mtime_ns': source.now.mtime_ns + 1}
+    source.now = dataclasses.replace(source.now, **changes)
+
+
+def touch(boots, source):
+    with boots.touching(*BASE):
+        change(source)
+
+
+# -- touching
+
+
+def test_an_explained_touch_needs_no_sample(boots, ready, source, verifier):
+    for _ in range(3):
+        touch(boots, source)
+        assert boots.plan(*BOOT).kind is PlanKind.PLAY
+    verifier.sample_is_equal.assert_not_called()
+
+
+def test_a_foreign_touch_needs_one(boots, ready, source, verifier):
+    verifier.sample_is_equal.return_value = False
+    touch(boots, source)
+    change(source)
+    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+    verifier.sample_is_equal.assert_called_once_with(ready, source)
+
+
+def test_a_foreign_touch_between_two_of_nova(boots, ready, source, verifier):
+    touch(boots, source)
+    change(source)
+    touch(boots, source)
+    boots.plan(*BOOT)
+    verifier.sample_is_equal.assert_called_once_with(ready, source)
+
+
+def test_a_touch_of_another_base_explains_nothing(boots, ready, source, find_source, verifier):
+    other = builders.MemorySource()
+    other.reference = 'memory://other'
+    find_source.return_value = other
+    with boots.touching('memory://other', 'raw'):
+        change(other)
+    find_source.return_value = source
+    source.now = other.now
+    boots.plan(*BOOT)
+    verifier.sample_is_equal.assert_called_once_with(ready, source)
+
+
+def test_touches_before_a_restart_are_forgotten(boots, ready, source, verifier, conf):
+    touch(boots, source)
+    assert Boots(conf).plan(*BOOT).kind is PlanKind.PLAY
+    verifier.sample_is_equal.assert_called_once_with(ready, source)
+
+
+def test_a_touch_does_not_excuse_another_file(boots, ready, source, verifier):
+    with boots.touching(*BASE):
+        source.now = BaseIdentity(1, 2, 3)
+    plan = boots.plan(*BOOT)
+    assert plan.kind is PlanKind.PLAIN
+    assert 'another file than before' in plan.reason
+
+
+def test_a_touch_does_not_excuse_a_broken_cache(boots, ready, source, store):
+    touch(boots, source)
+    store.paths.sealed(ready.key).write_bytes(b'')
+    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+
+
+@pytest.mark.parametrize('error', [NOWHERE, ValueError('a plugin')], ids=['no base', 'fault'])
+def test_whatever_is_wrong_with_a_base_nova_touches_it(boots, find_source, error):
+    find_source.side_effect = error
+    touched = mock.Mock()
+    with boots.touching(*BASE):
+        touched()
+    touched.assert_called_once_with()
+
+
+@pytest.mark.parametrize('wrong', [None, NOWHERE, ValueError('a plugin')])
+def test_an_error_of_the_touch_is_novas(boots, find_source, wrong):
+    find_source.side_effect = wrong
+    with pytest.raises(PermissionError, match='not yours') as caught, boots.touching(*BASE):
+        raise PermissionError(1, 'not yours')
+    assert caught.value.__context__ is None
+
+
+@pytest.fixture
+def on_disk(conf, verifier, launch_start, recorder):
+    """What is asked of bases that are real files."""
+    return Boots(conf)
+
+
+@pytest.fixture
+def boot(base):
+    return (IMAGE, str(base), 'raw')
+
+
+def recorded(boots, store, boot):
+    """Make a READY cache of a base that is a real file."""
+    generation = boots.plan(*boot).generation
+    assert generation is not None
+    identity = plugins.source(*boot[1:]).identity()
+    key = CacheKey(IMAGE, generation)
+    builders.ready(store, key=key, base=boot[1], base_identity=identity)
+    assert boots.plan(*boot).kind is PlanKind.PLAY
+    return generation
+
+
+def test_a_real_file(on_disk, store, boot, verifier):
+    recorded(on_disk, store, boot)
+    for _ in range(2):
+        with on_disk.touching(*boot[1:]):
+            os.utime(boot[1])
+        assert on_disk.plan(*boot).kind is PlanKind.PLAY
+    verifier.sample_is_equal.assert_not_called()
+    os.utime(boot[1], ns=(1, 1))
+    on_disk.plan(*boot)
+    verifier.sample_is_equal.assert_called_once()
+
+
+# -- writes
+
+
+def test_no_cache_of_before_a_write_is_used(on_disk, store, boot):
+    before = recorded(on_disk, store, boot)
+    on_disk.announce_write(*boot[1:])
+    plan = on_disk.plan(*boot)
+    assert (plan.kind, plan.generation) == (PlanKind.RECORD, before.next())
+
+
+def test_every_write_raises_the_generation(on_disk, boot):
+    before = on_disk.plan(*boot).generation
+    for _ in range(3):
+        on_disk.announce_write(*boot[1:])
+    assert on_disk.plan(*boot).generation == before.next().next().next()
+
+
+def test_a_base_that_is_not_there_yet(on_disk, base, boot):
+    base.unlink()
+    on_disk.announce_write(*boot[1:])
+    base.write_bytes(b'new' * 512)
+    assert on_disk.plan(*boot).generation.n == 1
+
+
+KEPT_NOWHERE = {
+    'folder': exception.FolderUnfit(path='/base', reason='x', remedy='y'),
+    'lock': exception.LockTimeout(name='x', path='y', seconds=1),
+    'disk': OSError(5, 'Input/output error'),
+    'base': NOWHERE,
+}
+
+
+@pytest.mark.parametrize('error', KEPT_NOWHERE.values(), ids=KEPT_NOWHERE)
+def test_a_generation_that_cannot_be_kept_stops_no_write(boots, source, caplog, error):
+    with mock.patch.object(
+        Generations, 'raise_before_write', autospec=True, side_effect=error
+    ) as asked:
+        boots.announce_write(*BASE)
+        boots.announce_write(*BASE)
+    asked.assert_called_with(boots._generations, source)
+    assert [entry.levelno for entry in caplog.records] == [logging.WARNING, logging.INFO]
+    for entry in caplog.records:
+        assert 'memory://base' in entry.getMessage()
+        assert str(error) in entry.getMessage()
+
+
+def test_a_fault_stops_no_write(boots, find_source, caplog):
+    find_source.side_effect = ValueError('a plugin')
+    boots.announce_write(*BASE)
+    assert [entry.levelno for entry in caplog.records] == [logging.ERROR]
+
+
+def test_a_reference_that_is_none_stops_no_write(conf, verifier):
+    for reference in ('', 'relative', '/with\0NUL', 'x://', '/\udcff'):
+        Boots(conf).announce_write(reference, 'raw')

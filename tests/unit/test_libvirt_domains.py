@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What libvirt is asked, and what its silence means."""
+
+import sys
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.libvirt_domains import LibvirtDomains
+from tests.unit import fake_libvirt
+from tests.unit.fake_libvirt import Connection
+from tests.unit.fake_libvirt import Domain
+from tests.unit.fake_libvirt import LibvirtError
+
+URI = 'qemu:///system'
+REFUSED = LibvirtError("Failed to connect socket to '/var/run/libvirt/libvirt-sock-ro'")
+LOST = LibvirtError('internal error: client socket is closed')
+
+
+@pytest.fixture
+def host():
+    """A connection with one domain; the module libvirt is there as ``host.libvirt``."""
+    connection: Any = Connection([Domain('one')])
+    connection.libvirt = fake_libvirt.module(connection)
+    with mock.patch.dict(sys.modules, {'libvirt': connection.libvirt}):
+        yield connection
+
+
+def documents(domains=None):
+    return list((domains or LibvirtDomains(URI)).documents())
+
+
+def unknown(domains=None):
+    with pytest.raises(exception.DomainsUnknown) as caught:
+        documents(domains)
+    said = str(caught.value)
+    assert 'set [qcache] libvirt_uri, or add --force' in said
+    return said
+
+
+def test_no_domain(host):
+    host.domains = []
+    assert documents() == []
+    assert (host.libvirt.opened, host.closed) == ([URI], 1)
+
+
+def test_a_transient_domain(host):
+    host.domains = [Domain('one', '<running/>')]
+    assert documents() == [('domain one', '<running/>')]
+
+
+def test_all_documents_of_all_domains(host):
+    host.domains = [
+        Domain('one', '<running/>', '<next/>'),
+        Domain('two', '<off/>', '<off/>', '<saved/>'),
+        Domain('three', '<only/>'),
+    ]
+    assert documents() == [
+        ('domain one', '<running/>'),
+        ('definition of domain one', '<next/>'),
+        ('domain two', '<off/>'),
+        ('definition of domain two', '<off/>'),
+        ('saved domain two', '<saved/>'),
+        ('domain three', '<only/>'),
+    ]
+    assert host.closed == 1
+
+
+def test_the_connection_is_read_only_and_of_the_uri(host):
+    documents(LibvirtDomains('qemu+unix:///session'))
+    assert host.libvirt.opened == ['qemu+unix:///session']
+
+
+def test_libvirt_prints_nothing(host, capfd):
+    documents()
+    (handler,) = host.libvirt.handlers
+    handler(None, (38, 7, 'Failed to connect', 2, '', None, None, -1, -1))
+    assert capfd.readouterr() == ('', '')
+
+
+def test_the_connection_is_closed_when_nobody_asks_on(host):
+    found: Any = LibvirtDomains(URI).documents()
+    next(found)
+    assert host.closed == 0
+    found.close()
+    assert host.closed == 1
+
+
+# -- domains that end meanwhile
+
+
+def test_a_domain_that_ended_uses_nothing(host):
+    host.domains = [Domain('one', fake_libvirt.gone()), Domain('two', '<running/>')]
+    assert documents() == [('domain two', '<running/>')]
+
+
+@pytest.mark.parametrize('where', ['live', 'inactive', 'saved'])
+def test_a_domain_that_ends_between_two_questions(host, where):
+    whole = {'live': '<running/>', 'inactive': '<next/>', 'saved': '<saved/>'}
+    host.domains = [Domain('one', **(whole | {where: fake_libvirt.gone()})), Domain('two')]
+    found = dict(documents())
+    assert sorted(set(found.values()) - {'<domain/>'}) == sorted(
+        text for name, text in whole.items() if name != where
+    )
+    assert found['domain two'] == '<domain/>'
+
+
+@pytest.mark.parametrize('question', ['name', 'isPersistent', 'hasManagedSaveImage'])
+def test_a_domain_that_ends_before_a_question(host, question):
+    with mock.patch.object(Domain, question, autospec=True, side_effect=fake_libvirt.gone()):
+        found = documents()
+    assert found in ([], [('domain one', '<domain/>')])
+    assert host.closed == 1
+
+
+# -- libvirt does not tell
+
+
+def test_no_module():
+    with mock.patch.dict(sys.modules, {'libvirt': None}):
+        said = unknown()
+    assert f'What the domains of {URI} use cannot be told: this Python has no module' in said
+
+
+def test_no_connection(host):
+    host.libvirt.openReadOnly = mock.Mock(side_effect=REFUSED)
+    assert str(REFUSED) in unknown()
+
+
+def test_a_uri_that_is_none(host):
+    host.libvirt.openReadOnly = mock.Mock(side_effect=LibvirtError('no connection driver'))
+    said = unknown(LibvirtDomains('nonsense:///'))
+    assert 'nonsense:///' in said
+    assert 'no connection driver' in said
+
+
+@pytest.mark.parametrize(
+    'question',
+    ['name', 'XMLDesc', 'isPersistent', 'hasManagedSaveImage', 'managedSaveGetXMLDesc'],
+)
+def test_a_connection_that_is_lost(host, question):
+    host.domains = [Domain('one', '<running/>', '<next/>', '<saved/>')]
+    with mock.patch.object(Domain, question, autospec=True, side_effect=LOST):
+        assert str(LOST) in unknown()
+    assert host.closed == 1
+
+
+def test_a_list_that_is_not_given(host):
+    host.domains = LOST
+    assert str(LOST) in unknown()
+    assert host.closed == 1
+
+
+def test_a_save_that_was_removed_meanwhile_is_not_told(host):
+    """It may run now: what was asked before does not count any more."""
+    error = LibvirtError(
+        'domain does not have managed save image', fake_libvirt.VIR_ERR_OPERATION_INVALID
+    )
+    host.domains = [Domain('one', '<off/>', '<off/>', error)]
+    assert 'managed save' in unknown()
+
+
+@pytest.mark.parametrize('domains', [[Domain('one')], LOST])
+def test_a_connection_that_cannot_be_closed(host, domains):
+    host.domains, host.close_error = domains, LibvirtError('virConnectClose() failed')
+    if domains is LOST:
+        assert str(LOST) in unknown()
+    else:
+        assert documents() == [('domain one', '<domain/>')]
+
+
+# -- a connection that is somebody else's
+
+
+def test_a_connection_that_is_given_is_used_and_left_open(host):
+    mine = Connection([Domain('mine')])
+    assert documents(LibvirtDomains(URI, lambda: mine)) == [('domain mine', '<domain/>')]
+    assert mine.closed == 0
+    assert host.libvirt.opened == []
+    assert host.libvirt.handlers == [], 'it is its owner who listens'
+
+
+def test_a_connection_that_is_not_given(host):
+    assert str(REFUSED) in unknown(LibvirtDomains(URI, mock.Mock(side_effect=REFUSED)))
+
+
+@pytest.mark.parametrize('error', [RuntimeError('not yet up'), OSError(5, 'x'), KeyError('uri')])
+def test_a_connection_whose_owner_has_errors_of_its_own(host, error):
+    """Nova's HypervisorUnavailable, for one, is no error of libvirt's."""
+    assert str(error) in unknown(LibvirtDomains(URI, mock.Mock(side_effect=error)))
+
+
+@pytest.mark.parametrize('end', [KeyboardInterrupt, SystemExit])
+def test_the_end_of_the_program_is_no_trouble_of_libvirts(host, end):
+    with pytest.raises(end):
+        documents(LibvirtDomains(URI, mock.Mock(side_effect=end)))
+
+
+def test_a_connection_that_is_given_anew_each_time(host):
+    connect = mock.Mock(side_effect=[Connection([]), Connection([Domain('x')])])
+    domains = LibvirtDomains(URI, connect)
+    assert documents(domains) == []
+    assert documents(domains) == [('domain x', '<domain/>')]
