@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova's libvirt driver, with chains through caches in the XML of running domains.
+
+A chain is only in the XML that a domain is running with. What libvirt keeps for the next start,
+what is saved with a suspended guest, what Nova keeps for the end of a rescue and what leaves the
+host with a live migration is without it. So caches, recorders and this driver may go at any time:
+the next start of an instance finds the plain chain.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import os
+from typing import Any
+
+import libvirt
+import nova.conf
+from nova.virt.libvirt import driver
+from nova.virt.libvirt import guest as libvirt_guest
+from nova.virt.libvirt import imagecache as nova_imagecache
+from nova.virt.libvirt import utils as libvirt_utils
+from oslo_log import log as logging
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.plan import Plan
+from nova_qcache.virt import chain
+from nova_qcache.virt import imagebackend
+from nova_qcache.virt import imagecache
+from nova_qcache.virt.planner import Planner
+
+__all__ = ['QcacheDriver']
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+qcache_conf.register_opts(CONF)
+
+
+class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
+    def __init__(self, virtapi: Any, read_only: bool = False) -> None:
+        super().__init__(virtapi, read_only)
+        self._planner = Planner()
+        self.image_backend = imagebackend.Backend(CONF.use_cow_images, self._planner)
+        self.image_cache_manager = imagecache.ImageCacheManager(self._planner)
+
+    def init_host(self, host: str) -> None:
+        super().init_host(host)
+        domains = LibvirtDomains('this nova-compute', self._host.get_connection)
+        self._planner.start(domains, self._host.get_connection().getLibVersion())
+
+    # -- the start of a domain
+
+    def _create_guest(
+        self,
+        context: Any,
+        xml: str,
+        instance: Any,
+        power_on: bool = True,
+        pause: bool = False,
+        post_xml_callback: Callable[[], None] | None = None,
+        **kwargs: Any,
+    ) -> libvirt_guest.Guest:
+        create = super()._create_guest
+        callback = _Once(post_xml_callback)
+
+        def start(xml: str) -> libvirt_guest.Guest:
+            return create(
+                context,
+                xml,
+                instance,
+                power_on=power_on,
+                pause=pause,
+                post_xml_callback=callback,
+                **kwargs,
+            )
+
+        try:
+            if not (chain.is_in(xml) and (power_on or pause)):
+                return start(chain.strip(xml))
+            try:
+                guest = start(xml)
+            except Exception as e:
+                LOG.warning(
+                    'It does not start through its cache, and boots without: %s',
+                    e,
+                    instance=instance,
+                )
+                return start(chain.strip(xml))
+            self._define_plain(instance)
+            return guest
+        finally:
+            self._planner.release(instance)
+
+    def _soft_reboot(self, instance: Any) -> bool:
+        with self._chain_for_next_start(instance):
+            return bool(super()._soft_reboot(instance))
+
+    @contextlib.contextmanager
+    def _chain_for_next_start(self, instance: Any) -> Iterator[None]:
+        """A soft reboot starts what is defined: put a plan there for as long as that takes."""
+        try:
+            disk = self._root_disk(instance)
+            plan = disk.plan(instance.flavor.extra_specs) if disk else None
+            if disk is None or plan is None:
+                yield
+                return
+            self._define_chain(disk.path, plan, instance)
+            try:
+                yield
+            finally:
+                self._define_plain(instance)
+        finally:
+            self._planner.release(instance)
+
+    def _root_disk(self, instance: Any) -> imagebackend.Qcow2 | None:
+        # Making a backend's object for a disk that is not there would leave traces of one.
+        if not instance.image_ref or self.image_backend.backend() is not imagebackend.Qcow2:
+            return None
+        disk: imagebackend.Qcow2 = self.image_backend.by_name(instance, 'disk')
+        return disk
+
+    def _define_chain(self, path: str, plan: Plan, instance: Any) -> None:
+        try:
+            guest = self._host.get_guest(instance)
+            xml = guest.get_xml_desc(dump_inactive=True, dump_sensitive=True)
+            self._host.write_instance_config(
+                chain.insert(xml, path, plan, self._planner.reconnect_seconds)
+            )
+        except Exception as e:
+            LOG.warning('It restarts without a cache: %s', e, instance=instance)
+
+    def _define_plain(self, instance: Any) -> None:
+        """Take the chain out of what the domain starts with next time."""
+        try:
+            guest = self._host.get_guest(instance)
+            xml = guest.get_xml_desc(dump_inactive=True, dump_sensitive=True)
+            if chain.is_in(xml):
+                self._host.write_instance_config(chain.strip(xml))
+        except Exception as e:
+            # It is in use as long as it is named there, so this start and the next are safe.
+            LOG.warning('Its definition keeps naming its cache: %s', e, instance=instance)
+
+    # -- XML that is kept
+
+    def _get_existing_domain_xml(self, *args: Any, **kwargs: Any) -> str:
+        return chain.strip(super()._get_existing_domain_xml(*args, **kwargs))
+
+    def swap_volume(
+        self,
+        context: Any,
+        old_connection_info: Any,
+        new_connection_info: Any,
+        instance: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        try:
+            super().swap_volume(
+                context, old_connection_info, new_connection_info, instance, *args, **kwargs
+            )
+        finally:
+            self._define_plain(instance)  # stock Nova defines what is running
+
+    def suspend(self, context: Any, instance: Any) -> None:
+        super().suspend(context, instance)
+        self._strip_saved(instance)
+
+    def resume(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        self._strip_saved(instance)  # saved by a nova-compute without us, or by one that died
+        super().resume(context, instance, *args, **kwargs)
+
+    def unrescue(self, context: Any, instance: Any) -> None:
+        path = os.path.join(libvirt_utils.get_instance_path(instance), 'unrescue.xml')
+        try:
+            with open(path) as file:
+                xml = file.read()
+            if chain.is_in(xml):  # kept by a nova-compute without us
+                with open(f'{path}.plain', 'w') as file:
+                    file.write(chain.strip(xml))
+                os.replace(file.name, path)  # never without its content, also on a full disk
+        except Exception as e:
+            LOG.warning('%s is used as it is: %s', path, e, instance=instance)
+        super().unrescue(context, instance)
+
+    def _strip_saved(self, instance: Any) -> None:
+        try:
+            domain = self._host.get_guest(instance)._domain
+            if not domain.hasManagedSaveImage(0):
+                return
+            xml = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+            if chain.is_in(xml):
+                domain.managedSaveDefineXML(chain.strip(xml), 0)
+        except Exception as e:
+            LOG.warning('Its saved state keeps naming its cache: %s', e, instance=instance)
+
+    # -- XML that leaves the host
+
+    def _live_migration_operation(
+        self,
+        context: Any,
+        instance: Any,
+        dest: str,
+        block_migration: bool,
+        migrate_data: Any,
+        guest: libvirt_guest.Guest,
+        device_names: list[str],
+    ) -> None:
+        super()._live_migration_operation(
+            context,
+            instance,
+            dest,
+            block_migration,
+            migrate_data,
+            _Emigrant(guest),
+            device_names,
+        )
+
+    # -- writes of a base
+
+    def cache_image(self, context: Any, image_id: str) -> bool:
+        path = os.path.join(
+            self.image_cache_manager.cache_dir, nova_imagecache.get_cache_fname(image_id)
+        )
+        if os.path.exists(path):
+            with self._planner.touching(path):
+                return bool(super().cache_image(context, image_id))
+        self._planner.announce_write(path)
+        return bool(super().cache_image(context, image_id))
+
+
+class _Once:
+    """A callback that is not made again by a second start once it was made."""
+
+    def __init__(self, callback: Callable[[], None] | None) -> None:
+        self._callback = callback
+
+    def __call__(self) -> None:
+        if self._callback is not None:
+            self._callback()
+            self._callback = None
+
+
+class _Emigrant:
+    """A guest whose XML leaves the host without a chain of ours: the destination has neither that
+    cache nor that recorder."""
+
+    def __init__(self, guest: libvirt_guest.Guest) -> None:
+        self._guest = guest
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guest, name)
+
+    def migrate(self, *args: Any, **kwargs: Any) -> Any:
+        xml = kwargs.get('destination_xml')
+        if xml:
+            kwargs['destination_xml'] = chain.strip(xml)
+        return self._guest.migrate(*args, **kwargs)

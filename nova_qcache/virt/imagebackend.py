@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova's image backends with a root disk that asks for a plan.
+
+Everything else is stock: what Nova writes on disk, and what the overlay's metadata says.
+"""
+
+from collections.abc import Callable
+import contextlib
+import os
+import re
+from typing import Any
+
+from lxml import etree
+from nova.virt.libvirt import config as vconfig
+from nova.virt.libvirt import imagebackend
+
+from nova_qcache.plan import Plan
+from nova_qcache.virt import chain
+from nova_qcache.virt.planner import Planner
+
+__all__ = ['Backend', 'ChainedDisk', 'Qcow2']
+
+_BASE_NAME = re.compile(r'[0-9a-f]{40}')
+"""Of the base of an image in Nova's image cache; swap and ephemeral disks have other names."""
+
+
+class ChainedDisk(vconfig.LibvirtConfigGuestDisk):  # type: ignore[misc]
+    """A disk of a domain's XML with the chain of a plan below its overlay."""
+
+    plan: Plan
+    reconnect_seconds: int
+
+    @classmethod
+    def around(
+        cls, disk: vconfig.LibvirtConfigGuestDisk, plan: Plan, reconnect_seconds: int
+    ) -> 'ChainedDisk':
+        """Return the disk that stock Nova made, with the chain."""
+        chained = cls()
+        chained.__dict__.update(disk.__dict__)
+        chained.plan = plan
+        chained.reconnect_seconds = reconnect_seconds
+        return chained
+
+    def format_dom(self) -> etree._Element:
+        disk = super().format_dom()
+        chain.add(disk, self.plan, self.reconnect_seconds)
+        return disk
+
+
+class Qcow2(imagebackend.Qcow2):  # type: ignore[misc]
+    _planner: Planner | None = None
+    _instance: Any = None
+    _disk_name = ''
+
+    def attend(self, planner: Planner, instance: Any, disk_name: str) -> None:
+        """Make it ask for plans; until then it is stock."""
+        self._planner = planner
+        self._instance = instance
+        self._disk_name = disk_name
+
+    def plan(self, extra_specs: dict[str, str]) -> Plan | None:
+        """Return what the disk is to stand on, None for its base."""
+        if self._planner is None:
+            return None
+        return self._planner.plan(
+            self._instance, self._disk_name, self.path, self.disk_info_mapping or {}, extra_specs
+        )
+
+    def libvirt_info(
+        self, cache_mode: str, extra_specs: dict[str, str], *args: Any, **kwargs: Any
+    ) -> vconfig.LibvirtConfigGuestDisk:
+        disk = super().libvirt_info(cache_mode, extra_specs, *args, **kwargs)
+        plan = self.plan(extra_specs)
+        if plan is None or self._planner is None:
+            return disk
+        return ChainedDisk.around(disk, plan, self._planner.reconnect_seconds)
+
+    def cache(
+        self, fetch_func: Callable[..., Any], filename: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        planner = self._planner
+        if planner is None or not _BASE_NAME.fullmatch(filename):
+            return super().cache(fetch_func, filename, *args, **kwargs)
+
+        def announced(target: str, *args: Any, **kwargs: Any) -> Any:
+            planner.announce_write(target)
+            return fetch_func(*args, target=target, **kwargs)
+
+        return super().cache(announced, filename, *args, **kwargs)
+
+    def create_image(
+        self, prepare_template: Callable[..., Any], base: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        with contextlib.ExitStack() as stack:
+            if self._planner is not None and _BASE_NAME.fullmatch(os.path.basename(base)):
+                stack.enter_context(self._planner.touching(base))
+            return super().create_image(prepare_template, base, *args, **kwargs)
+
+
+class Backend(imagebackend.Backend):  # type: ignore[misc]
+    def __init__(self, use_cow: bool, planner: Planner) -> None:
+        super().__init__(use_cow)
+        self._planner = planner
+        for name, backend in list(self.BACKEND.items()):
+            if backend is imagebackend.Qcow2:
+                self.BACKEND[name] = Qcow2
+
+    def by_name(self, instance: Any, name: str, *args: Any, **kwargs: Any) -> imagebackend.Image:
+        image = super().by_name(instance, name, *args, **kwargs)
+        if isinstance(image, Qcow2):
+            image.attend(self._planner, instance, name)
+        return image

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an instance to a plan; and that no fault on the way reaches Nova."""
+
+import contextlib
+import dataclasses
+import logging
+import subprocess
+from unittest import mock
+
+import pytest
+
+from nova_qcache import confinement
+from nova_qcache import exception
+from nova_qcache import process_survival
+from nova_qcache.paths import Paths
+from nova_qcache.plan import PlanKind
+from nova_qcache.virt import planner as planner_module
+from nova_qcache.virt.planner import Planner
+from tests.unit.builders import IMAGE
+from tests.unit.builders import OTHER_IMAGE
+from tests.unit.virt import documents
+
+LIBVIRT_9_0 = 9_000_000
+LIBVIRT_9_2 = 9_002_000
+
+SURPRISES = [
+    exception.LockTimeout(name='x', path='y', seconds=1),
+    OSError(28, 'No space left on device'),
+    ValueError('embedded null byte'),
+    RuntimeError('a plugin'),
+    RecursionError('too deep'),
+    subprocess.TimeoutExpired('qemu-img', 10),
+    AssertionError(),
+]
+
+
+@pytest.fixture
+def obstacles():
+    """What speaks against recording on this host: nothing, unless a test says otherwise."""
+    with (
+        mock.patch.object(confinement, 'obstacle', autospec=True, return_value=None) as confined,
+        mock.patch.object(process_survival, 'obstacle', autospec=True, return_value=None) as ends,
+    ):
+        yield mock.Mock(confinement=confined, process_survival=ends)
+
+
+@pytest.fixture
+def made():
+    """The class of the manager that the planner makes."""
+    with mock.patch.object(planner_module, 'Manager', autospec=True) as made:
+        yield made
+
+
+@pytest.fixture
+def manager(made, record, tmp_path):
+    manager = made.return_value
+    manager.paths = Paths(tmp_path / 'cache', tmp_path / 'run')
+    manager.plan.return_value = record
+    return manager
+
+
+@pytest.fixture
+def planner(manager, obstacles):
+    planner = Planner()
+    planner.start(mock.sentinel.domains, LIBVIRT_9_0)
+    return planner
+
+
+@pytest.fixture
+def ask(planner, instance, overlay_path):
+    """Ask for the plan of the instance's root disk."""
+
+    def ask(disk_name='disk', mapping=None, extra_specs=None):
+        return planner.plan(
+            instance, disk_name, str(overlay_path), mapping or {}, extra_specs or {}
+        )
+
+    return ask
+
+
+def problems(caplog):
+    return [
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
+
+
+# -- a plan
+
+
+def test_a_plan_is_the_managers(ask, overlay, base_path, manager, plan):
+    manager.plan.return_value = plan
+    assert ask() is plan
+    manager.plan.assert_called_once_with(IMAGE, str(base_path), 'raw', documents.INSTANCE, None)
+
+
+def test_the_chain_ends_where_the_overlay_says(ask, overlay, base_path, tmp_path, manager):
+    """The base is not the one that a path is made up for."""
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    moved = base_path.rename(elsewhere / base_path.name)
+    rebase = ['qemu-img', 'rebase', '-u', '-b', str(moved), '-F', 'qcow2', str(overlay)]
+    subprocess.run(rebase, check=True, timeout=60)
+    ask()
+    assert manager.plan.call_args.args[1:3] == (str(moved), 'qcow2')
+
+
+def test_an_unshelved_instance_uses_the_cache_of_its_first_image(ask, overlay, instance, manager):
+    instance.image_ref = OTHER_IMAGE
+    ask()
+    assert manager.plan.call_args.args[0] == IMAGE
+
+
+def test_a_plain_plan_is_none(ask, overlay, manager, record):
+    manager.plan.return_value = dataclasses.replace(record, kind=PlanKind.PLAIN, socket=None)
+    assert ask() is None
+
+
+def test_what_is_not_eligible_is_no_question_for_the_manager(ask, overlay, manager, caplog):
+    caplog.set_level(logging.INFO)
+    assert ask('disk.swap') is None
+    assert ask(mapping={'encrypted': True}) is None
+    assert ask(extra_specs={'qcache:policy': 'never'}) is None
+    manager.plan.assert_not_called()
+    assert 'boots without a cache: its disk is encrypted' in caplog.text
+    assert problems(caplog) == []
+
+
+def test_an_overlay_that_is_not_there(ask, overlay_path, manager, caplog):
+    assert ask() is None
+    manager.plan.assert_not_called()
+    assert problems(caplog) == []
+
+
+@pytest.mark.parametrize('content', [b'', b'QFI', b'no qcow2 image' * 100])
+def test_an_overlay_that_is_no_qcow2_image(ask, overlay, manager, content):
+    overlay.write_bytes(content)
+    assert ask() is None
+    manager.plan.assert_not_called()
+
+
+def test_a_disk_without_a_base(ask, overlay, manager, caplog):
+    caplog.set_level(logging.INFO)
+    subprocess.run(
+        ['qemu-img', 'create', '-q', '-f', 'qcow2', str(overlay), '1M'], check=True, timeout=60
+    )
+    assert ask() is None
+    manager.plan.assert_not_called()
+    assert 'it stands on no base' in caplog.text
+
+
+def test_a_legacy_base_with_its_size_in_its_name(ask, overlay, base_path, manager, caplog):
+    caplog.set_level(logging.INFO)
+    legacy = base_path.rename(f'{base_path}_20')
+    subprocess.run(
+        ['qemu-img', 'rebase', '-u', '-b', str(legacy), '-F', 'raw', str(overlay)],
+        check=True,
+        timeout=60,
+    )
+    assert ask() is None
+    manager.plan.assert_not_called()
+    assert "is not the base of the instance's image" in caplog.text
+
+
+@pytest.mark.parametrize('surprise', SURPRISES, ids=lambda surprise: type(surprise).__name__)
+def test_no_fault_of_the_manager_reaches_nova(ask, overlay, manager, surprise, caplog):
+    manager.plan.side_effect = surprise
+    assert ask() is None
+    assert [level for level, _ in problems(caplog)] == [logging.ERROR]
+
+
+def test_no_fault_of_an_instance_reaches_nova(planner, caplog):
+    assert planner.plan(mock.Mock(spec=['uuid']), 'disk', '/x', {}, {}) is None
+    assert [level for level, _ in problems(caplog)] == [logging.ERROR]
+
+
+def test_a_manager_that_says_nonsense(ask, overlay, manager):
+    manager.plan.return_value = None
+    assert ask() is None
+
+
+def test_what_ends_the_process_does(ask, overlay, manager):
+    manager.plan.side_effect = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+
+
+# -- what Nova says
+
+
+def test_a_release_is_the_instances(planner, instance, manager):
+    planner.release(instance)
+    manager.release.assert_called_once_with(documents.INSTANCE)
+
+
+@pytest.mark.parametrize(
+    ('disk_name', 'released'), [('disk', True), ('disk.swap', False), ('disk.config', False)]
+)
+def test_an_earlier_plan_of_the_root_disk_ends(ask, overlay, manager, disk_name, released):
+    """Another disk says nothing about it: Nova asks for all disks of a domain in one go."""
+    ask(disk_name, extra_specs={'qcache:policy': 'never'})
+    assert manager.release.called is released
+
+
+def test_a_plan_is_kept(ask, overlay, manager):
+    ask()
+    manager.release.assert_not_called()
+
+
+def test_a_touch_is_inside_the_managers(planner, manager):
+    happened: list[object] = []
+
+    @contextlib.contextmanager
+    def touching(base, base_format):
+        happened.append(('before', base, base_format))
+        yield
+        happened.append('after')
+
+    manager.touching.side_effect = touching
+    with planner.touching('/base'):
+        happened.append('touch')
+    assert happened == [('before', '/base', 'raw'), 'touch', 'after']
+
+
+def test_an_error_of_novas_in_a_touch_is_novas(planner, manager):
+    manager.touching.return_value = contextlib.nullcontext()
+    with pytest.raises(PermissionError), planner.touching('/base'):
+        raise PermissionError(13, 'Permission denied')
+
+
+def test_a_write_is_announced(planner, manager):
+    planner.announce_write('/base')
+    manager.announce_write.assert_called_once_with('/base', 'raw')
+
+
+# -- start
+
+
+def test_a_planner_that_is_not_started_plans_nothing(instance, overlay, made):
+    planner = Planner()
+    assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
+    planner.release(instance)
+    planner.announce_write('/base')
+    with planner.touching('/base'):
+        pass
+    made.assert_not_called()
+
+
+def test_it_starts_with_novas_configuration(planner, made, nova_conf, tmp_path):
+    made.assert_called_once_with(nova_conf, mock.sentinel.domains)
+    assert nova_conf.qcache.instances_path == str(tmp_path / 'instances')
+
+
+def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, obstacles, nova_conf):
+    nova_conf.set_override('instances_path', '/elsewhere', 'qcache')
+    Planner().start(mock.sentinel.domains, LIBVIRT_9_0)
+    assert nova_conf.qcache.instances_path == '/elsewhere'
+
+
+@pytest.mark.parametrize('obstacle', ['confinement', 'process_survival'])
+def test_an_obstacle_is_said_once_and_passed_on(
+    manager, obstacles, instance, overlay, caplog, obstacle
+):
+    getattr(obstacles, obstacle).return_value = 'the remedy is here'
+    planner = Planner()
+    planner.start(mock.sentinel.domains, LIBVIRT_9_0)
+    assert problems(caplog) == [
+        (logging.WARNING, 'nova-qcache records nothing: the remedy is here')
+    ]
+    for _ in range(2):
+        planner.plan(instance, 'disk', str(overlay), {}, {})
+        assert manager.plan.call_args.args[-1] == 'the remedy is here'
+    assert len(problems(caplog)) == 1
+
+
+def test_the_sockets_of_guests_are_what_is_confined(planner, manager, obstacles):
+    obstacles.confinement.assert_called_once_with(manager.paths.guests)
+
+
+@pytest.mark.parametrize(
+    ('version', 'seconds'),
+    [(8_000_000, 0), (LIBVIRT_9_0, 0), (9_001_999, 0), (LIBVIRT_9_2, 77), (11_003_000, 77)],
+)
+def test_guests_reconnect_only_where_libvirt_knows_it(
+    manager, obstacles, nova_conf, version, seconds
+):
+    nova_conf.set_override('base_reconnect_seconds', 77, 'qcache')
+    planner = Planner()
+    assert planner.reconnect_seconds == 0
+    planner.start(mock.sentinel.domains, version)
+    assert planner.reconnect_seconds == seconds
+
+
+@pytest.fixture
+def folders(nova_conf, short_folder):
+    """A real manager's folders."""
+    nova_conf.set_override('cache_path', str(short_folder / 'cache'), 'qcache')
+    nova_conf.set_override('run_path', str(short_folder / 'run'), 'qcache')
+    return short_folder
+
+
+def started(caplog):
+    planner = Planner()
+    planner.start(mock.Mock(), LIBVIRT_9_2)
+    return planner, problems(caplog)
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'said'),
+    [
+        ('quota', -1, 'quota'),
+        ('quota', 0, 'quota'),
+        ('cluster_size', 5000, 'cluster_size'),
+        ('cache_path', 'relative', 'cache_path'),
+        ('cache_path', '/var/lib/nova/instances/_base', 'image cache manager'),
+        ('run_path', '/dev/null', '/dev/null'),
+        ('cache_path', '/proc/nowhere/cache', '/proc/nowhere/cache'),
+    ],
+)
+def test_what_makes_no_sense_is_one_error_and_it_stays_off(
+    folders, nova_conf, obstacles, instance, overlay, caplog, option, value, said
+):
+    nova_conf.set_override(option, value, 'qcache')
+    planner, errors = started(caplog)
+    assert [level for level, _ in errors] == [logging.ERROR]
+    assert 'nova-qcache is off, and all instances boot without a cache' in errors[0][1]
+    assert said in errors[0][1]
+    for _ in range(2):
+        assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
+    planner.release(instance)
+    assert len(problems(caplog)) == 1
+
+
+@pytest.mark.parametrize('where', ['manager', 'confinement', 'process_survival'])
+def test_no_fault_at_the_start_reaches_nova(manager, made, obstacles, where, caplog):
+    fault = RuntimeError('never thought of')
+    {'manager': made}.get(where, getattr(obstacles, where)).side_effect = fault
+    planner, errors = started(caplog)
+    assert [level for level, _ in errors] == [logging.ERROR]
+    assert 'never thought of' in caplog.text
+    planner.announce_write('/base')
+    manager.announce_write.assert_not_called()
+
+
+def test_with_a_real_manager(
+    folders, nova_conf, obstacles, instance, overlay, base_path, caplog, launch_start, recorder
+):
+    """Nothing between the instance and the engine but the engine's own doubles."""
+    caplog.set_level(logging.INFO)
+    planner, errors = started(caplog)
+    assert errors == []
+    plan = planner.plan(instance, 'disk', str(overlay), {}, {})
+    assert plan is not None
+    assert plan.kind is PlanKind.RECORD
+    assert (plan.image_id, plan.base, plan.base_format) == (IMAGE, str(base_path), 'raw')
+    (lease,) = (folders / 'run' / 'leases').glob('*.json')
+    assert lease.name.startswith(documents.INSTANCE)
+    planner.release(instance)
+    assert not lease.exists()
+    assert f'Image {IMAGE}: RECORD' in caplog.text
+
+
+def test_a_real_manager_and_an_obstacle(
+    folders, obstacles, instance, overlay, launch_start, recorder, caplog
+):
+    obstacles.confinement.return_value = 'closed'
+    planner, _ = started(caplog)
+    assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
+    launch_start.assert_not_called()

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""This Nova is one that the package knows, and each kind of change is found."""
+
+import importlib
+import sys
+
+from nova.virt.libvirt import driver as libvirt_driver
+import pytest
+
+from nova_qcache.virt import seams
+
+LIBVIRT = 'nova.virt.libvirt'
+NAMES = {**seams._METHODS, **seams._FUNCTIONS}
+
+
+def place(name):
+    """The module or class that holds a seam, and its last name."""
+    module, *path = name.split('.')
+    holder = importlib.import_module(f'{LIBVIRT}.{module}')
+    for part in path[:-1]:
+        holder = getattr(holder, part)
+    return holder, path[-1]
+
+
+def test_nothing_has_moved():
+    assert list(seams.moved()) == []
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_gone(name, monkeypatch):
+    holder, last = place(name)
+    # A class may have it from another one; that is as good as its own.
+    owners = holder.__mro__[:-1] if isinstance(holder, type) else [holder]
+    for owner in owners:
+        if last in vars(owner):
+            monkeypatch.delattr(owner, last)
+    if last == '__init__':  # object has one
+        said = f'{LIBVIRT}.{name} takes '
+    else:
+        said = f'{LIBVIRT}.{name} is gone ('
+    found = list(seams.moved())
+    assert any(clause.startswith(said) for clause in found), found
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_no_function_any_more(name, monkeypatch):
+    holder, last = place(name)
+    monkeypatch.setattr(holder, last, None)
+    (clause,) = seams.moved()
+    assert clause.startswith(f'{LIBVIRT}.{name} is gone (')
+
+
+@pytest.mark.parametrize('name', [name for name, parameters in NAMES.items() if parameters])
+def test_a_parameter_with_another_name(name, monkeypatch):
+    holder, last = place(name)
+    parameters = ['self'] * (name in seams._METHODS) + NAMES[name].split()
+    parameters[-1] = 'renamed'
+    planted = eval(f'lambda {", ".join(parameters)}: None')
+    monkeypatch.setattr(holder, last, planted)
+    assert list(seams.moved()) == [f'{LIBVIRT}.{name} takes {", ".join(parameters)}']
+
+
+def test_a_parameter_too_few(monkeypatch):
+    monkeypatch.setattr(libvirt_driver.LibvirtDriver, 'suspend', lambda self, context: None)
+    assert list(seams.moved()) == [f'{LIBVIRT}.driver.LibvirtDriver.suspend takes self, context']
+
+
+def test_parameters_in_another_order(monkeypatch):
+    monkeypatch.setattr(
+        libvirt_driver.LibvirtDriver, 'suspend', lambda self, instance, context: None
+    )
+    assert len(list(seams.moved())) == 1
+
+
+def test_parameters_behind_are_welcome(monkeypatch):
+    monkeypatch.setattr(
+        libvirt_driver.LibvirtDriver,
+        'suspend',
+        lambda self, context, instance, *, more=None, **others: None,
+    )
+    assert list(seams.moved()) == []
+
+
+@pytest.mark.parametrize('module', sorted({name.partition('.')[0] for name in NAMES}))
+def test_a_module_that_is_gone(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, f'{LIBVIRT}.{module}', None)
+    found = list(seams.moved())
+    assert found
+    assert all(clause.startswith(f'{LIBVIRT}.{module}.') for clause in found)
+    assert {clause.split()[0] for clause in found} == {
+        f'{LIBVIRT}.{name}' for name in NAMES if name.startswith(f'{module}.')
+    }
+
+
+def test_a_class_that_is_gone(monkeypatch):
+    monkeypatch.delattr(libvirt_driver, 'LibvirtDriver')
+    assert all('LibvirtDriver' in clause for clause in seams.moved())
+    assert len(list(seams.moved())) == sum('LibvirtDriver' in name for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ('name', 'parameter'),
+    [
+        ('guest.Guest.migrate', 'destination_xml'),
+        ('guest.Guest.get_xml_desc', 'dump_inactive'),
+        ('guest.Guest.get_xml_desc', 'dump_sensitive'),
+        ('driver.LibvirtDriver._create_guest', 'post_xml_callback'),
+    ],
+)
+def test_what_is_used_by_name_is_a_seam(name, parameter):
+    assert parameter in NAMES[name].split()
+
+
+def test_all_that_is_overridden_is_a_seam():
+    """Whatever the classes here take from Nova by name is looked at."""
+    from nova_qcache.virt import driver
+    from nova_qcache.virt import imagebackend
+    from nova_qcache.virt import imagecache
+
+    classes = (
+        driver.QcacheDriver,
+        imagebackend.Backend,
+        imagebackend.ChainedDisk,
+        imagebackend.Qcow2,
+        imagecache.ImageCacheManager,
+    )
+    seen = {name.rpartition('.')[2] for name in seams._METHODS}
+    for ours in classes:
+        (theirs,) = ours.__bases__
+        overridden = {name for name in vars(ours) if callable(getattr(theirs, name, None))}
+        assert overridden - seen <= {'__init__'}, ours
