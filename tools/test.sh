@@ -15,10 +15,13 @@ installed first: Debian packages with apt (that takes root), Python packages int
 virtual environments under $QCACHE_WORK (default: ~/.cache/nova-qcache).
 
   --lint          linters, type checks and release notes
-  --unit          unit tests
+  --unit          unit tests; those of the driver with Nova 31 and with Nova 34
   --functional    functional tests, with a real qemu
+  --openstack     tests of the driver on a whole OpenStack, which is brought up for them
+                  with tools/openstack.sh (in $QCACHE_OPENSTACK; see there) and taken down
+                  again, unless it was up
   --lowest        unit tests with the versions of lower-constraints.txt
-                  (these four can be combined; none of them: all of them)
+                  (these five can be combined; none of them: all of them)
   --workers N     how many functional tests run at a time (default: 2)
   -h, --help      this text
 
@@ -32,12 +35,13 @@ die() {
     exit 2
 }
 
-lint=no unit=no functional=no lowest=no workers=2
+lint=no unit=no functional=no openstack=no lowest=no workers=2
 while [[ $# -gt 0 ]]; do
     case $1 in
         --lint) lint=yes ;;
         --unit) unit=yes ;;
         --functional) functional=yes ;;
+        --openstack) openstack=yes ;;
         --lowest) lowest=yes ;;
         --workers)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die '--workers takes a number'
@@ -57,8 +61,8 @@ while [[ $# -gt 0 ]]; do
     shift
 done
 pytest_arguments=("$@")
-if [[ $lint$unit$functional$lowest == nononono ]]; then
-    lint=yes unit=yes functional=yes lowest=yes
+if [[ $lint$unit$functional$openstack$lowest == nonononono ]]; then
+    lint=yes unit=yes functional=yes openstack=yes lowest=yes
 fi
 
 # The surroundings: any directory, no HOME, any locale, other Pythons.
@@ -124,9 +128,13 @@ apt_install() {
     return "$rc"
 }
 
+# Versions of Nova that the driver's unit tests run with.
+novas=(31 34)
+
 # make_venv FOLDER PIP_ARGUMENT...: a virtual environment, kept as long as what it is made of.
 make_venv() {
-    local folder=$1 stamp
+    local folder=$1 log stamp
+    log=$reports/pip-${1##*/}.log
     shift
     stamp=$(
         printf '%s\n' "$root" "$("$python" -VV)" "$@"
@@ -139,11 +147,24 @@ make_venv() {
     rm -rf "$folder"
     if ! {
         "$python" -m venv "$folder" && "$folder/bin/python" -m pip install --quiet "$@"
-    } >"$reports/pip.log" 2>&1 </dev/null; then
-        tail -n 30 "$reports/pip.log" >&2
+    } >"$log" 2>&1 </dev/null; then
+        tail -n 30 "$log" >&2
         return 1
     fi
     printf '%s\n' "$stamp" >"$folder/stamp"
+}
+
+# Building for several versions of Nova, one beside the other: it is mostly waiting.
+make_nova_venvs() {
+    local version pid pids=() rc=0
+    for version in "${novas[@]}"; do
+        make_venv "$work/venv-nova-$version" --editable '.[test,nova-test]' "nova==$version.*" &
+        pids+=("$!")
+    done
+    for pid in "${pids[@]}"; do
+        wait "$pid" || rc=1
+    done
+    return "$rc"
 }
 
 # The module of python3-libnbd is on no package index, and the tests want nothing else of Debian's.
@@ -176,11 +197,14 @@ prepare() {
 
     # The packages without a profile are what the project itself needs.
     [[ $lint == no ]] || profiles+=(lint)
-    [[ $functional == no ]] || profiles+=(test)
+    [[ $unit$functional == nono ]] || profiles+=(test)
     packages=$("$work/venv-test/bin/bindep" --brief "${profiles[@]}") || true
     # shellcheck disable=SC2086
     apt_install $packages || return 1
     link_nbd
+    if [[ $unit == yes ]]; then
+        make_nova_venvs || return 1
+    fi
     exec 9>&-
 }
 
@@ -208,7 +232,7 @@ step() {
 
 # pytest_step NAME VENV ARGUMENT...: a step whose tests are counted.
 pytest_step() {
-    local report="$reports/${1//[^a-z]/_}.xml"
+    local report="$reports/${1//[^a-z0-9]/_}.xml"
     step "$1" run_pytest "$report" "${@:2}" "${pytest_arguments[@]}"
     runs+=("$1:$(cat "$report.rc" 2>/dev/null || echo 1):$report")
 }
@@ -216,10 +240,21 @@ pytest_step() {
 run_pytest() {
     local report=$1 venv=$2 rc=0
     shift 2
-    PATH=$work/$venv/bin:$PATH "$work/$venv/bin/python" -m pytest --junitxml="$report" "$@" ||
+    [[ $venv == /* ]] || venv=$work/$venv
+    PATH=$venv/bin:$PATH "$venv/bin/python" -m pytest --junitxml="$report" "$@" ||
         rc=$?
     echo "$rc" >"$report.rc"
     return "$rc"
+}
+
+# openstack_step: the stack, and the tests that run on it with the Python that it brought.
+openstack_step() {
+    local state=${QCACHE_OPENSTACK:-/var/lib/qcache-openstack} was_up=no
+    ! tools/openstack.sh --state "$state" status >/dev/null 2>&1 || was_up=yes
+    step 'OpenStack up' tools/openstack.sh --state "$state" up
+    QCACHE_OPENSTACK=$state QCACHE_WORK=$work \
+        pytest_step 'tests on OpenStack' "$state/venv" tests/openstack --disable-warnings
+    [[ $was_up == yes ]] || step 'OpenStack down' tools/openstack.sh --state "$state" down
 }
 
 # with_files FIND_PRINT0 COMMAND...: the command on the files that a function finds, if any.
@@ -255,6 +290,7 @@ if ! prepare; then
     printf -- '-- what is needed: FAILED\n'
     [[ $unit == no ]] || runs+=("unit tests:1:")
     [[ $functional == no ]] || runs+=("functional tests:1:")
+    [[ $openstack == no ]] || runs+=("tests on OpenStack:1:")
     [[ $lowest == no ]] || runs+=("unit tests, lowest versions:1:")
     printf '\n== Summary\nFAILED  what is needed\n'
     printf '0 passed, %d failed, 0 skipped\n' "${#runs[@]}"
@@ -275,14 +311,22 @@ if [[ $lint == yes ]]; then
     step 'reno lint' "$bin/reno" lint
 fi
 if [[ $unit == yes ]]; then
-    pytest_step 'unit tests' venv-test tests/unit
+    pytest_step 'unit tests' venv-test tests/unit --ignore=tests/unit/virt
+    for version in "${novas[@]}"; do
+        # Nova's own deprecations are none of ours.
+        pytest_step "unit tests, Nova $version" "venv-nova-$version" tests/unit/virt \
+            --disable-warnings
+    done
 fi
 if [[ $functional == yes ]]; then
     pytest_step 'functional tests' venv-test tests/functional \
         --numprocesses "$workers" --dist worksteal --max-worker-restart 2
 fi
+if [[ $openstack == yes ]]; then
+    openstack_step
+fi
 if [[ $lowest == yes ]]; then
-    pytest_step 'unit tests, lowest versions' venv-lowest tests/unit
+    pytest_step 'unit tests, lowest versions' venv-lowest tests/unit --ignore=tests/unit/virt
 fi
 
 printf '\n== Summary\n'

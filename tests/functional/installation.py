@@ -20,7 +20,7 @@ import packaging.utils
 import nova_qcache
 from tests.functional import users
 
-__all__ = ['Installation', 'find']
+__all__ = ['Installation', 'copy', 'find']
 
 _PROJECT = 'nova-qcache'
 _SCRIPTS = 'console_scripts'
@@ -44,13 +44,18 @@ def find(folder: pathlib.Path) -> Installation:
     ours = Installation(sys.executable, scripts, {})
     if (scripts / _PROJECT).exists() and not _problem(ours):
         return ours
-    python = os.path.realpath(sys.executable)
-    _copy(folder, python)
-    copied = Installation(python, folder / 'bin', {'PYTHONPATH': str(folder)})
+    copied = copy(folder)
     problem = _problem(copied)
     if problem:
         raise RuntimeError(f'an ordinary user cannot run the product: {problem}')
     return copied
+
+
+def copy(folder: pathlib.Path) -> Installation:
+    """Return a copy of the installation of these tests."""
+    python = os.path.realpath(sys.executable)
+    _copy(folder, python)
+    return Installation(python, folder / 'bin', {'PYTHONPATH': str(folder)})
 
 
 def _problem(installation: Installation) -> str:

@@ -48,9 +48,8 @@ class Site:
             'HOME': str(self.folder),
             'LC_ALL': 'C.UTF-8',
             account.VARIABLE: str(self.folder),
-            **product.environment,
         }
-        self.product = product
+        self.use(product)
         self._options: dict[str, object] = {
             'cache_path': self.cache_path,
             'run_path': self.run_path,
@@ -63,11 +62,20 @@ class Site:
             'base_reconnect_seconds': 20,
             'start_timeout_seconds': 30,
             'qemu_group': users.QEMU_GROUP,
+            'libvirt_uri': '',  # guests here are nobody's but the test's
+            'instances_path': self.folder / 'instances',
         }
         self.bases = self.make_folder('bases')
         self.make_folder('cache')
         self.make_folder('run')
+        self.make_folder('instances')
         self.configure()
+
+    def use(self, product: installation.Installation) -> None:
+        """Run this installation of the product from now on."""
+        self.environment.pop('PYTHONPATH', None)
+        self.environment |= product.environment
+        self.product = product
 
     # -- surroundings
 

@@ -219,6 +219,30 @@ def test_image_id_with_a_nul(site: Site, base: pathlib.Path, image_id: str) -> N
     require_nothing_left(site)
 
 
+# -- options
+
+
+@pytest.mark.parametrize('name', ['cache_path', 'run_path', 'instances_path'])
+def test_a_folder_that_is_not_absolute(site: Site, base: pathlib.Path, name: str) -> None:
+    site.configure(**{name: 'here'})
+    for done in (_record(site, base), site.qcache('list'), site.qcache('remove', site.image_id)):
+        require_refused(site, done, f"[qcache] {name} = 'here'", 'Give a path from the root')
+
+
+def test_a_libvirt_that_does_not_tell(site: Site) -> None:
+    site.configure(libvirt_uri='nowhere:///')
+    kept = site.cache_path / f'{site.image_id}.0123456789ab.1.qcow2'
+    kept.touch()
+    done = site.qcache('remove', site.image_id)
+    assert (done.returncode, done.stdout) == (1, ''), done
+    (line,) = done.stderr.splitlines()
+    for words in (str(kept), 'nowhere:///', '[qcache] libvirt_uri', '--force'):
+        assert words in line, done
+    assert kept.exists()
+    site.ask('remove', site.image_id, '--force')
+    require_nothing_left(site)
+
+
 # -- tools
 
 

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What killed processes left is cleared away; what lives is left alone. And a recorder needs
+nothing of the installation that it was started from."""
+
+import json
+import pathlib
+import shutil
+import signal
+import tempfile
+from typing import Any
+import uuid
+
+import psutil
+import pytest
+
+from tests.functional import account
+from tests.functional import bases
+from tests.functional import installation
+from tests.functional import sealed
+from tests.functional import waiting
+from tests.functional.guests import NbdGuest
+from tests.functional.site import MIB
+from tests.functional.site import Site
+
+_SWEEP = """
+import json, sys
+from oslo_config import cfg
+from nova_qcache import conf as qcache_conf
+from nova_qcache.manager import Manager
+conf = cfg.ConfigOpts()
+qcache_conf.register_opts(conf)
+conf(['--config-file', sys.argv[1]], project='nova')
+print(json.dumps([key.image_id for key in Manager(conf).sweep()]))
+"""
+_SWEEP_FOR_LONG = _SWEEP.replace(
+    'print(json',
+    """print('sweeping', flush=True)
+manager = Manager(conf)
+while True:
+    assert not manager.sweep()
+print(json""",
+)
+
+
+def _sweep(site: Site) -> list[str]:
+    done = site.run([site.product.python, '-c', _SWEEP, str(site.config)])
+    assert done.returncode == 0, done
+    swept: list[str] = json.loads(done.stdout)
+    return swept
+
+
+def _remains(site: Site) -> list[pathlib.Path]:
+    folders = (site.run_path / 'guests', site.run_path / 'control')
+    return sorted(path for folder in folders for path in folder.iterdir()) + site.files()
+
+
+def test_both_were_killed(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, MIB)
+        site.kill(plan['recorder_pid'])
+        site.kill(plan['daemon_pid'])
+    assert len(_remains(site)) >= 4
+    assert _sweep(site) == [site.image_id]
+    assert _remains(site) == []
+    assert _sweep(site) == []
+    assert site.plan(base)['kind'] == 'RECORD'
+
+
+def test_what_lives_goes_on(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, MIB)
+        before = _remains(site)
+        assert _sweep(site) == []
+        assert _remains(site) == before
+        assert site.show()['state'] == 'WARMING'
+        guest.require(base, MIB, MIB)
+        # A daemon without its recorder, too: the next one takes it over.
+        site.kill(plan['recorder_pid'])
+        assert _sweep(site) == []
+        assert _remains(site) == before
+        guest.require(base, 2 * MIB, MIB)
+        assert site.record(base)['daemon_pid'] == plan['daemon_pid']
+        guest.require(base, 3 * MIB, MIB)
+        shown = site.ask('seal', site.image_id, '--wait')
+    assert shown['cache_bytes'] > 4 * MIB, 'what was recorded before the sweeps is in it'
+    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+
+
+def test_the_dead_among_the_living(site: Site, base: pathlib.Path) -> None:
+    site.configure(plan_lease_seconds=60)
+    dead = site.record(base)
+    dead_id = site.image_id
+    site.image_id = str(uuid.uuid4())
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        site.kill(dead['recorder_pid'])
+        site.kill(dead['daemon_pid'])
+        guest.require(base, 0, MIB)
+        assert _sweep(site) == [dead_id]
+        assert not [path for path in _remains(site) if path.name.startswith(dead_id)]
+        guest.require(base, MIB, MIB)
+        assert site.show()['state'] == 'WARMING'
+
+
+def test_a_sweep_while_recorders_start(site: Site, base: pathlib.Path) -> None:
+    """It holds their lock for a moment, and takes nothing of theirs."""
+    sweeps = [
+        site.start([site.product.python, '-c', _SWEEP_FOR_LONG, str(site.config)])
+        for _ in range(2)
+    ]
+    try:
+        for sweeping in sweeps:
+            assert sweeping.stdout is not None
+            assert sweeping.stdout.readline() == 'sweeping\n'
+        for _ in range(2):
+            plan = site.record(base)
+            with NbdGuest(site, plan) as guest:
+                guest.require(base, 0, MIB)
+                assert site.boot_plan(base)['kind'] == 'RECORD'
+            assert site.qcache('remove', site.image_id).returncode == 0
+    finally:
+        for sweeping in sweeps:
+            sweeping.kill()
+        said = [sweeping.communicate()[1] for sweeping in sweeps]
+    assert said == ['', '']
+
+
+@pytest.mark.parametrize('trouble', ['none', 'daemon', 'told to end'])
+def test_the_installation_goes_while_a_recorder_works(
+    book: account.Account, product: installation.Installation, trouble: str
+) -> None:
+    """Nothing of it is imported late, neither for the seal nor for what goes wrong."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix='qct-gone-', dir='/tmp'))
+    try:
+        site = Site(book, installation.copy(folder))
+        site.configure(recording_idle_seconds=3)
+        base = bases.make_raw(site, 16 * MIB)
+        plan = site.record(base)
+        recorder = psutil.Process(plan['recorder_pid'])
+        assert recorder.environ()['PYTHONPATH'] == str(folder)
+        with NbdGuest(site, plan) as guest:
+            guest.require(base, 0, MIB)
+            shutil.rmtree(folder)
+            site.use(product)
+            guest.require(base, MIB, MIB)
+            if trouble == 'none':
+                _require_sealed(site, base, guest)
+            elif trouble == 'daemon':
+                site.kill(plan['daemon_pid'])
+                _require_served_again(site, base, plan)
+            else:
+                recorder.send_signal(signal.SIGTERM)
+                waiting.until(lambda: not recorder.is_running(), 'the end of the recorder')
+                guest.require(base, 2 * MIB, MIB)
+                assert site.record(base)['daemon_pid'] == plan['daemon_pid']
+                _require_sealed(site, base, guest)
+        waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert list((site.run_path / 'control').iterdir()) == [], 'it ended in order'
+
+
+def _require_sealed(site: Site, base: pathlib.Path, guest: NbdGuest) -> None:
+    shown = site.wait_for_state('READY')
+    assert shown['note'] == 'idle'
+    guest.require(base, 0, 16 * MIB)
+    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    assert site.qcache('verify', site.image_id).returncode == 0
+    assert site.plan(base)['kind'] == 'PLAY'
+
+
+def _require_served_again(site: Site, base: pathlib.Path, plan: dict[str, Any]) -> None:
+    def served() -> bool:
+        with NbdGuest(site, plan) as trial:
+            return trial.connected
+
+    waiting.until(served, 'the same socket, served again')
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 16 * MIB)
+    assert not site.files()

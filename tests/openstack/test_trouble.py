@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever is wrong with caches, servers boot."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.openstack.cloud import Cloud
+from tests.openstack.compute import ComputeHost
+
+
+def _plain_servers(cloud: Cloud, host: ComputeHost, image: str, number: int = 2) -> str:
+    """Boot some servers, which must be plain, and return what nova-compute logged meanwhile."""
+    before = len(host.nova_log())
+    servers = [cloud.boot(image, wait='') for _ in range(number)]
+    for server in servers:
+        server.wait_for('ACTIVE')
+        assert host.kind(server) == 'PLAIN'
+    servers[0].wait_until_booted(boots=1)
+    for server in servers:
+        server.delete()
+    return host.nova_log()[before:]
+
+
+def _warnings(log: str) -> list[str]:
+    lines = [line for line in log.splitlines() if 'nova_qcache' in line]
+    return [line for line in lines if ' WARNING ' in line or ' ERROR ' in line]
+
+
+def test_the_cache_folder_vanishes(cloud: Cloud, host: ComputeHost, ready_calm: str):
+    away = host.cache_folder.with_name('away')
+    host.cache_folder.rename(away)
+    try:
+        log = _plain_servers(cloud, host, ready_calm, 3)
+    finally:
+        away.rename(host.cache_folder)
+    (warning,) = _warnings(log)
+    assert 'it has vanished' in warning
+    assert host.kind(cloud.boot(ready_calm)) == 'PLAY'
+
+
+def test_the_cache_folder_is_full(cloud: Cloud, host: ComputeHost, stack, cold_calm: str):
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', host.host.cache_path]
+    stack.exec(mount)
+    try:
+        for name in ('', '/locks', '/generations'):
+            path = f'{host.host.cache_path}{name}'
+            stack.exec(['install', '-d', '-o', 'nova', '-g', 'nova', '-m', '711', path])
+        log = _plain_servers(cloud, host, cold_calm)
+        assert 'cannot be reserved' in log
+        assert len(_warnings(log)) == 1
+    finally:
+        stack.exec(['umount', host.host.cache_path])
+
+
+def test_the_base_is_closed_to_nova(cloud: Cloud, host: ComputeHost, ready_calm: str):
+    first = cloud.boot(ready_calm)
+    base = host.host.base_store / os.path.basename(host.backing_file(first))
+    first.delete()
+    base.chmod(0o600)
+    os.chown(base, 0, 0)
+    try:
+        # Nova reads bases itself while it makes an overlay; where it cannot, no server boots.
+        server = cloud.boot(ready_calm, wait='')
+        with contextlib.suppress(AssertionError):
+            server.wait_for('ACTIVE')
+        assert server.facts.status == 'ERROR'
+    finally:
+        base.chmod(0o644)
+        os.chown(base, host.nova_uid, host.nova_uid)
+
+
+def test_a_chain_that_qemu_cannot_open_boots_plain(
+    cloud: Cloud, host: ComputeHost, ready_calm: str
+):
+    cache = host.host.outside(host.show(ready_calm)['path'])
+    cache.chmod(0o400)  # nova's own reading of it finds nothing wrong
+    try:
+        log = _plain_servers(cloud, host, ready_calm, 1)
+    finally:
+        cache.chmod(0o440)
+    assert 'It does not start through its cache' in log
+    assert host.kind(cloud.boot(ready_calm)) == 'PLAY'
+
+
+def test_the_base_is_downloaded_again(cloud: Cloud, host: ComputeHost, stack, ready_calm: str):
+    first = cloud.boot(ready_calm)
+    base = host.backing_file(first)
+    first.delete()
+    before = host.show(ready_calm)['generation']
+    stack.exec(['rm', base])  # as Nova's image cache manager does with one that nobody uses
+    second = cloud.boot(ready_calm)
+    assert host.kind(second) == 'RECORD'
+    second.wait_until_booted(boots=1)
+    assert host.show(ready_calm)['generation'] != before
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('cluster_size', '5000'),
+        ('quota', '0'),
+        ('quota', 'much'),
+        ('cache_path', 'relative'),
+        ('recording_idle_seconds', '0'),
+    ],
+)
+def test_options_that_make_no_sense(
+    cloud: Cloud, host: ComputeHost, stack, ready_calm: str, option: str, value: str
+):
+    before = len(host.nova_log())
+    stack.restart('nova-compute', config={'qcache': {option: value}})
+    try:
+        (message,) = _warnings(host.nova_log()[before:])
+        assert 'nova-qcache is off' in message
+        assert option in message
+        assert value in message
+        if option == 'cluster_size':
+            _plain_servers(cloud, host, ready_calm, 1)
+    finally:
+        stack.restart('nova-compute', config={})
+
+
+def test_the_package_goes_while_a_recorder_works(
+    cloud: Cloud, host: ComputeHost, stack, cold_calm: str
+):
+    server = cloud.boot(cold_calm)
+    package = _package(stack)
+    hidden = package.with_name('nova_qcache.hidden')
+    shutil.move(package, hidden)
+    try:
+        server.wait_until_booted(boots=1)
+        record = next(host.cache_folder.glob(f'{cold_calm}.*.json'))
+        for _ in range(120):
+            if '"READY"' in record.read_text():
+                break
+            subprocess.run(['sleep', '0.5'], check=True)
+        assert '"READY"' in record.read_text()
+        server.wait_until_alive()
+    finally:
+        shutil.move(hidden, package)
+
+
+def _package(stack):
+    said = stack.exec(
+        [
+            f'{stack.layout.venv}/bin/python',
+            '-c',
+            'import nova_qcache, os; print(os.path.dirname(nova_qcache.__file__))',
+        ]
+    )
+    return stack.layout.root.__class__(said.stdout.strip())
