@@ -101,6 +101,7 @@ class Site:
             'cache_path': self.cache_path,
             'run_path': self.run_path,
             'guest_grace_seconds': 2,  # so that recorders end soon
+            'libvirt_uri': '',  # guests here are not libvirt's
             **options,
         }
         file = where.data / f'{name}.conf'

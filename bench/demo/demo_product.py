@@ -39,6 +39,7 @@ class Product:
             f'run_path = {run_path}\n'
             f'quota = {quota_mib}\n'
             f'recording_idle_seconds = {idle_s}\n'
+            'libvirt_uri = \n'
         )
 
     def text(self, *arguments: str, timeout_s: float = 60) -> str:
