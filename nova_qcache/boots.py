@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import logging
-import pathlib
 import threading
 
 from oslo_config import cfg
@@ -21,6 +20,9 @@ from nova_qcache import inspection
 from nova_qcache import plugins
 from nova_qcache.generation import Generations
 from nova_qcache.inspection import CacheView
+from nova_qcache.judgement import Judge
+from nova_qcache.keeper import launch as keeper
+from nova_qcache.keeper.examination import Requests
 from nova_qcache.key import CacheKey
 from nova_qcache.key import canonical_image_id
 from nova_qcache.leases import Leases
@@ -34,7 +36,6 @@ from nova_qcache.qemu_io import QemuIo
 from nova_qcache.recorder import launch
 from nova_qcache.repetition import Repetition
 from nova_qcache.source import Source
-from nova_qcache.source import Suspicion
 from nova_qcache.states import Phase
 from nova_qcache.states import State
 from nova_qcache.store import Store
@@ -63,7 +64,9 @@ class Boots:
             self._store, self._generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
         )
         self._leases = Leases(self.paths.leases, group.plan_lease_seconds)
+        self._requests = Requests(self.paths.examinations)
         self._touches = Touches()
+        self._judge = Judge(self._store, self._generations, self._verifier, self._touches)
         self._complaints = Repetition()
         self._starts: dict[CacheKey, threading.Lock] = {}
 
@@ -74,6 +77,7 @@ class Boots:
         base_format: str,
         consumer: str = '',
         obstacle: str | None = None,
+        image_hash: str = '',
     ) -> Plan:
         """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
         cache's sake.
@@ -81,10 +85,11 @@ class Boots:
         :param consumer: whose boot it is; its lease keeps what the plan names until
             :meth:`release`
         :param obstacle: why nothing can be recorded, if so
+        :param image_hash: what Glance says of the image's content; empty if nobody knows
         """
         try:
             self.paths.require()
-            plan = self._plan(image_id, base, base_format, consumer, obstacle)
+            plan = self._plan(image_id, base, base_format, consumer, obstacle, image_hash)
         except (exception.QcacheError, OSError) as e:
             self._complain(image_id, e)
             plan = Plan(PlanKind.PLAIN, str(e), image_id, base, base_format)
@@ -128,39 +133,13 @@ class Boots:
         :raises InvalidImageId, InvalidBase: if no boot could use a cache of this
         :raises QcacheError: if it cannot be decided
         """
-        image_id = canonical_image_id(image_id)
         source = self._source(base, base_format)
-        identity = source.identity()
-        key = CacheKey(image_id, self._generations.current(source))
-        record = self._store.load(key)
-        plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
-        if record is None or record.state is State.WARMING:
-            reason = 'no cache yet' if record is None else 'the cache is being recorded'
-            return dataclasses.replace(
-                plan, kind=PlanKind.RECORD, reason=reason, socket=str(self.paths.nbd_socket(key))
-            )
-        if record.state is State.STALE:
-            return dataclasses.replace(plan, reason=f'the cache is stale: {record.stale_reason}')
-        if (record.base, record.base_format) != (base, base_format):
-            return dataclasses.replace(
-                plan, reason=f'the cache is one of {record.base!r} ({record.base_format})'
-            )
-        suspicion = identity.suspicion(record.base_identity)
-        if suspicion is Suspicion.FACTS:
-            reason = (
-                f'the base is another file than before; `nova-qcache verify {image_id}` decides'
-            )
-            return dataclasses.replace(plan, reason=reason)
-        path = self._store.require_unchanged(record)
-        if (
-            suspicion is Suspicion.TIMES
-            and not self._touches.explain(source, record.base_identity, identity)
-            and not self._verifier.sample_is_equal(record, source)
-        ):
-            return dataclasses.replace(plan, reason='the base has other content than the cache')
-        return dataclasses.replace(
-            plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path)
-        )
+        return self._judge.judge(canonical_image_id(image_id), source).plan
+
+    def keep(self) -> None:
+        """Start the keeper, unless one is at work or it is a service manager's."""
+        if self._conf.qcache.start_keeper:
+            keeper.ensure(self.paths, qcache_conf.config_arguments(self._conf))
 
     def record(
         self,
@@ -169,6 +148,7 @@ class Boots:
         base_format: str,
         quota_mib: int | None = None,
         progress: Progress = silent,
+        image_hash: str = '',
     ) -> Plan:
         """Start a recorder, or tell the one at work that one more guest comes, and wait until
         guests can connect.
@@ -190,10 +170,11 @@ class Boots:
                 status = launch.start(
                     self.paths,
                     key,
-                    self._recorder_arguments(image_id, base, base_format, quota_mib),
+                    self._recorder_arguments(image_id, base, base_format, quota_mib, image_hash),
                     self._conf.qcache.start_timeout_seconds,
                     progress,
                 )
+        self.keep()
         plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
         if status.phase not in (Phase.RECORDING, Phase.SEALING):
             return dataclasses.replace(
@@ -206,9 +187,20 @@ class Boots:
     # -- below
 
     def _plan(
-        self, image_id: str, base: str, base_format: str, consumer: str, obstacle: str | None
+        self,
+        image_id: str,
+        base: str,
+        base_format: str,
+        consumer: str,
+        obstacle: str | None,
+        image_hash: str,
     ) -> Plan:
-        plan = self.preview(image_id, base, base_format)
+        source = self._source(base, base_format)
+        judgement = self._judge.judge(canonical_image_id(image_id), source, image_hash)
+        plan = judgement.plan
+        if judgement.doubtful is not None:
+            self._requests.add(judgement.doubtful, image_hash)
+            self.keep()
         if plan.kind is PlanKind.RECORD and obstacle:
             return dataclasses.replace(plan, kind=PlanKind.PLAIN, reason=obstacle, socket=None)
         if plan.kind is PlanKind.PLAY and consumer:
@@ -216,7 +208,7 @@ class Boots:
         if plan.kind is PlanKind.RECORD:
             if consumer and plan.generation is not None:
                 self._leases.take(consumer, CacheKey(plan.image_id, plan.generation))
-            plan = self.record(plan.image_id, base, base_format)
+            plan = self.record(plan.image_id, base, base_format, image_hash=image_hash)
         return plan
 
     def _leased(self, plan: Plan, consumer: str) -> Plan:
@@ -258,15 +250,18 @@ class Boots:
             lock.release()
 
     def _recorder_arguments(
-        self, image_id: str, base: str, base_format: str, quota_mib: int | None
+        self,
+        image_id: str,
+        base: str,
+        base_format: str,
+        quota_mib: int | None,
+        image_hash: str,
     ) -> list[str]:
-        files = [str(pathlib.Path(name).absolute()) for name in self._conf.config_file or []]
-        folders = [str(pathlib.Path(name).absolute()) for name in self._conf.config_dir or []]
-        arguments = [f'--config-file={name}' for name in files] + [
-            f'--config-dir={name}' for name in folders
-        ]
+        arguments = qcache_conf.config_arguments(self._conf)
         if quota_mib is not None:
             arguments.append(f'--quota-mib={quota_mib}')
+        if image_hash:
+            arguments.append(f'--image-hash={image_hash}')
         return [*arguments, f'--base={base}', f'--base-format={base_format}', image_id]
 
     def _retire_older(self, key: CacheKey) -> None:

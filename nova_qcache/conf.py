@@ -7,13 +7,14 @@ oslo.config checks types; :func:`validate` checks sense, with messages that say 
 
 from collections.abc import Sequence
 import copy
+import pathlib
 
 from oslo_config import cfg
 
 from nova_qcache import exception
 from nova_qcache import options
 
-__all__ = ['MIB', 'list_opts', 'quota_bytes', 'register_opts', 'validate']
+__all__ = ['MIB', 'config_arguments', 'list_opts', 'quota_bytes', 'register_opts', 'validate']
 
 MIB = 1024 * 1024
 _LARGEST_MIB = 2**63 // MIB - 1
@@ -30,6 +31,13 @@ def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
     return [(copy.deepcopy(options.GROUP), copy.deepcopy(options.OPTS))]
 
 
+def config_arguments(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the arguments with which another program of ours reads the same configuration."""
+    named = [('--config-file', name) for name in conf.config_file or []]
+    named += [('--config-dir', name) for name in conf.config_dir or []]
+    return [f'{option}={pathlib.Path(name).absolute()}' for option, name in named]
+
+
 _LEAST = {
     'recording_idle_seconds': 1,
     'recording_settle_seconds': 1,
@@ -39,6 +47,7 @@ _LEAST = {
     'base_reconnect_seconds': 0,
     'start_timeout_seconds': 1,
     'lock_timeout_seconds': 1,
+    'scrub_mib': 0,
 }
 
 

@@ -46,6 +46,11 @@ class RecorderClient:
         """Tell it that one more guest is on its way."""
         return self._ask('expect-guest')
 
+    def hold(self) -> Status:
+        """Tell it that a domain names its socket whose guest is not connected now: it stays for
+        half a minute more."""
+        return self._ask('hold')
+
     def seal(self) -> Status:
         """Ask for the end of the recording; it comes some time later."""
         return self._ask('seal')

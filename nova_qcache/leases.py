@@ -9,13 +9,13 @@ has no boots on their way, so none needs to outlive that.
 from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import pathlib
 import secrets
 import time
 
+from nova_qcache.host_boot import boot_id
 from nova_qcache.key import CacheKey
 
 __all__ = ['Lease', 'Leases']
@@ -52,7 +52,7 @@ class Leases:
                 'consumer': consumer,
                 'stem': key.stem,
                 'until': until,
-                'boot_id': _boot_id(),
+                'boot_id': boot_id(),
             }
         )
         # Each has a name of its own: whoever clears ended ones away cannot take a new one.
@@ -115,13 +115,8 @@ def _read(path: pathlib.Path) -> Lease | None:
     try:
         data = json.loads(path.read_bytes())
         key = CacheKey.from_stem(data['stem'])
-        if key is None or data['boot_id'] != _boot_id():
+        if key is None or data['boot_id'] != boot_id():
             return None
         return Lease(str(data['consumer']), key, float(data['until']))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-
-
-@functools.cache
-def _boot_id() -> str:
-    return pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()

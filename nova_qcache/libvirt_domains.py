@@ -7,15 +7,30 @@ the memory image of a managed save.
 
 from collections.abc import Callable, Iterator
 import contextlib
+import dataclasses
+import functools
 import importlib
 from typing import Any
 
 from nova_qcache import exception
 
-__all__ = ['Document', 'LibvirtDomains']
+__all__ = ['Document', 'LibvirtDomains', 'Paused']
 
 Document = tuple[str, str]
 """Whose it is, in words for an operator, and the XML."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paused:
+    """A domain that libvirt paused for an I/O error."""
+
+    uuid: str
+    name: str
+    xml: str
+    failed: frozenset[str]
+    """Names of the targets (``vda``) of disks with an error other than a lack of space."""
+    full: bool
+    """Whether one of its disks lacks space."""
 
 
 class LibvirtDomains:
@@ -33,24 +48,61 @@ class LibvirtDomains:
             for domain in self._asked(libvirt, lambda: connection.listAllDomains(0)):
                 yield from self._of_one(libvirt, domain)
 
-    def _of_one(self, libvirt: Any, domain: Any) -> Iterator[Document]:
-        def xml(what: str, ask: Callable[[], str]) -> Iterator[Document]:
-            try:
-                yield f'{what} {domain.name()}', ask()
-            except libvirt.libvirtError as e:
-                # It may have ended between two questions; what is no more uses nothing.
-                if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise self._unknown(str(e)) from e
+    def living(self) -> Iterator[Document]:
+        """Yield what each running or paused domain runs with.
 
-        yield from xml('domain', lambda: domain.XMLDesc(0))
+        :raises DomainsUnknown: if libvirt does not tell
+        """
+        with self._connection() as (libvirt, connection):
+            active = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
+            for domain in self._asked(libvirt, lambda: connection.listAllDomains(active)):
+                yield from self._document(libvirt, domain, 'domain', domain.XMLDesc)
+
+    def paused(self) -> list[Paused]:
+        """Return the domains that are paused for an I/O error.
+
+        :raises DomainsUnknown: if libvirt does not tell
+        """
+        with self._connection() as (libvirt, connection):
+            flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED
+            return [
+                found
+                for domain in self._asked(libvirt, lambda: connection.listAllDomains(flags))
+                if (found := self._asked(libvirt, functools.partial(_paused, libvirt, domain)))
+            ]
+
+    def resume(self, uuid: str) -> None:
+        """Let a paused domain go on; one that has ended meanwhile does not.
+
+        :raises DomainsUnknown: if libvirt does not do so
+        """
+        with self._connection(read_only=False) as (libvirt, connection):
+            self._asked(libvirt, lambda: connection.lookupByUUIDString(uuid).resume())
+
+    def _of_one(self, libvirt: Any, domain: Any) -> Iterator[Document]:
+        yield from self._document(libvirt, domain, 'domain', domain.XMLDesc)
         if self._asked(libvirt, domain.isPersistent):
             inactive = libvirt.VIR_DOMAIN_XML_INACTIVE
-            yield from xml('definition of domain', lambda: domain.XMLDesc(inactive))
+            yield from self._document(
+                libvirt, domain, 'definition of domain', domain.XMLDesc, inactive
+            )
         if self._asked(libvirt, lambda: domain.hasManagedSaveImage(0)):
-            yield from xml('saved domain', lambda: domain.managedSaveGetXMLDesc(0))
+            yield from self._document(
+                libvirt, domain, 'saved domain', domain.managedSaveGetXMLDesc
+            )
+
+    def _document(
+        self, libvirt: Any, domain: Any, what: str, ask: Callable[[int], str], flags: int = 0
+    ) -> Iterator[Document]:
+        try:
+            yield f'{what} {domain.name()}', ask(flags)
+        except libvirt.libvirtError as e:
+            # It may have ended between two questions; what is no more uses nothing.
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise self._unknown(str(e)) from e
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[tuple[Any, Any]]:
+    def _connection(self, *, read_only: bool = True) -> Iterator[tuple[Any, Any]]:
         try:
             libvirt = importlib.import_module('libvirt')
         except ImportError as e:
@@ -65,7 +117,8 @@ class LibvirtDomains:
         # Or it prints each error to stderr, also those that are none here. In nova-compute, whose
         # connection it is, Nova has a handler of its own.
         libvirt.registerErrorHandler(lambda context, error: None, None)
-        connection = self._asked(libvirt, lambda: libvirt.openReadOnly(self._uri))
+        opens = libvirt.openReadOnly if read_only else libvirt.open
+        connection = self._asked(libvirt, lambda: opens(self._uri))
         try:
             yield libvirt, connection
         finally:
@@ -82,3 +135,18 @@ class LibvirtDomains:
 
     def _unknown(self, reason: str) -> exception.DomainsUnknown:
         return exception.DomainsUnknown(uri=self._uri, reason=reason)
+
+
+def _paused(libvirt: Any, domain: Any) -> Paused | None:
+    state, reason = domain.state()
+    if (state, reason) != (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
+        return None
+    errors = domain.diskErrors()
+    no_space = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE
+    return Paused(
+        uuid=domain.UUIDString(),
+        name=domain.name(),
+        xml=domain.XMLDesc(0),
+        failed=frozenset(name for name, error in errors.items() if error != no_space),
+        full=no_space in errors.values(),
+    )

@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """All locks of the project; the only module that imports lockutils.
 
-Lock order. Whoever holds one may only take those below it, and *tries* (never waits for) the
-first:
+Lock order. Whoever holds one of these waits only for those further down; the second is never
+waited for, only tried:
 
-1. ``recorder-<stem>``, held by a recorder for its whole life: it names the supervisor of that
-cache. 2. ``image-<image id>``, held for the milliseconds in which the state of a cache of that
-image changes. 3. ``generation-<base>``, beside the base: held while its counter is read, changed
-and synced.
+1. ``keeper``, held by the keeper of this host for its whole life.
+2. ``recorder-<stem>``, held by a recorder for its whole life: it names the supervisor of that
+   cache.
+3. ``image-<image id>``, held for the milliseconds in which the state of a cache of that image
+   changes.
+4. ``generation-<base>``, beside the base: held while its counter is read, changed and synced.
+
+The tests see to it that nobody waits for one out of order, see :data:`complain`.
 
 These are POSIX locks on files, which the kernel drops with the process: a stale lock file stops
 nobody. They are not inherited either, so a recorder's lock says nothing about its daemon (see
-``recorder.adoption``).
+``recorder.daemon.ServingDaemon.adopt``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
+import contextvars
+import enum
 import pathlib
 import time
 
@@ -24,9 +30,29 @@ from oslo_concurrency import lockutils
 from nova_qcache import exception
 from nova_qcache.key import CacheKey
 
-__all__ = ['generation', 'image', 'recorder']
+__all__ = ['generation', 'image', 'keeper', 'recorder']
 
 _POLL_SECONDS = 0.005
+
+
+class _Rank(enum.IntEnum):
+    """Place in the order of above: whoever holds a lock waits only for higher numbers."""
+
+    KEEPER = 1
+    RECORDER = 2
+    IMAGE = 3
+    GENERATION = 4
+
+
+complain: Callable[[str], None] | None = None
+"""For tests: called with a sentence when somebody waits for a lock out of order. None, as in
+production, looks at nothing."""
+
+# Of a context and not of a thread: what asyncio.to_thread() runs is waited for by whoever holds
+# the locks.
+_held: contextvars.ContextVar[tuple[tuple[_Rank, str], ...]] = contextvars.ContextVar(
+    'held', default=()
+)
 
 
 @contextlib.contextmanager
@@ -38,7 +64,7 @@ def recorder(folder: pathlib.Path, key: CacheKey) -> Iterator[None]:
     name = f'recorder-{key.stem}'
     with contextlib.ExitStack() as stack:
         try:
-            _enter(stack, folder, name, 0)
+            _enter(stack, _Rank.RECORDER, folder, name, 0)
         except exception.LockTimeout as e:
             raise exception.RecorderBusy(image_id=key.image_id, name=name) from e
         yield
@@ -51,7 +77,7 @@ def image(folder: pathlib.Path, image_id: str, seconds: float) -> Iterator[None]
     :raises LockTimeout: after ``seconds``
     """
     with contextlib.ExitStack() as stack:
-        _enter(stack, folder, f'image-{image_id}', seconds)
+        _enter(stack, _Rank.IMAGE, folder, f'image-{image_id}', seconds)
         yield
 
 
@@ -63,11 +89,28 @@ def generation(folder: pathlib.Path, name: str, seconds: float) -> Iterator[None
     :raises LockTimeout: after ``seconds``
     """
     with contextlib.ExitStack() as stack:
-        _enter(stack, folder, f'generation-{name}', seconds)
+        _enter(stack, _Rank.GENERATION, folder, f'generation-{name}', seconds)
         yield
 
 
-def _enter(stack: contextlib.ExitStack, folder: pathlib.Path, name: str, seconds: float) -> None:
+@contextlib.contextmanager
+def keeper(folder: pathlib.Path, seconds: float) -> Iterator[None]:
+    """Hold the lock of this host's keeper.
+
+    :raises LockTimeout: after ``seconds``
+    """
+    with contextlib.ExitStack() as stack:
+        _enter(stack, _Rank.KEEPER, folder, 'keeper', seconds)
+        yield
+
+
+def _enter(
+    stack: contextlib.ExitStack, rank: _Rank, folder: pathlib.Path, name: str, seconds: float
+) -> None:
+    if complain is not None:
+        if seconds > 0:  # one who only tries can be part of no deadlock
+            _check_order(rank, name, complain)
+        stack.callback(_held.set, _held.get())
     # lockutils has no deadline of its own: ask again without blocking until ours has passed.
     deadline = time.monotonic() + seconds
     while True:
@@ -77,8 +120,16 @@ def _enter(stack: contextlib.ExitStack, folder: pathlib.Path, name: str, seconds
                     name, external=True, lock_path=str(folder), do_log=False, blocking=False
                 )
             )
-            return
+            break
         except lockutils.AcquireLockFailedException as e:
             if time.monotonic() >= deadline:
                 raise exception.LockTimeout(name=name, path=str(folder), seconds=seconds) from e
             time.sleep(_POLL_SECONDS)
+    if complain is not None:
+        _held.set((*_held.get(), (rank, name)))
+
+
+def _check_order(rank: _Rank, name: str, say: Callable[[str], None]) -> None:
+    above = [held for its_rank, held in _held.get() if its_rank >= rank]
+    if above:
+        say(f'{name!r} is waited for by a holder of {", ".join(map(repr, above))}')

@@ -5,12 +5,15 @@ The way of a boot is in :mod:`nova_qcache.boots`. Here is what operators ask; it
 wrong.
 """
 
+from collections.abc import Iterator
 import contextlib
 import functools
+import logging
 import pathlib
 
 from oslo_config import cfg
 
+from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache import inspection
 from nova_qcache import sweeping
@@ -22,6 +25,8 @@ from nova_qcache.key import canonical_image_id
 from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.progress import Progress
 from nova_qcache.progress import silent
+from nova_qcache.record import CacheRecord
+from nova_qcache.scrubbing import Scrubber
 from nova_qcache.states import Phase
 from nova_qcache.states import State
 from nova_qcache.usage import Domains
@@ -29,6 +34,8 @@ from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verification
 
 __all__ = ['Manager']
+
+LOG = logging.getLogger(__name__)
 
 _WAIT_POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 30
@@ -44,6 +51,7 @@ class Manager(Boots):
             domains = LibvirtDomains(conf.qcache.libvirt_uri)
         instances = pathlib.Path(conf.qcache.instances_path)
         self._usage = Usage(self.paths, self._leases, instances, domains)
+        self._scrubber = Scrubber(self._store)
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
         """Look at all caches, or those of one image; the newest of an image last."""
@@ -130,22 +138,26 @@ class Manager(Boots):
             self._store.discard(view.key, (lambda: None) if force else require)
         return [view.key for view in views]
 
-    def verify(self, image_id: str, progress: Progress = silent) -> list[Verification]:
-        """Read the sealed caches of an image against their digests and their base; retire those
-        that differ.
+    def verify(
+        self, image_id: str | None = None, progress: Progress = silent
+    ) -> Iterator[Verification]:
+        """Read the sealed caches of an image, or all, against their digests and their bases;
+        retire those that differ. Yields each as soon as it is known.
 
-        :raises CacheNotFound: if none is READY
-        :raises ToolError, InvalidBase: if the base cannot be read; nothing changes then
+        One whose base cannot be read stays as it is, and its verification says why.
+
+        :raises CacheNotFound: if none of the image is READY
         """
-        self._one_in_state(image_id, State.READY)
-        views = self.caches(image_id)
-        return [
-            self._verifier.verify(
-                view.record, self._source(view.record.base, view.record.base_format), progress
-            )
-            for view in views
-            if view.record is not None and view.record.state is State.READY
-        ]
+        if image_id is not None:
+            self._one_in_state(image_id, State.READY)
+        for view in self.caches(image_id):
+            if view.record is not None and view.record.state is State.READY:
+                yield self._verified(view.record, progress)
+
+    def scrub(self) -> None:
+        """Read some of the sealed caches and compare them with what was sealed: each call goes on
+        where the last one stopped."""
+        self._scrubber.scrub(self._conf.qcache.scrub_mib * qcache_conf.MIB)
 
     def sweep(self) -> list[CacheKey]:
         """Clear away what processes that died have left; see :mod:`nova_qcache.sweeping`.
@@ -153,9 +165,23 @@ class Manager(Boots):
         :return: the recordings that were thrown away
         :raises QcacheError, OSError: if it cannot be cleared away
         """
-        return sweeping.sweep(self._store, self._leases)
+        return sweeping.sweep(self._store, self._leases, self._is_named)
 
     # -- below the verbs
+
+    def _is_named(self, key: CacheKey) -> bool:
+        try:
+            return any(True for _ in self._usage.users(key))
+        except exception.DomainsUnknown as e:
+            LOG.warning('Whether image %s is in use is not known: %s', key.image_id, e)
+            return True
+
+    def _verified(self, record: CacheRecord, progress: Progress) -> Verification:
+        try:
+            source = self._source(record.base, record.base_format)
+            return self._verifier.verify(record, source, progress)
+        except (exception.QcacheError, OSError) as e:
+            return Verification(record.key, f'it cannot be compared: {e}', 0)
 
     def _is_sealed(self, key: CacheKey) -> bool | None:
         try:

@@ -239,6 +239,45 @@ Related options:
 * ``start_timeout_seconds``
 """,
     ),
+    cfg.BoolOpt(
+        'start_keeper',
+        default=True,
+        help="""
+Start the keeper, ``nova-qcache-keeper``, whenever there is something to keep.
+
+The keeper sees to what must not wait for nova-compute: a recorder or its daemon that was killed
+under running guests is started again, guests that libvirt paused meanwhile go on, and caches whose
+base looks changed are compared with it. It ends by itself when there is nothing to do.
+
+Possible values:
+
+* True: recorders and nova-compute start it. One runs on a host at a time.
+* False: a service manager runs it. Without one, a guest that reads through a recorder stays paused
+  after its recorder was killed, until somebody resumes it.
+
+Related options:
+
+* ``libvirt_uri``: where the keeper finds paused guests.
+""",
+    ),
+    cfg.IntOpt(
+        'scrub_mib',
+        default=256,
+        help="""
+How much of the sealed caches each run of Nova's image cache manager reads and compares with what
+was sealed, in MiB.
+
+One cache after the other is read; one that is damaged is not used any more.
+
+Possible values:
+
+* A number from 0. 0 reads nothing.
+
+Related options:
+
+* ``[image_cache] manager_interval``: how often that is.
+""",
+    ),
     cfg.StrOpt(
         'qemu_group',
         default='',
@@ -261,13 +300,14 @@ Related options:
         'libvirt_uri',
         default='qemu:///system',
         help="""
-The libvirt whose domains use the caches; asked before a cache is removed.
+The libvirt whose domains use the caches; asked before a cache is removed, and for guests that
+wait for a recorder.
 
-Only the command ``nova-qcache`` uses it: nova-compute has a connection.
+The command ``nova-qcache`` and the keeper use it: nova-compute has a connection.
 
 Possible values:
 
-* A URI that the user of nova-compute may open.
+* A URI that the user of nova-compute may open, for writing too: the keeper resumes guests.
 * Empty: no guest of this host is libvirt's.
 
 Related options:

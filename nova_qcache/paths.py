@@ -11,7 +11,10 @@
     run_path/    guests/  <stem>.nbd                      what guests connect to
                  control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's
                  door, its last words
+                          <stem>.duty                     how to start it again
+                          keeper.log                      the keeper's last words
                  leases/                                  of boots that are on their way
+                 examinations/                            caches to be compared with their bases
 
 ``<stem>`` is :attr:`nova_qcache.key.CacheKey.stem`.
 """
@@ -56,6 +59,10 @@ class Paths:
         return self.run_path / 'leases'
 
     @property
+    def examinations(self) -> pathlib.Path:
+        return self.run_path / 'examinations'
+
+    @property
     def locks(self) -> pathlib.Path:
         return self.cache_path / 'locks'
 
@@ -84,6 +91,13 @@ class Paths:
     def log(self, key: CacheKey) -> pathlib.Path:
         return self.control / f'{key.stem}.log'
 
+    def duty(self, key: CacheKey) -> pathlib.Path:
+        return self.control / f'{key.stem}.duty'
+
+    @property
+    def keeper_log(self) -> pathlib.Path:
+        return self.control / 'keeper.log'
+
     def require_short_sockets(self, key: CacheKey) -> None:
         """:raises SocketPathTooLong: if the kernel would refuse a socket of this cache"""
         for path in (self.nbd_socket(key), self.qmp_socket(key), self.control_socket(key)):
@@ -107,6 +121,7 @@ class Paths:
             (self.guests, 0o750),
             (self.control, 0o700),
             (self.leases, 0o700),
+            (self.examinations, 0o700),
         ):
             self._prepare_one(path, mode)
 

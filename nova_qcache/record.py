@@ -49,6 +49,9 @@ class CacheRecord:
     created_at: float
     """Seconds since the epoch."""
     revision: int = 1
+    image_hashes: tuple[str, ...] = ()
+    """What Glance said of the image's content whenever the cache was found to go with its base;
+    the latest last."""
     sealed: SealedFile | None = None
     """Set exactly while READY or STALE."""
     stale_reason: str = ''
@@ -64,6 +67,7 @@ def dumps(record: CacheRecord) -> bytes:
     }
     for name in _PLAIN_FIELDS:
         data[name] = getattr(record, name)
+    data['image_hashes'] = list(record.image_hashes)
     data['base_identity'] = dataclasses.asdict(record.base_identity)
     if record.sealed is not None:
         data['sealed'] = {
@@ -124,6 +128,13 @@ def _typed(data: Any, name: str, kind: type, allowed: range = _COUNT) -> Any:
     return float(data[name]) if kind is float else value
 
 
+def _hashes(data: Any) -> tuple[str, ...]:
+    said = data['image_hashes']
+    if not isinstance(said, list) or not all(isinstance(each, str) for each in said):
+        raise ValueError(f'image_hashes is {said!r:.60} and not a list of strings')
+    return tuple(said)
+
+
 def _record(data: Any, key: CacheKey) -> CacheRecord:
     generation = _typed(data, 'generation', dict)
     said = CacheKey(
@@ -155,5 +166,6 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
         state=state,
         base_identity=BaseIdentity(**{name: identity.get(name) for name in known}),
         sealed=sealed,
+        image_hashes=_hashes(data),
         **{name: _typed(data, name, kind) for name, kind in _PLAIN_FIELDS.items()},
     )

@@ -4,11 +4,14 @@
 ::
 
     COLD --> WARMING --> READY --> STALE --> COLD
-               |           |                  ^
-               +-----------+------------------+   dropped or removed
+      |        |         ^ |                  ^
+      |        +---------|-+------------------+   dropped or removed
+      +------------------+   carried over to a new generation of the base
 
 COLD is the absence of a record. A WARMING without a living recorder is dirty and gets dropped.
-Only READY is ever given to a guest.
+Only READY is ever given to a guest. Carrying over is no transition but the making of a second name
+(:meth:`nova_qcache.store.Store.carry_over`): whoever seals what was dropped meanwhile must not
+make it READY.
 """
 
 import enum

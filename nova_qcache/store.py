@@ -23,7 +23,6 @@ from nova_qcache.key import CacheKey
 from nova_qcache.paths import Paths
 from nova_qcache.record import CacheRecord
 from nova_qcache.record import SealedFile
-from nova_qcache.source import BaseIdentity
 from nova_qcache.states import State
 
 __all__ = ['Store']
@@ -121,19 +120,47 @@ class Store:
     def retire(self, record: CacheRecord, reason: str) -> None:
         """READY to STALE: no boot uses it any more, guests that do go on."""
         with self._locked(record.key):
+            if self._is_another(record):
+                return
             before = self._state(record.key)
             self._set_state(
                 dataclasses.replace(record, state=State.STALE, stale_reason=reason), before
             )
         LOG.warning('The cache of image %s is not used any more: %s', record.key.image_id, reason)
 
-    def refresh(self, record: CacheRecord, sealed: SealedFile, identity: BaseIdentity) -> None:
+    def refresh(self, record: CacheRecord) -> None:
         """Note, for a READY cache whose content was proved, what its file and its base look like
         now."""
         with self._locked(record.key):
-            if self._state(record.key) is not State.READY:
-                return
-            self._write(dataclasses.replace(record, sealed=sealed, base_identity=identity))
+            if self._state(record.key) is State.READY and not self._is_another(record):
+                self._write(record)
+
+    def carry_over(self, record: CacheRecord, key: CacheKey) -> CacheRecord:
+        """Make a READY cache one of a new generation of its base, whose content was proved to be
+        the same. The old one becomes STALE; both names are one file, so guests that read it by the
+        old one go on.
+
+        :raises WrongState: if the old one is not READY any more, or the new generation has a cache
+            already
+        """
+        old, new = self.paths.sealed(record.key), self.paths.sealed(key)
+        carried = dataclasses.replace(record, key=key)
+        with self._locked(key):
+            states.require_transition(key.image_id, self._state(key), State.WARMING)
+            before = self._state(record.key)
+            states.require_transition(key.image_id, before, State.STALE)
+            new.unlink(missing_ok=True)  # of a former attempt: it has no record
+            try:
+                os.link(old, new)
+                filesystem.sync_folder(self.paths.cache_path)
+            except OSError as e:
+                raise self._broken(record.key, e.strerror or str(e)) from e
+            self._write(carried)
+            stale_reason = f'it is a cache of generation {key.generation} now'
+            self._set_state(
+                dataclasses.replace(record, state=State.STALE, stale_reason=stale_reason), before
+            )
+        return carried
 
     def lease(self, key: CacheKey, take: Callable[[], None]) -> bool:
         """Take a lease of a READY cache, and return whether it still is: nothing is discarded
@@ -162,6 +189,11 @@ class Store:
 
     def _locked(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.image(self.paths.locks, key.image_id, self._lock_seconds)
+
+    def _is_another(self, record: CacheRecord) -> bool:
+        """Return whether a cache of before was judged, and another one is there by now."""
+        now = self.load(record.key)
+        return now is not None and now.created_at != record.created_at
 
     def _state(self, key: CacheKey) -> State:
         record = self.load(key)

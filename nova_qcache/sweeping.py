@@ -5,6 +5,7 @@ listens on, leases that have ended.
 None of it is of use to anybody, or stops anybody; it takes space, and makes people wonder.
 """
 
+from collections.abc import Callable
 import contextlib
 import logging
 import os
@@ -23,9 +24,14 @@ __all__ = ['sweep']
 LOG = logging.getLogger(__name__)
 
 
-def sweep(store: Store, leases: Leases) -> list[CacheKey]:
+def sweep(
+    store: Store, leases: Leases, is_named: Callable[[CacheKey], bool] = lambda key: False
+) -> list[CacheKey]:
     """Clear away what is dead; what lives is left alone, and so is a daemon without a recorder:
-    it may have guests, and the next recorder of its image takes it over.
+    it may have guests, and the keeper starts a recorder for it. What somebody
+    names is the keeper's, too.
+
+    :param is_named: says whether a domain or a lease names something of a cache
 
     :return: the recordings that were thrown away
     :raises QcacheError, OSError: if it cannot be cleared away
@@ -37,7 +43,7 @@ def sweep(store: Store, leases: Leases) -> list[CacheKey]:
             contextlib.suppress(exception.RecorderBusy),
             locks.recorder(store.paths.locks, key),
         ):
-            if _sweep_one(store, key):
+            if not is_named(key) and _sweep_one(store, key):
                 thrown_away.append(key)
     return thrown_away
 
@@ -47,7 +53,7 @@ def _sweep_one(store: Store, key: CacheKey) -> bool:
     sockets = (paths.qmp_socket(key), paths.nbd_socket(key), paths.control_socket(key))
     if not all(_nobody_listens(path) for path in sockets):
         return False
-    for path in (*sockets, paths.log(key)):
+    for path in (*sockets, paths.log(key), paths.duty(key)):
         path.unlink(missing_ok=True)
     try:
         record = store.load(key)

@@ -23,6 +23,7 @@ __all__ = ['Verification', 'Verifier', 'sample']
 
 SAMPLE_BYTES = 1024 * 1024
 SAMPLE_UNIT = 4096
+_MOST_HASHES = 8
 
 Extent = tuple[int, int]
 """(offset, length) in bytes of the guest's disk."""
@@ -86,14 +87,17 @@ class Verifier:
         if difference is not None or record.sealed is None:
             self._retire(record, source, difference)
             return False
-        self._store.refresh(record, record.sealed, identity)
+        self._store.refresh(dataclasses.replace(record, base_identity=identity))
         return True
 
-    def verify(self, record: CacheRecord, source: Source, progress: Progress) -> Verification:
+    def verify(
+        self, record: CacheRecord, source: Source, progress: Progress, image_hash: str = ''
+    ) -> Verification:
         """Read a whole READY cache against its digest, and all that it caches against the base;
-        act on the answer as
-        :meth:`sample_is_equal` does.
+        act on the answer as :meth:`sample_is_equal` does. A cache of an older generation of its
+        base is carried over to the one of now if it is equal.
 
+        :param image_hash: what Glance says of the image now
         :raises ToolError, DeadlinePassed, InvalidBase: if the base cannot be read; nothing changes
             then
         """
@@ -101,6 +105,7 @@ class Verifier:
         sealed = record.sealed
         assert sealed is not None  # the record says READY
         identity = source.identity()
+        generation = self._generations.current(source)
         try:
             found = sealed_file.digest(path, progress('Reading the cache', path.stat().st_size))
         except OSError as e:
@@ -117,14 +122,24 @@ class Verifier:
             self._retire(record, source, difference)
             return Verification(record.key, f'the base differs at offset {difference}', total)
         self._store.seal_file(path)  # a restored file may have other rights
-        self._store.refresh(
-            record, sealed_file.describe(path, found, sealed.reason, sealed.sealed_at), identity
+        hashes = [each for each in record.image_hashes if each != image_hash]
+        proved = dataclasses.replace(
+            record,
+            sealed=sealed_file.describe(path, found, sealed.reason, sealed.sealed_at),
+            base_identity=identity,
+            image_hashes=tuple([*hashes, image_hash][-_MOST_HASHES:] if image_hash else hashes),
         )
-        return Verification(record.key, '', total)
+        key = CacheKey(record.key.image_id, generation)
+        if key == record.key:
+            self._store.refresh(proved)
+        else:
+            self._store.carry_over(proved, key)
+        return Verification(key, '', total)
 
     def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:
         # In this order: STALE without a new generation would mean plain boots for good.
-        self._generations.raise_before_write(source)
+        if self._generations.current(source) == record.key.generation:
+            self._generations.raise_before_write(source)
         self._store.retire(record, f'the base differs at offset {difference}')
 
     def _first_difference(

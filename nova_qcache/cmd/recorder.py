@@ -15,7 +15,9 @@ from nova_qcache import exception
 from nova_qcache import key
 from nova_qcache import plugins
 from nova_qcache.generation import Generations
+from nova_qcache.keeper import launch as keeper
 from nova_qcache.key import CacheKey
+from nova_qcache.key import Generation
 from nova_qcache.paths import Paths
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.recorder import launch
@@ -28,11 +30,16 @@ __all__ = ['main']
 
 LOG = logging.getLogger(__name__)
 
+_KEEPER_SECONDS = 5
+
 _CLI_OPTS = [
     cfg.StrOpt('image-id', required=True, positional=True, help='UUID of the image'),
     cfg.StrOpt('base', required=True, help='Path or URI of its base'),
     cfg.StrOpt('base-format', default='raw', help='Format of the base: raw or qcow2'),
     cfg.IntOpt('quota-mib', help='Quota in MiB in place of the option quota'),
+    cfg.StrOpt('image-hash', default='', help="Glance's hash of the image's content"),
+    cfg.BoolOpt('serve-only', help='Record nothing: serve the guests of one that was killed'),
+    cfg.StrOpt('generation', help='The one it had, to serve its guests'),
 ]
 
 
@@ -66,8 +73,11 @@ async def _run(conf: cfg.ConfigOpts) -> None:
     source = plugins.source(
         conf.base, conf.base_format, reconnect_seconds=group.base_reconnect_seconds
     )
-    source.identity()  # what is not there gets no counter either
-    generation = Generations(paths, group.lock_timeout_seconds).current(source)
+    if conf.generation is None:
+        source.identity()  # what is not there gets no counter either
+        generation = Generations(paths, group.lock_timeout_seconds).current(source)
+    else:
+        generation = _generation(conf.generation)
     settings = Settings(
         quota=qcache_conf.quota_bytes(conf, conf.quota_mib),
         cluster_size=group.cluster_size,
@@ -80,13 +90,45 @@ async def _run(conf: cfg.ConfigOpts) -> None:
             lease=group.plan_lease_seconds,
         ),
         storage_daemon=group.qemu_storage_daemon,
+        image_hash=conf.image_hash,
+        serve_only=bool(conf.serve_only),
+        arguments=(*qcache_conf.config_arguments(conf), *_own_arguments(conf)),
     )
     store = Store(paths, group.lock_timeout_seconds)
     recorder = Recorder(
         CacheKey(image_id, generation), source, store, QemuImg(group.qemu_img), settings
     )
-    await recorder.run()
+    keeping = asyncio.create_task(_keep_the_keeper(conf, paths)) if group.start_keeper else None
+    try:
+        await recorder.run()
+    finally:
+        if keeping is not None:
+            keeping.cancel()
     paths.log(CacheKey(image_id, generation)).unlink(missing_ok=True)
+
+
+async def _keep_the_keeper(conf: cfg.ConfigOpts, paths: Paths) -> None:
+    """The keeper sees to recorders, and they to it."""
+    while True:
+        await asyncio.sleep(_KEEPER_SECONDS)
+        keeper.ensure(paths, qcache_conf.config_arguments(conf))
+
+
+def _own_arguments(conf: cfg.ConfigOpts) -> list[str]:
+    arguments = [f'--base={conf.base}', f'--base-format={conf.base_format}']
+    if conf.quota_mib is not None:
+        arguments.append(f'--quota-mib={conf.quota_mib}')
+    return [*arguments, conf.image_id]
+
+
+def _generation(text: str) -> Generation:
+    epoch, _, n = text.partition('.')
+    try:
+        return Generation(epoch, int(n))
+    except ValueError as e:
+        raise exception.InvalidOption(
+            option='--generation', value=text, reason=str(e), remedy='Give one as `list` prints it'
+        ) from e
 
 
 if __name__ == '__main__':

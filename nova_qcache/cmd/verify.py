@@ -12,18 +12,21 @@ __all__ = ['Verify']
 
 
 class Verify(lister.Lister):
-    """Compare all cached bytes of an image with its base; retire what differs. Exit code 1 if any
-    did."""
+    """Read sealed caches against what was sealed, and all that they cache against their bases;
+    retire what differs. Exit code 1 if any did, or could not be compared."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument('image_id', metavar='IMAGE', nargs='?', help='UUID of the image')
+        which.add_argument('--all', action='store_true', help='all sealed caches of this host')
         return parser
 
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        results = shell.manager(self.app).verify(parsed_args.image_id, shell.progress)
+        manager = shell.manager(self.app)
+        results = list(manager.verify(parsed_args.image_id, shell.progress))
         rows = [
             (
                 result.key.image_id,

@@ -7,10 +7,14 @@ All times are seconds of one monotonic clock.
 
 import dataclasses
 import enum
+import math
 
 from nova_qcache.states import FinishReason
 
 __all__ = ['FinishPoint', 'Limits', 'Verdict']
+
+_HOLD_SECONDS = 30
+"""Some times as long as the keeper takes from one look at all domains to the next."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,7 @@ class FinishPoint:
         self._guests = 0
         self._gone_at = now
         self._leases = [now + limits.lease]
+        self._held_until = now
         self._settled = False
         self._dismissed = False
 
@@ -53,9 +58,14 @@ class FinishPoint:
         self._leases.append(now + self._limits.lease)
         self._dismissed = False
 
+    def hold(self, now: float) -> None:
+        """A domain names the socket whose guest is not connected: it comes back when it reads."""
+        self._held_until = now + _HOLD_SECONDS
+
     def expect_nobody(self) -> None:
         """Whoever was told to come will not."""
         self._leases = []
+        self._held_until = -math.inf
         self._dismissed = True
 
     def note_outage(self, now: float) -> None:
@@ -109,4 +119,4 @@ class FinishPoint:
         # Grace: Nova's hard reboot ends a guest before it makes the XML of the next. Lease: a
         # guest may be on its way.
         waited = self._dismissed or now - self._gone_at >= self._limits.grace
-        return not self._leases and waited
+        return not self._leases and waited and now >= self._held_until

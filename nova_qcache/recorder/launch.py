@@ -16,7 +16,7 @@ from nova_qcache.paths import Paths
 from nova_qcache.progress import Progress
 from nova_qcache.progress import silent
 
-__all__ = ['BUSY', 'start']
+__all__ = ['BUSY', 'reap', 'spawn', 'start']
 
 LOG = logging.getLogger(__name__)
 
@@ -41,13 +41,13 @@ def start(
     :raises DeadlinePassed: if it does not serve within ``seconds``; it may later, and is found by
         the next boot
     """
-    _reap()
+    reap()
     log = paths.log(key)
     client = control.RecorderClient(paths.control_socket(key))
     # Held open: whoever starts another recorder at the same time may clear the name away.
     with open(log, 'ab+') as said:
         already = said.seek(0, os.SEEK_END)
-        process = _spawn(said, arguments)
+        process = spawn(said, arguments)
 
         def serves() -> control.Status | None:
             nonlocal process
@@ -57,7 +57,7 @@ def start(
             except exception.RecorderUnreachable:
                 if ended == BUSY:
                     # The other one has not opened its door yet, or has closed it and is leaving.
-                    process = _spawn(said, arguments)
+                    process = spawn(said, arguments)
                 elif ended is not None:
                     log.unlink(missing_ok=True)  # the error has what it says
                     raise exception.RecorderFailed(
@@ -75,7 +75,12 @@ def start(
         )
 
 
-def _spawn(output: IO[bytes], arguments: Sequence[str]) -> 'subprocess.Popen[bytes]':
+def spawn(output: IO[bytes], arguments: Sequence[str]) -> 'subprocess.Popen[bytes]':
+    """Start a recorder process and wait for nothing.
+
+    :param output: where it writes its log
+    :raises OSError: if it cannot be started
+    """
     # The module and not the script: it must be this very installation, wherever its scripts went.
     command = [sys.executable, '-m', 'nova_qcache.cmd.recorder', *arguments]
     process = subprocess.Popen(
@@ -90,7 +95,7 @@ def _spawn(output: IO[bytes], arguments: Sequence[str]) -> 'subprocess.Popen[byt
     return process
 
 
-def _reap() -> None:
+def reap() -> None:
     """Forget the recorders of former calls that have ended; they would stay zombies."""
     _started[:] = [process for process in _started if process.poll() is None]
 

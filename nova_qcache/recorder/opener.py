@@ -58,6 +58,7 @@ def open_recording(
         cluster_size=settings.cluster_size,
         extended_l2=settings.extended_l2,
         created_at=time.time(),
+        image_hashes=(settings.image_hash,) if settings.image_hash else (),
     )
     store.begin(record)
     path = store.paths.recording(key)

@@ -19,6 +19,7 @@ from typing import Any
 
 from nova_qcache import base
 from nova_qcache import block_graph
+from nova_qcache import duty
 from nova_qcache import exception
 from nova_qcache import locks
 from nova_qcache import processes
@@ -75,6 +76,7 @@ class Recorder:
             {
                 'status': self._status,
                 'expect-guest': self._expect_guest,
+                'hold': self._hold,
                 'seal': lambda: self._ask_for(FinishReason.OPERATOR),
                 'drop': lambda: self._ask_for(Verdict.DROP),
                 'leave': self._leave_soon,
@@ -105,17 +107,21 @@ class Recorder:
 
     async def _start(self) -> None:
         adopted = await ServingDaemon.adopt(self._paths, self._key)
-        if adopted is None:
-            await self._start_recording()
-        else:
+        duty.note(self._paths, self._key, self._settings.arguments)
+        if adopted is not None:
             self._daemon = adopted
             await self._resume()
+        elif self._settings.serve_only:
+            await self._serve_again()
+        else:
+            await self._start_recording()
 
     async def _start_recording(self) -> None:
         """Start from nothing; a recording of a former run is dirty, since nothing of it lives."""
-        opener.require_cold_or_dirty(self._store, self._key)
-        self._store.discard(self._key)
         async with contextlib.AsyncExitStack() as undo:
+            undo.callback(duty.forget, self._paths, self._key)
+            opener.require_cold_or_dirty(self._store, self._key)
+            self._store.discard(self._key)
             self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
             undo.push_async_callback(self._daemon.stop)
             undo.callback(self._store.discard, self._key)
@@ -130,6 +136,25 @@ class Recorder:
             )
             undo.pop_all()
         self._enter(Phase.RECORDING, f'into {path}')
+
+    async def _serve_again(self) -> None:
+        """Serve the guests that a dead daemon left behind; what it recorded is dirty.
+
+        If that fails now, the duty stays: the keeper tries again.
+        """
+        try:
+            self._record = self._store.load(self._key)
+        except exception.RecordBroken as e:
+            LOG.warning('%s', e)
+        if self._record is not None and self._record.state is State.WARMING:
+            self._discard()
+        async with contextlib.AsyncExitStack() as undo:
+            self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
+            undo.push_async_callback(self._daemon.stop)
+            await self._serve()
+            undo.pop_all()
+        self._finish = self._new_finish_point(0)
+        self._enter(Phase.SERVING, 'its daemon was gone')
 
     async def _resume(self) -> None:
         """Go on where a killed recorder stopped, with its daemon."""
@@ -258,6 +283,9 @@ class Recorder:
             await self._drop('its daemon ended')
         await self._daemon.stop()
         self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
+        await self._serve()
+
+    async def _serve(self) -> None:
         path = self._sealed_path()
         if path is not None:
             await self._daemon.play(self._source, path)
@@ -293,10 +321,12 @@ class Recorder:
                 self._key.image_id,
             )
             await self._daemon.leave()
-            return
+            return  # and its duty stays: somebody is to adopt the daemon
         if self._record is not None and self._record.state is State.WARMING:
             self._discard()
         await self._daemon.stop()
+        if self._phase is Phase.LEAVING:
+            duty.forget(self._paths, self._key)
 
     # -- what others say
 
@@ -317,6 +347,10 @@ class Recorder:
 
     def _expect_guest(self) -> dict[str, Any]:
         self._finish.expect_guest(time.monotonic())
+        return self._status()
+
+    def _hold(self) -> dict[str, Any]:
+        self._finish.hold(time.monotonic())
         return self._status()
 
     def _leave_soon(self) -> dict[str, Any]:

@@ -17,3 +17,9 @@ class Settings:
     limits: Limits
     storage_daemon: str
     """The program qemu-storage-daemon."""
+    image_hash: str = ''
+    """What Glance says of the image's content; empty if nobody knows."""
+    serve_only: bool = False
+    """Serve the guests that are there, and record nothing."""
+    arguments: tuple[str, ...] = ()
+    """With which it can be started again."""

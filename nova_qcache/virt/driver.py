@@ -50,6 +50,12 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     # -- the start of a domain
 
+    def spawn(
+        self, context: Any, instance: Any, image_meta: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        with self._planner.spawning(instance, image_meta):
+            super().spawn(context, instance, image_meta, *args, **kwargs)
+
     def _create_guest(
         self,
         context: Any,

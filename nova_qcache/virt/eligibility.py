@@ -14,7 +14,7 @@ from nova.compute import vm_states
 import nova.conf
 from nova.virt.libvirt import imagecache
 
-__all__ = ['POLICIES', 'POLICY', 'ROOT_DISK', 'image_id', 'obstacle']
+__all__ = ['POLICIES', 'POLICY', 'ROOT_DISK', 'image_hash', 'image_id', 'obstacle']
 
 CONF = nova.conf.CONF
 
@@ -60,6 +60,17 @@ def image_id(instance: Any, base_name: str) -> str | None:
         if candidate and imagecache.get_cache_fname(candidate) == base_name:
             return str(candidate)
     return None
+
+
+def image_hash(image_meta: Any) -> str:
+    """Return what Glance says of the image's content, empty if it does not.
+
+    That is its MD5. Nova gives the driver no better one (``os_hash_value`` gets lost on the way),
+    and this one only for new instances, not for a reboot; it decides nothing.
+    """
+    if not image_meta.obj_attr_is_set('checksum') or not image_meta.checksum:
+        return ''
+    return f'md5:{image_meta.checksum}'
 
 
 def _is_validated(instance: Any) -> bool:

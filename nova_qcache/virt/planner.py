@@ -38,6 +38,7 @@ class Planner:
         self.reconnect_seconds = 0
         self._manager: Manager | None = None
         self._obstacle: str | None = None
+        self._hashes: dict[str, str] = {}
 
     def start(self, domains: Domains, libvirt_version: int) -> None:
         """Begin to plan; a configuration or folder that makes no sense is one error in the log,
@@ -65,6 +66,7 @@ class Planner:
             manager.sweep()
         except (exception.QcacheError, OSError) as e:
             LOG.warning('What dead processes left cannot be cleared away: %s', e)
+        manager.keep()
         self._manager = manager
         LOG.info('nova-qcache is on: caches are in %s', manager.paths.cache_path)
 
@@ -113,10 +115,29 @@ class Planner:
         with self._manager.touching(base, 'raw'):
             yield
 
+    @contextlib.contextmanager
+    def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
+        """Around the making of a new instance, for which Nova has asked Glance for its image."""
+        self._hashes[instance.uuid] = eligibility.image_hash(image_meta)
+        try:
+            yield
+        finally:
+            self._hashes.pop(instance.uuid, None)
+
     def announce_write(self, base: str) -> None:
         """Say that Nova is about to write a base."""
         if self._manager is not None:
             self._manager.announce_write(base, 'raw')
+
+    def scrub(self) -> None:
+        """Read some of the sealed caches and see whether they are what was sealed."""
+        if self._manager is None:
+            return
+        try:
+            self._manager.keep()
+            self._manager.scrub()
+        except Exception:  # Nova's periodic work goes on
+            LOG.exception('The caches were not read through')
 
     def _decide(
         self,
@@ -139,4 +160,11 @@ class Planner:
         image_id = eligibility.image_id(instance, os.path.basename(base.path))
         if image_id is None:
             return f"{base.path} is not the base of the instance's image"
-        return manager.plan(image_id, base.path, base.format, instance.uuid, self._obstacle)
+        return manager.plan(
+            image_id,
+            base.path,
+            base.format,
+            instance.uuid,
+            self._obstacle,
+            self._hashes.get(instance.uuid, ''),
+        )

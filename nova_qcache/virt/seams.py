@@ -26,6 +26,7 @@ _METHODS = {
     'driver.LibvirtDriver.cache_image': 'context image_id',
     'driver.LibvirtDriver.init_host': 'host',
     'driver.LibvirtDriver.resume': 'context instance network_info',
+    'driver.LibvirtDriver.spawn': 'context instance image_meta',
     'driver.LibvirtDriver.suspend': 'context instance',
     'driver.LibvirtDriver.swap_volume': (
         'context old_connection_info new_connection_info instance'
@@ -43,6 +44,7 @@ _METHODS = {
     'imagebackend.Image.libvirt_info': 'cache_mode extra_specs',
     'imagebackend.Qcow2.create_image': 'prepare_template base',
     'imagecache.ImageCacheManager._mark_in_use': 'img_id base_file',
+    'imagecache.ImageCacheManager.update': 'context all_instances',
 }
 """Methods, and the names of their first parameters after self."""
 

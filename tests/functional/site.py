@@ -61,6 +61,7 @@ class Site:
             'plan_lease_seconds': 5,
             'base_reconnect_seconds': 20,
             'start_timeout_seconds': 30,
+            'start_keeper': False,  # most kill something and look at what is left of it
             'qemu_group': users.QEMU_GROUP,
             'libvirt_uri': '',  # guests here are nobody's but the test's
             'instances_path': self.folder / 'instances',
@@ -227,12 +228,13 @@ class Site:
 
     def recorders(self) -> list[psutil.Process]:
         """Return the living processes of the product that outlive their caller."""
-        return self._running('nova_qcache.cmd.recorder') + self.daemons()
+        return self.running('nova_qcache.cmd.recorder') + self.daemons()
 
     def daemons(self) -> list[psutil.Process]:
-        return self._running('qemu-storage-daemon')
+        return self.running('qemu-storage-daemon')
 
-    def _running(self, program: str) -> list[psutil.Process]:
+    def running(self, program: str) -> list[psutil.Process]:
+        """Return the site's living processes of a program."""
         found = []
         for process in account.processes_of(self.folder):
             with contextlib.suppress(psutil.NoSuchProcess):

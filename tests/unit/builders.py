@@ -58,6 +58,7 @@ def config(folder: pathlib.Path, **options: Any) -> cfg.ConfigOpts:
         'quota': 16,
         'lock_timeout_seconds': 1,
         'libvirt_uri': '',
+        'start_keeper': False,
         'instances_path': str(folder / 'instances'),
         **options,
     }

@@ -14,6 +14,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.boots import Boots
+from nova_qcache.keeper.examination import Requests
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.recorder import launch
@@ -134,11 +135,40 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier,
     assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
 
 
-def test_a_base_of_a_new_generation_has_no_cache_yet(boots, ready, current, store):
+def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current, store):
+    current.return_value = GENERATION.next()
+    plan = boots.plan(*BOOT, image_hash='md5:1')
+    assert (plan.kind, plan.generation) == (PlanKind.PLAIN, GENERATION.next())
+    assert 'the base was written' in plan.reason
+    assert Requests(boots.paths.examinations).pending() == {KEY: 'md5:1'}
+    assert store.load(KEY) == ready
+
+
+def test_a_preview_asks_for_no_examination(boots, ready, current):
+    current.return_value = GENERATION.next()
+    assert boots.preview(*BOOT).kind is PlanKind.PLAIN
+    assert Requests(boots.paths.examinations).pending() == {}
+
+
+def test_an_examination_that_cannot_be_asked_for(boots, ready, current):
+    current.return_value = GENERATION.next()
+    boots.paths.examinations.rmdir()
+    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+
+
+@pytest.mark.parametrize('state', ['stale', 'warm', 'of another base'])
+def test_what_goes_with_no_base_of_now_is_retired(boots, current, store, state):
+    if state == 'warm':
+        builders.warm(store, base='memory://base')
+    else:
+        base = 'memory://other' if state == 'of another base' else 'memory://base'
+        record = builders.ready(store, base=base)
+        if state == 'stale':
+            store.retire(record, 'x')
     current.return_value = GENERATION.next()
     plan = boots.plan(*BOOT)
     assert (plan.kind, plan.generation) == (PlanKind.RECORD, GENERATION.next())
-    assert store.load(KEY).state is State.STALE
+    assert store.load(KEY).state is (State.WARMING if state == 'warm' else State.STALE)
 
 
 @pytest.mark.parametrize('image_id', NOT_IMAGE_IDS.values(), ids=NOT_IMAGE_IDS)

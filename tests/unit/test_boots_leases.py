@@ -103,7 +103,7 @@ def test_a_lease_lasts_as_long_as_the_option_says(boots, ready, paths, conf):
 
 PLAIN = {
     'no image': lambda boots: boots.plan('x', *BOOT[1:], consumer=INSTANCE),
-    'another base': lambda boots: boots.plan(IMAGE, '/x', 'raw', consumer=INSTANCE),
+    'another format': lambda boots: boots.plan(*BOOT[:2], 'qcow2', consumer=INSTANCE),
 }
 
 
@@ -146,19 +146,19 @@ def test_a_recorder_that_does_not_record_ends_the_lease(boots, leased, launch_st
 
 @pytest.mark.parametrize('end', ['discard', 'retire', 'replace'])
 def test_a_cache_that_goes_between_preview_and_lease(boots, ready, store, leased, end):
-    preview = boots.preview
+    judge = boots._judge.judge
 
     def and_then_it_goes(*arguments):
-        plan = preview(*arguments)
+        judgement = judge(*arguments)
         if end == 'retire':
             store.retire(ready, 'x')
         else:
             store.discard(KEY)
         if end == 'replace':
             builders.warm(store)
-        return plan
+        return judgement
 
-    with mock.patch.object(boots, 'preview', autospec=True, side_effect=and_then_it_goes):
+    with mock.patch.object(boots._judge, 'judge', autospec=True, side_effect=and_then_it_goes):
         plan = boots.plan(*BOOT, consumer=INSTANCE)
     reason = 'the cache has just gone'
     assert plan == Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION)

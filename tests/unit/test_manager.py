@@ -249,10 +249,12 @@ class TestSweep:
     def test_what_nobody_fills(self, manager, store, paths, leased_and_ended):
         builders.warm(store)
         before = builders.ready(store, key=OTHER)
+        assert manager.sweep() == []  # a boot that is on its way may need it
+        Leases(paths.leases, 300).release('lasting')
         assert manager.sweep() == [KEY]
         assert store.keys() == [OTHER]
         assert store.load(OTHER) == before
-        assert leased_and_ended() == ['lasting']
+        assert leased_and_ended() == []
         assert manager.sweep() == []
 
     def test_a_lock_that_somebody_holds(self, conf, manager, store, paths):
@@ -277,7 +279,7 @@ class TestVerify:
     def test_every_ready_cache(self, manager, store, verifier, source):
         record = builders.ready(store)
         newer = builders.ready(store, key=NEWER, created_at=2e9)
-        found = manager.verify(IMAGE)
+        found = list(manager.verify(IMAGE))
         assert found == [verifier.verify.return_value] * 2
         asked = [call.args[:2] for call in verifier.verify.call_args_list]
         assert asked == [(record, source), (newer, source)]
@@ -285,7 +287,7 @@ class TestVerify:
     def test_others_are_passed_over(self, manager, store, verifier):
         store.retire(builders.ready(store), 'old')
         record = builders.ready(store, key=NEWER)
-        manager.verify(IMAGE)
+        list(manager.verify(IMAGE))
         assert verifier.verify.call_args.args[0] == record
         verifier.verify.assert_called_once()
 
@@ -293,5 +295,5 @@ class TestVerify:
     def test_nothing_to_verify(self, manager, store, verifier, there):
         there(store)
         with pytest.raises(exception.CacheNotFound):
-            manager.verify(IMAGE)
+            list(manager.verify(IMAGE))
         verifier.verify.assert_not_called()

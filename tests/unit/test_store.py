@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store: states change in order, and no crash leaves anything that is READY and untrue."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -135,7 +136,7 @@ def test_refresh_notes_what_was_proved(store):
     record = builders.ready(store)
     now = builders.sealed(mtime_ns=5)
     identity = BaseIdentity(1, 2, 3)
-    store.refresh(record, now, identity)
+    store.refresh(dataclasses.replace(record, sealed=now, base_identity=identity))
     after = store.load(KEY)
     assert (after.sealed, after.base_identity, after.state) == (now, identity, State.READY)
 
@@ -144,10 +145,10 @@ def test_refresh_brings_nothing_back(store):
     record = builders.ready(store)
     store.retire(record, 'meanwhile')
     before = store.load(KEY)
-    store.refresh(record, record.sealed, builders.IDENTITY)
+    store.refresh(record)
     assert store.load(KEY) == before
     store.discard(KEY)
-    store.refresh(record, record.sealed, builders.IDENTITY)
+    store.refresh(record)
     assert store.load(KEY) is None
 
 
@@ -254,9 +255,7 @@ CHANGES = {
     'begin': lambda store: store.begin(builders.record()),
     'seal': lambda store: store.seal(builders.record(), builders.sealed()),
     'retire': lambda store: store.retire(builders.record(State.READY), ''),
-    'refresh': lambda store: store.refresh(
-        builders.record(State.READY), builders.sealed(), builders.IDENTITY
-    ),
+    'refresh': lambda store: store.refresh(builders.record(State.READY)),
     'discard': lambda store: store.discard(KEY),
     'lease': lambda store: store.lease(KEY, mock.Mock(side_effect=AssertionError)),
 }

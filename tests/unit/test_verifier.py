@@ -101,7 +101,9 @@ def tools():
 
 @pytest.fixture
 def raised():
-    return mock.create_autospec(Generations, instance=True)
+    generations = mock.create_autospec(Generations, instance=True)
+    generations.current.return_value = builders.GENERATION
+    return generations
 
 
 @pytest.fixture

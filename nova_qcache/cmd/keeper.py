@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nova-qcache-keeper: start killed recorders again, resume their guests, examine caches."""
+
+from collections.abc import Sequence
+import os
+import signal
+import sys
+
+from oslo_config import cfg
+from oslo_log import log
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache import exception
+from nova_qcache.generation import Generations
+from nova_qcache.keeper.examination import Examiner
+from nova_qcache.keeper.examination import Requests
+from nova_qcache.keeper.guests import Guests
+from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.service import Keeper
+from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.paths import Paths
+from nova_qcache.qemu_img import QemuImg
+from nova_qcache.qemu_io import QemuIo
+from nova_qcache.recorder import launch
+from nova_qcache.store import Store
+from nova_qcache.verifier import Verifier
+
+__all__ = ['main']
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """:return: 0, or ``launch.BUSY`` beside another keeper, or 1 after a message on standard
+    error"""
+    os.umask(0o077)
+    conf = cfg.ConfigOpts()
+    log.register_options(conf)
+    qcache_conf.register_opts(conf)
+    try:
+        conf(sys.argv[1:] if argv is None else argv, project='nova', prog='nova-qcache-keeper')
+        log.setup(conf, 'nova-qcache-keeper')
+        keeper = _keeper(conf)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: keeper.stop())
+        keeper.run()
+    except exception.LockTimeout:
+        return launch.BUSY
+    except (exception.QcacheError, cfg.Error, OSError) as e:
+        print(f'{e}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _keeper(conf: cfg.ConfigOpts) -> Keeper:
+    qcache_conf.validate(conf)
+    group = conf.qcache
+    paths = Paths.from_conf(conf)
+    paths.prepare()
+    store = Store(paths, group.lock_timeout_seconds)
+    verifier = Verifier(
+        store,
+        Generations(paths, group.lock_timeout_seconds),
+        QemuImg(group.qemu_img),
+        QemuIo(group.qemu_io),
+    )
+    requests = Requests(paths.examinations)
+    guests = None
+    if group.libvirt_uri:
+        domains = LibvirtDomains(group.libvirt_uri)
+        guests = Guests(paths, domains, qcache_conf.config_arguments(conf))
+    examiner = Examiner(store, verifier, requests, group.base_reconnect_seconds)
+    return Keeper(paths, Revival(paths), requests, examiner, guests)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

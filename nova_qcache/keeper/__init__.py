@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper: a process that sees to what must not wait for nova-compute.
+
+``service`` is its loop, ``launch`` starts it from elsewhere. ``revival`` starts recorders again
+that were killed, ``guests`` lets those guests go on that libvirt paused meanwhile, and
+``examination`` compares caches with bases that look changed.
+"""

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that read through recorders, as libvirt knows them.
+
+When the daemon of a recorder is killed, libvirt pauses a guest at its next read instead of showing
+it an I/O error (``rerror_policy='stop'``). Once somebody listens on its socket again, it only has
+to be resumed; maybe twice, since qemu connects again at the next read. A guest that does not read
+notices nothing and connects much later: as long as a domain names a socket, its recorder stays.
+"""
+
+import collections
+from collections.abc import Iterator
+import dataclasses
+import logging
+import pathlib
+import time
+from typing import Protocol
+from xml.etree import ElementTree
+
+from nova_qcache import control
+from nova_qcache import duty
+from nova_qcache import exception
+from nova_qcache import overlay
+from nova_qcache import processes
+from nova_qcache.key import CacheKey
+from nova_qcache.libvirt_domains import Document
+from nova_qcache.libvirt_domains import Paused
+from nova_qcache.paths import Paths
+
+__all__ = ['Domains', 'Guests']
+
+LOG = logging.getLogger(__name__)
+
+_EXPECT_EVERY_SECONDS = 10
+_MOST_RESUMES = 12
+_LONGEST_PAUSE_SECONDS = 60
+_FORGET_SECONDS = 600
+
+
+class Domains(Protocol):
+    """:raises DomainsUnknown: each of these, if libvirt does not tell"""
+
+    def living(self) -> Iterator[Document]: ...
+
+    def paused(self) -> list[Paused]: ...
+
+    def resume(self, uuid: str) -> None: ...
+
+
+@dataclasses.dataclass
+class _Resumes:
+    """What was done for one domain."""
+
+    count: int = 0
+    last_at: float = 0.0
+
+
+class Guests:
+    def __init__(self, paths: Paths, domains: Domains, arguments: list[str]) -> None:
+        """:param arguments: that a recorder needs to read our configuration"""
+        self._paths = paths
+        self._domains = domains
+        self._arguments = arguments
+        self._resumes: dict[str, _Resumes] = {}
+        self._expected_at = -float(_EXPECT_EVERY_SECONDS)
+
+    def look(self) -> None:
+        """Resume who can go on, and see that recorders stay for those who will come back.
+
+        :raises DomainsUnknown: if libvirt does not tell
+        :raises OSError: if the folders cannot be read
+        """
+        for paused in self._domains.paused():
+            if self._can_go_on(paused) and self._may_resume(paused.uuid):
+                LOG.warning('Domain %s goes on: its recorder is back', paused.name)
+                self._domains.resume(paused.uuid)
+        if time.monotonic() - self._expected_at >= _EXPECT_EVERY_SECONDS:
+            self._expected_at = time.monotonic()
+            self._expect()
+
+    # -- paused ones
+
+    def _can_go_on(self, paused: Paused) -> bool:
+        if paused.full:  # it would pause again at once; its own storage is its operator's
+            return False
+        ours = {
+            target: socket
+            for target, socket, _ in _disks(paused.xml, self._paths)
+            if target in paused.failed
+        }
+        return bool(ours) and all(_listens(socket) for socket in ours.values())
+
+    def _may_resume(self, uuid: str) -> bool:
+        now = time.monotonic()
+        for each, done in list(self._resumes.items()):
+            if now - done.last_at > _FORGET_SECONDS:
+                del self._resumes[each]
+        done = self._resumes.setdefault(uuid, _Resumes())
+        if done.count >= _MOST_RESUMES:
+            return False
+        if done.count and now - done.last_at < min(_LONGEST_PAUSE_SECONDS, 2 ** (done.count - 1)):
+            return False
+        done.count += 1
+        done.last_at = now
+        if done.count == _MOST_RESUMES:
+            LOG.error('Domain %s was resumed %d times, and is not again', uuid, done.count)
+        return True
+
+    # -- those who will come back
+
+    def _expect(self) -> None:
+        named: collections.Counter[CacheKey] = collections.Counter()
+        for _, xml in self._domains.living():
+            for _, socket, disk in _disks(xml, self._paths):
+                key = CacheKey.from_stem(socket.stem)
+                if key is not None:
+                    named[key] += 1
+                    self._remember(key, disk)
+        for key, count in named.items():
+            recorder = control.RecorderClient(self._paths.control_socket(key))
+            try:
+                if recorder.status().guests < count:
+                    recorder.hold()
+            except exception.RecorderUnreachable:
+                continue  # it will be started again
+
+    def _remember(self, key: CacheKey, disk: pathlib.Path) -> None:
+        """A recorder whose duty was lost is known by its guests."""
+        if duty.read(self._paths, key) is not None:
+            return
+        try:
+            base = overlay.backing(disk)
+        except exception.InvalidBase as e:
+            LOG.warning('A guest needs a recorder that nobody can start again: %s', e)
+            return
+        if base is not None:
+            more = [f'--base={base.path}', f'--base-format={base.format}', key.image_id]
+            duty.note(self._paths, key, [*self._arguments, *more])
+
+
+def _disks(xml: str, paths: Paths) -> Iterator[tuple[str, pathlib.Path, pathlib.Path]]:
+    """Yield the target's name, the socket and the overlay of each disk that reads through one of
+    our recorders."""
+    try:
+        root = ElementTree.fromstring(xml)  # noqa: S314  libvirt wrote it
+    except ElementTree.ParseError as e:
+        raise exception.DomainsUnknown(uri='an XML document', reason=str(e)) from e
+    for disk in root.iterfind('./devices/disk'):
+        target, source = disk.find('target'), disk.find('source')
+        for host in disk.iterfind('.//backingStore//host'):
+            socket = pathlib.Path(host.get('socket', ''))
+            if socket.parent == paths.guests and target is not None and source is not None:
+                yield target.get('dev', ''), socket, pathlib.Path(source.get('file', ''))
+
+
+def _listens(socket: pathlib.Path) -> bool:
+    try:
+        return processes.listener_pid(socket) is not None
+    except OSError:
+        return False

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the keeper if none is at work; whoever starts it does not wait for it."""
+
+from collections.abc import Sequence
+import logging
+import subprocess
+import sys
+
+from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache.paths import Paths
+
+__all__ = ['ensure']
+
+LOG = logging.getLogger(__name__)
+
+_started: list['subprocess.Popen[bytes]'] = []
+
+
+def ensure(paths: Paths, arguments: Sequence[str]) -> None:
+    """Start a keeper unless one is at work. Never raises: a boot does without.
+
+    :param arguments: of nova-qcache-keeper
+    """
+    _started[:] = [process for process in _started if process.poll() is None]
+    if _started:
+        return
+    try:
+        with locks.keeper(paths.locks, 0):
+            pass
+        with open(paths.keeper_log, 'ab') as output:
+            # The module and not the script: this very installation, wherever its scripts went.
+            process = subprocess.Popen(
+                [sys.executable, '-m', 'nova_qcache.cmd.keeper', *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd='/',
+                start_new_session=True,
+            )
+        _started.append(process)
+    except exception.LockTimeout:  # one is at work
+        return
+    except OSError as e:
+        LOG.warning('The keeper cannot be started: %s', e)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper process: looks around once a second, and ends when there is nothing to keep.
+
+What may hang (libvirt, a base) has a thread of its own, so that recorders are started again
+whatever else hangs. A thread that hangs is left behind when the process ends.
+"""
+
+from collections.abc import Callable
+import logging
+import threading
+import time
+
+from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache.keeper.examination import Examiner
+from nova_qcache.keeper.examination import Requests
+from nova_qcache.keeper.guests import Guests
+from nova_qcache.keeper.revival import Revival
+from nova_qcache.paths import Paths
+from nova_qcache.repetition import Repetition
+
+__all__ = ['Keeper']
+
+LOG = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+_IDLE_SECONDS = 10
+_LOCK_SECONDS = 3
+"""Longer than whoever looks for a keeper holds its lock."""
+
+
+class Keeper:
+    def __init__(
+        self,
+        paths: Paths,
+        revival: Revival,
+        requests: Requests,
+        examiner: Examiner,
+        guests: Guests | None,
+    ) -> None:
+        """:param guests: None on a host whose guests are not libvirt's"""
+        self._paths = paths
+        self._revival = revival
+        self._requests = requests
+        self._looks: list[Callable[[], object]] = [examiner.look]
+        if guests is not None:
+            self._looks.append(guests.look)
+        self._complaints = Repetition()
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End at the next moment; safe to call from a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Keep until there has been nothing to keep for a while.
+
+        :raises LockTimeout: if another keeper is at work
+        """
+        with locks.keeper(self._paths.locks, _LOCK_SECONDS):
+            for look in self._looks:
+                threading.Thread(target=self._repeat, args=(look,), daemon=True).start()
+            busy_at = time.monotonic()
+            while not self._stop.wait(_TICK_SECONDS):
+                if self._is_needed():
+                    busy_at = time.monotonic()
+                elif time.monotonic() - busy_at >= _IDLE_SECONDS:
+                    break
+            self._stop.set()
+            self._paths.keeper_log.unlink(missing_ok=True)
+
+    def _is_needed(self) -> bool:
+        try:
+            return bool(self._revival.look()) or bool(self._requests.pending())
+        except (exception.QcacheError, OSError) as e:
+            self._complain(e)
+            return not isinstance(e, FileNotFoundError)  # of a host that was cleared
+
+    def _repeat(self, look: Callable[[], object]) -> None:
+        while not self._stop.is_set():
+            try:
+                look()
+            except (exception.QcacheError, OSError) as e:
+                self._complain(e)
+            except Exception:  # nothing that is wrong here may end the keeping of the others
+                LOG.exception('The keeper goes on after a fault')
+            self._stop.wait(_TICK_SECONDS)
+
+    def _complain(self, error: Exception) -> None:
+        LOG.log(self._complaints.level(error), 'The keeper: %s', error)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper: whatever is killed under guests comes back by itself."""
+
+from collections.abc import Iterator
+import contextlib
+import pathlib
+import signal
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.functional import sealed
+from tests.functional import waiting
+from tests.functional.guests import NbdGuest
+from tests.functional.site import MIB
+from tests.functional.site import Site
+
+
+@pytest.fixture(autouse=True)
+def keeping(site: Site) -> Iterator[None]:
+    site.configure(start_keeper=True)
+    yield
+    for keeper in _keepers(site):  # it waits some time for more to do
+        keeper.send_signal(signal.SIGTERM)
+
+
+def _keepers(site: Site) -> list[psutil.Process]:
+    return site.running('nova_qcache.cmd.keeper')
+
+
+def _has_another_recorder(site: Site, plan: dict[str, Any]) -> bool:
+    shown = site.qcache('show', site.image_id, '-f', 'json')
+    return f'"recorder_pid": {plan["recorder_pid"]}' not in shown.stdout and 'recorder_pid' in (
+        shown.stdout
+    )
+
+
+def _connects(site: Site, plan: dict[str, Any]) -> bool:
+    if not pathlib.Path(plan['socket']).exists():
+        return False
+    with NbdGuest(site, plan) as guest:
+        return guest.connected
+
+
+def test_a_killed_recorder_is_replaced(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 4 * MIB)
+        site.kill(plan['recorder_pid'])
+        waiting.until(lambda: _has_another_recorder(site, plan), 'another recorder')
+        guest.require(base, 4 * MIB, 4 * MIB)
+        shown = site.show()
+        assert (shown['phase'], shown['daemon_pid']) == ('recording', plan['daemon_pid'])
+        shown = site.ask('seal', site.image_id, '--wait')
+    assert shown['cache_bytes'] > 8 * MIB
+    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+
+
+@pytest.mark.parametrize('seal', [False, True], ids=['recording', 'sealed'])
+@pytest.mark.parametrize('first', ['recorder_pid', 'daemon_pid'])
+def test_both_killed(site: Site, base: pathlib.Path, first: str, seal: bool) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, 4 * MIB)
+        if seal:
+            site.ask('seal', site.image_id, '--wait')
+        second = 'daemon_pid' if first == 'recorder_pid' else 'recorder_pid'
+        for which in (first, second):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                site.kill(plan[which])
+        waiting.until(lambda: _connects(site, plan), 'the same socket, served again')
+        with NbdGuest(site, plan) as returned:
+            returned.require(base, 0, 16 * MIB)
+            assert bool(site.files()) == seal, 'what was being recorded is dirty'
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    assert site.plan(base)['kind'] == ('PLAY' if seal else 'RECORD')
+
+
+def test_a_killed_keeper_is_replaced(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        waiting.until(lambda: _keepers(site), 'the keeper')
+        (keeper,) = _keepers(site)
+        site.kill(keeper.pid)
+        waiting.until(lambda: _keepers(site), 'another keeper')
+        assert len(_keepers(site)) == 1
+        guest.require(base, 0, MIB)
+
+
+def test_all_three_killed_and_a_boot_comes(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, MIB)
+        waiting.until(lambda: _keepers(site), 'the keeper')
+        for process in [*_keepers(site), *site.recorders()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        again = site.boot_plan(base)
+        assert again['kind'] in ('RECORD', 'PLAIN')
+        waiting.until(lambda: _connects(site, plan), 'the same socket, served again')
+
+
+def test_it_leaves_by_itself(site: Site, base: pathlib.Path) -> None:
+    with NbdGuest(site, site.record(base)):
+        waiting.until(lambda: _keepers(site), 'the keeper')
+    waiting.until(lambda: not _keepers(site) and not site.recorders(), 'its end')
+    assert not list((site.run_path / 'control').iterdir())
+
+
+def test_it_leaves_when_told(site: Site, base: pathlib.Path) -> None:
+    with NbdGuest(site, site.record(base)):
+        waiting.until(lambda: _keepers(site), 'the keeper')
+        (keeper,) = _keepers(site)
+        keeper.send_signal(signal.SIGSTOP)
+        keeper.send_signal(signal.SIGTERM)
+        keeper.send_signal(signal.SIGCONT)
+        waiting.until(lambda: keeper not in _keepers(site), 'its end')
+
+
+def test_a_replaced_base_is_compared(
+    site: Site, base: pathlib.Path, cache: dict[str, Any]
+) -> None:
+    """Plain boots until that is done, and then the cache again: nobody has to do anything."""
+    copy = base.with_name('copy')
+    copy.write_bytes(base.read_bytes())
+    copy.chmod(0o644)
+    copy.rename(base)
+    assert site.boot_plan(base)['kind'] == 'PLAIN'
+    waiting.until(lambda: site.plan(base)['kind'] == 'PLAY', 'the examination')
+    assert site.plan(base)['generation'] == cache['generation']
+
+
+def test_another_base_is_recorded(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
+    other = base.with_name('other')
+    content = bytearray(base.read_bytes())
+    content[5 * MIB] ^= 1
+    other.write_bytes(content)
+    other.chmod(0o644)
+    other.rename(base)
+    assert site.boot_plan(base)['kind'] == 'PLAIN'
+    waiting.until(lambda: site.plan(base)['kind'] == 'RECORD', 'the examination')
+    assert site.plan(base)['generation'] != cache['generation']
