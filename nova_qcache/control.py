@@ -70,12 +70,12 @@ class RecorderClient:
                 raise ValueError(reply['error'])
             return Status(
                 phase=Phase(reply['phase']),
-                note=str(reply['note']),
+                note=_printable(str(reply['note'])),
                 **{name: operator.index(reply[name]) for name in _NUMBERS},
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
             raise exception.RecorderUnreachable(
-                path=str(self._path), reason=str(e) or type(e).__name__
+                path=str(self._path), reason=_printable(str(e)) or type(e).__name__
             ) from e
 
     def _exchange(self, request: bytes) -> dict[str, Any]:
@@ -95,3 +95,8 @@ class RecorderClient:
         if not isinstance(reply, dict):
             raise ValueError('it does not speak our language')
         return reply
+
+
+def _printable(text: str) -> str:
+    """JSON may have lone surrogates, which no terminal takes."""
+    return text.encode(errors='backslashreplace').decode()

@@ -70,11 +70,16 @@ class Leases:
         _unlink(before)
 
     def release(self, consumer: str) -> None:
-        """End a lease; harmless if there is none."""
-        _unlink(self._files_of(consumer))
+        """End a lease; harmless if there is none, and if it cannot be: it ends by time."""
+        with contextlib.suppress(OSError):
+            _unlink(self._files_of(consumer))
 
     def active(self) -> Iterator[Lease]:
-        """Yield the leases that have not ended; one that begins anew meanwhile may come twice."""
+        """Yield the leases that have not ended; one that begins anew meanwhile may come twice.
+
+        :raises OSError: if one cannot be read now, since too many files are open, for example:
+            nobody may say then that there is none
+        """
         seen: set[pathlib.Path] = set()
         # One that begins anew gets a new file before it loses the old one: as long as there are
         # new ones, look again.
@@ -89,9 +94,10 @@ class Leases:
         """Remove the files of leases that have ended without a release."""
         # Each file by what it says itself: a consumer may be new since the folder was listed.
         for path in self._files():
-            lease = _read(path)
-            if lease is None or not _lasts(lease):
-                _unlink([path])
+            with contextlib.suppress(OSError):
+                lease = _read(path)
+                if lease is None or not _lasts(lease):
+                    _unlink([path])
 
     def _files(self) -> list[pathlib.Path]:
         return sorted(self._folder.glob(f'*{_SEPARATOR}*.json'))
@@ -111,12 +117,17 @@ def _unlink(paths: Iterable[pathlib.Path]) -> None:
 
 
 def _read(path: pathlib.Path) -> Lease | None:
-    """Return a lease of this boot of the host, None for anything else: its clock starts anew."""
+    """Return a lease of this boot of the host, None for anything else: its clock starts anew.
+
+    :raises OSError: if it may be one
+    """
     try:
         data = json.loads(path.read_bytes())
         key = CacheKey.from_stem(data['stem'])
         if key is None or data['boot_id'] != boot_id():
             return None
         return Lease(str(data['consumer']), key, float(data['until']))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, PermissionError):  # gone, or none of ours
+        return None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

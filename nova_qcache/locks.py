@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 import enum
+import os
 import pathlib
 import time
 
@@ -33,6 +34,7 @@ from nova_qcache.key import CacheKey
 __all__ = ['generation', 'image', 'keeper', 'recorder']
 
 _POLL_SECONDS = 0.005
+_MODE = 0o600
 
 
 class _Rank(enum.IntEnum):
@@ -111,6 +113,7 @@ def _enter(
         if seconds > 0:  # one who only tries can be part of no deadlock
             _check_order(rank, name, complain)
         stack.callback(_held.set, _held.get())
+    _make_private(folder / name)
     # lockutils has no deadline of its own: ask again without blocking until ours has passed.
     deadline = time.monotonic() + seconds
     while True:
@@ -127,6 +130,15 @@ def _enter(
             time.sleep(_POLL_SECONDS)
     if complain is not None:
         _held.set((*_held.get(), (rank, name)))
+
+
+def _make_private(path: pathlib.Path) -> None:
+    """Make the file of a lock before lockutils does: whoever may open it may hold it for ever.
+
+    Only if there is none: closing a file gives back all locks on it.
+    """
+    with contextlib.suppress(OSError):  # lockutils says what is wrong with the folder
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
 
 
 def _check_order(rank: _Rank, name: str, say: Callable[[str], None]) -> None:

@@ -56,15 +56,22 @@ class Monitor:
         """Look at what the daemon said of itself when the session began.
 
         :raises ToolTooOld: if nobody has tried one of that age
+        :raises ToolFailed: if it said nothing of the kind
         """
         greeting = self._client.greeting
         if greeting is None:
             return
-        version: Any = greeting.QMP.version['qemu']
-        qemu_img.require_recent(program, (version['major'], version['minor']))
+        try:
+            version: Any = greeting.QMP.version['qemu']
+            qemu_img.require_recent(program, (version['major'], version['minor']))
+        except (KeyError, TypeError) as e:
+            raise exception.ToolFailed(
+                command=program, code='QMP', reason=f'it greets without a version ({e!r})'
+            ) from e
 
     async def disconnect(self) -> None:
-        with contextlib.suppress(qmp.QMPError, EOFError, OSError):
+        # What has ended the session is raised here once more: that it was no text, for example.
+        with contextlib.suppress(Exception):
             await asyncio.wait_for(self._client.disconnect(), 5)
 
     async def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -75,8 +82,9 @@ class Monitor:
         try:
             return await self._client.execute(command, arguments)
         except qmp.QMPError as e:
+            reason = str(e).encode(errors='backslashreplace').decode()  # it may be no text
             raise exception.ToolFailed(
-                command=command, code='QMP', reason=str(e) or type(e).__name__
+                command=command, code='QMP', reason=reason or type(e).__name__
             ) from e
 
     async def events(self, *names: str) -> AsyncIterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute host as its operator sees it: domains, disks, caches, processes."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -19,6 +20,8 @@ from tests.openstack.cloud import Server
 __all__ = ['ComputeHost']
 
 _SERVICES = ('base', 'libvirtd', 'nova-compute', 'virtlogd')
+_KEEPER = 'nova_qcache.cmd.keeper'
+_LINGERING = ('privsep-helper', _KEEPER)
 
 
 class ComputeHost:
@@ -69,6 +72,15 @@ class ComputeHost:
 
     # -- disks
 
+    def base_of(self, image_id: str) -> pathlib.Path:
+        """Return the file of an image in Nova's image cache."""
+        name = hashlib.sha1(image_id.encode(), usedforsecurity=False).hexdigest()
+        return self.host.base_store / name
+
+    def console_file(self, server: Server) -> pathlib.Path:
+        """Return the log of a server's console, which is there without nova-compute, too."""
+        return self.instances / server.id / 'console.log'
+
     def backing_file(self, server: Server) -> str:
         """Return what the overlay's own metadata names."""
         disk = f'{self.host.instances_path}/{server.id}/disk'
@@ -116,7 +128,8 @@ class ComputeHost:
     # -- processes
 
     def processes(self) -> dict[int, str]:
-        """Return pid and command line of what runs on the host beside its services."""
+        """Return pid and command line of what runs on the host beside its services and the keeper,
+        which stays for a while when there is nothing left to keep."""
         services = set()
         for name in _SERVICES:
             process = self.stack.process(name)
@@ -128,12 +141,15 @@ class ComputeHost:
             if each.pid in services or (anchor is not None and each.pid == anchor.pid):
                 continue
             command = _command(each)
-            if command and 'privsep-helper' not in command:
+            if command and not any(each in command for each in _LINGERING):
                 found[each.pid] = command
         return found
 
     def kill_recorders(self) -> None:
-        """kill -9 of every recorder and daemon, as the end of a host does."""
+        """kill -9 of the keeper and of every recorder and daemon, as the end of a host does."""
+        for pid in self.keepers():
+            os.kill(pid, signal.SIGKILL)
+        waiting.until(lambda: not self.keepers(), 'the end of the keeper')
         for pid in [*self.recorders(), *self.daemons()]:
             os.kill(pid, signal.SIGKILL)
         waiting.until(lambda: not self.recorders() and not self.daemons(), 'their end')
@@ -144,9 +160,12 @@ class ComputeHost:
         for name in self.virsh('list', '--name').split():
             self.virsh('destroy', name)
         self.kill_recorders()
-        for name in ('guests', 'control', 'leases'):
+        for name in ('guests', 'control', 'leases', 'examinations'):
             for path in (self.run_folder / name).iterdir():
                 path.unlink()
+
+    def keepers(self) -> list[int]:
+        return [each.pid for each in self.host.processes() if _KEEPER in _command(each)]
 
     def recorders(self) -> dict[int, str]:
         return self._running('nova_qcache.cmd.recorder')

@@ -86,18 +86,6 @@ def test_a_chain_that_qemu_cannot_open_boots_plain(
     assert host.kind(cloud.boot(ready_calm)) == 'PLAY'
 
 
-def test_the_base_is_downloaded_again(cloud: Cloud, host: ComputeHost, stack, ready_calm: str):
-    first = cloud.boot(ready_calm)
-    base = host.backing_file(first)
-    first.delete()
-    before = host.show(ready_calm)['generation']
-    stack.exec(['rm', base])  # as Nova's image cache manager does with one that nobody uses
-    second = cloud.boot(ready_calm)
-    assert host.kind(second) == 'RECORD'
-    second.wait_until_booted(boots=1)
-    assert host.show(ready_calm)['generation'] != before
-
-
 @pytest.mark.parametrize(
     ('option', 'value'),
     [

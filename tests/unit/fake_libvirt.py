@@ -9,6 +9,12 @@ __all__ = ['Connection', 'Domain', 'LibvirtError', 'module']
 
 VIR_DOMAIN_XML_INACTIVE = 2
 VIR_ERR_NO_DOMAIN = 42
+VIR_CONNECT_LIST_DOMAINS_ACTIVE = 1
+VIR_CONNECT_LIST_DOMAINS_PAUSED = 32
+VIR_DOMAIN_PAUSED = 3
+VIR_DOMAIN_PAUSED_IOERROR = 5
+VIR_DOMAIN_DISK_ERROR_UNSPEC = 1
+VIR_DOMAIN_DISK_ERROR_NO_SPACE = 2
 VIR_ERR_SYSTEM_ERROR = 38
 VIR_ERR_OPERATION_INVALID = 55
 VIR_ERR_XML_INTERNAL = 84
@@ -37,6 +43,23 @@ class Domain:
     live: Any = '<domain/>'
     inactive: Any = None
     saved: Any = None
+    why: Any = (1, 1)
+    """State and reason."""
+    errors: Any = dataclasses.field(default_factory=dict)
+    resumed: int = 0
+
+    def state(self) -> Any:
+        return list(_answer(self.why))
+
+    def diskErrors(self) -> Any:
+        return _answer(self.errors)
+
+    def UUIDString(self) -> str:
+        return f'uuid-of-{self.title}'
+
+    def resume(self) -> None:
+        _answer(self.why)
+        self.resumed += 1
 
     def name(self) -> str:
         return self.title
@@ -67,9 +90,17 @@ class Connection:
     """How often."""
     close_error: Exception | None = None
 
+    writable: bool = False
+
     def listAllDomains(self, flags: int = 0) -> Any:
-        assert flags == 0 and self.is_open
+        assert flags in (0, VIR_CONNECT_LIST_DOMAINS_ACTIVE, VIR_CONNECT_LIST_DOMAINS_PAUSED)
+        assert self.is_open
         return _answer(self.domains)
+
+    def lookupByUUIDString(self, uuid: str) -> Any:
+        assert self.writable, 'a read-only connection resumes nobody'
+        found = [each for each in self.domains if each.UUIDString() == uuid]
+        return found[0] if found else _answer(gone())
 
     def close(self) -> int:
         self.is_open = False
@@ -85,6 +116,11 @@ def module(connection: Any) -> types.ModuleType:
     made.libvirtError = LibvirtError
     made.VIR_DOMAIN_XML_INACTIVE = VIR_DOMAIN_XML_INACTIVE
     made.VIR_ERR_NO_DOMAIN = VIR_ERR_NO_DOMAIN
+    made.VIR_CONNECT_LIST_DOMAINS_ACTIVE = VIR_CONNECT_LIST_DOMAINS_ACTIVE
+    made.VIR_CONNECT_LIST_DOMAINS_PAUSED = VIR_CONNECT_LIST_DOMAINS_PAUSED
+    made.VIR_DOMAIN_PAUSED = VIR_DOMAIN_PAUSED
+    made.VIR_DOMAIN_PAUSED_IOERROR = VIR_DOMAIN_PAUSED_IOERROR
+    made.VIR_DOMAIN_DISK_ERROR_NO_SPACE = VIR_DOMAIN_DISK_ERROR_NO_SPACE
     made.opened = []
     made.handlers = []
 
@@ -97,7 +133,12 @@ def module(connection: Any) -> types.ModuleType:
         made.handlers.append(handler)
         return 1
 
+    def open_to_write(uri: str | None = None) -> Any:
+        connection.writable = True
+        return open_read_only(uri)
+
     made.openReadOnly = open_read_only
+    made.open = open_to_write
     made.registerErrorHandler = register_error_handler
     result: types.ModuleType = made
     return result

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The [qcache] options: what makes no sense is refused with the value and the remedy."""
 
+from oslo_config import cfg
 import pytest
 
 from nova_qcache import conf as qcache_conf
@@ -141,3 +142,22 @@ def test_options_are_not_global(tmp_path):
 def test_a_folder_that_nova_claims(tmp_path):
     with pytest.raises(exception.InvalidOption, match="Nova's image cache manager"):
         qcache_conf.validate(builders.config(tmp_path, cache_path='/nova/instances/_base/'))
+
+
+def test_another_program_reads_the_same_configuration(tmp_path, monkeypatch):
+    file, folder = tmp_path / 'nova.conf', tmp_path / 'conf.d'
+    file.write_text('[qcache]\nquota = 7\n')
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    conf = cfg.ConfigOpts()
+    qcache_conf.register_opts(conf)
+    conf(['--config-file=nova.conf', f'--config-dir={folder}'], project='nova')
+    arguments = qcache_conf.config_arguments(conf)
+    assert arguments == [f'--config-file={file}', f'--config-dir={folder}']
+
+
+def test_no_configuration_at_all(tmp_path):
+    conf = cfg.ConfigOpts()
+    qcache_conf.register_opts(conf)
+    conf([], project='nova', default_config_files=[], default_config_dirs=[])
+    assert qcache_conf.config_arguments(conf) == []

@@ -66,7 +66,11 @@ def test_only_the_entry_points_for_nova_are_left_out():
 
 
 def test_console_scripts():
-    assert set(load("console_scripts")) == {"nova-qcache", "nova-qcache-recorder"}
+    assert set(load("console_scripts")) == {
+        "nova-qcache",
+        "nova-qcache-keeper",
+        "nova-qcache-recorder",
+    }
 
 
 def test_commands():

@@ -21,12 +21,12 @@ FLOORS = {
     0: "exception key plan progress record repetition source states",
     1: "conf locks options paths",
     2: (
-        "block_graph confinement filesystem host_boot libvirt_domains overlay process_survival processes"
-        " qemu_img qemu_io qmp storage_daemon waiting"
+        "block_graph confinement filesystem host_boot libvirt_domains overlay process_survival"
+        " processes qemu_img qemu_io qmp storage_daemon waiting"
     ),
     3: (
-        "base control duty generation inspection judgement keeper leases plugins recorder scrubbing"
-        " sealed_file sources store suitability sweeping touches usage verifier"
+        "base control duty generation inspection judgement keeper leases plugins recorder"
+        " scrubbing sealed_file sources store suitability sweeping touches usage verifier"
     ),
     4: "boots manager",
     5: "cmd scheduler virt",

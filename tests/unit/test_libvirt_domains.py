@@ -9,9 +9,11 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.libvirt_domains import Paused
 from tests.unit import fake_libvirt
 from tests.unit.fake_libvirt import Connection
 from tests.unit.fake_libvirt import Domain
+from tests.unit.fake_libvirt import gone
 from tests.unit.fake_libvirt import LibvirtError
 
 URI = 'qemu:///system'
@@ -98,7 +100,7 @@ def test_a_domain_that_ended_uses_nothing(host):
 
 @pytest.mark.parametrize('where', ['live', 'inactive', 'saved'])
 def test_a_domain_that_ends_between_two_questions(host, where):
-    whole = {'live': '<running/>', 'inactive': '<next/>', 'saved': '<saved/>'}
+    whole: dict[str, Any] = {'live': '<running/>', 'inactive': '<next/>', 'saved': '<saved/>'}
     host.domains = [Domain('one', **(whole | {where: fake_libvirt.gone()})), Domain('two')]
     found = dict(documents())
     assert sorted(set(found.values()) - {'<domain/>'}) == sorted(
@@ -203,3 +205,57 @@ def test_a_connection_that_is_given_anew_each_time(host):
     domains = LibvirtDomains(URI, connect)
     assert documents(domains) == []
     assert documents(domains) == [('domain x', '<domain/>')]
+
+
+# -- for the keeper
+
+FAILED, FULL = (
+    fake_libvirt.VIR_DOMAIN_DISK_ERROR_UNSPEC,
+    fake_libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE,
+)
+FOR_AN_ERROR = (fake_libvirt.VIR_DOMAIN_PAUSED, fake_libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+BY_ITS_USER = (fake_libvirt.VIR_DOMAIN_PAUSED, 1)
+
+
+def test_living_ones_are_told_by_what_they_run_with(host):
+    host.domains = [Domain('one', '<running/>', '<next/>', '<saved/>'), Domain('two', gone())]
+    assert list(LibvirtDomains(URI).living()) == [('domain one', '<running/>')]
+
+
+def test_those_paused_for_an_error(host):
+    host.domains = [
+        Domain('one', '<x/>', why=FOR_AN_ERROR, errors={'vda': FAILED, 'vdb': FULL}),
+        Domain('two', why=BY_ITS_USER, errors={'vda': FAILED}),
+        Domain('three', '<y/>', why=FOR_AN_ERROR, errors={'vda': FAILED}),
+        Domain('four', why=gone()),
+        Domain('five', gone(), why=FOR_AN_ERROR),
+    ]
+    assert LibvirtDomains(URI).paused() == [
+        Paused('uuid-of-one', 'one', '<x/>', frozenset({'vda'}), True),
+        Paused('uuid-of-three', 'three', '<y/>', frozenset({'vda'}), False),
+    ]
+
+
+@pytest.mark.parametrize('ask', ['living', 'paused'])
+def test_libvirt_does_not_tell_the_keeper(host, ask):
+    host.domains = LOST
+    with pytest.raises(exception.DomainsUnknown):
+        list(getattr(LibvirtDomains(URI), ask)())
+    assert host.closed == 1
+
+
+def test_resume(host):
+    host.domains = [Domain('one'), Domain('two')]
+    LibvirtDomains(URI).resume('uuid-of-two')
+    assert [each.resumed for each in host.domains] == [0, 1]
+    assert host.closed == 1
+
+
+def test_who_has_ended_is_not_resumed(host):
+    LibvirtDomains(URI).resume('uuid-of-nobody')
+
+
+def test_a_resume_that_libvirt_refuses(host):
+    host.domains = [Domain('one', why=LibvirtError('not paused'))]
+    with pytest.raises(exception.DomainsUnknown, match='not paused'):
+        LibvirtDomains(URI).resume('uuid-of-one')

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks between processes: exclusive, with a deadline, and gone with their holder."""
 
+import asyncio
 import contextlib
+import os
 import pathlib
+import stat
 import subprocess
 import sys
 import threading
@@ -58,6 +61,13 @@ def another_process_holds(kind, folder):
             yield process
         finally:
             process.kill()
+
+
+def another_try(folder):
+    """Start a process that tries the lock of an image, and fails if it is held."""
+    code = HOLDER.replace("KEY.image_id, 1", "KEY.image_id, 0")
+    command = [sys.executable, '-c', code, 'image', str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def test_recorder_lock_is_one_process_s_until_it_is_killed(tmp_path):
@@ -136,6 +146,29 @@ def test_a_waiter_gets_the_lock_when_it_is_given_back(tmp_path):
     assert entered.is_set()
 
 
+@pytest.mark.parametrize('kind', ['recorder', 'image', 'generation'])
+def test_nobody_else_can_open_a_lock(tmp_path, kind):
+    """Whatever umask this process has: who can open a file can lock it, and never give it back."""
+    old = os.umask(0)
+    try:
+        with take(kind, tmp_path):
+            pass
+    finally:
+        os.umask(old)
+    (path,) = tmp_path.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_lock_of_before_is_taken_as_it_is(tmp_path):
+    path = tmp_path / f'image-{IMAGE}'
+    path.touch(0o644)
+    inode = path.stat().st_ino
+    with take('image', tmp_path):
+        assert path.stat().st_ino == inode
+        with another_try(tmp_path) as process:
+            assert process.wait() == 1
+
+
 def test_different_things_have_different_locks(tmp_path):
     other = CacheKey(IMAGE, KEY.generation.next())
     with (
@@ -147,3 +180,109 @@ def test_different_things_have_different_locks(tmp_path):
         locks.generation(tmp_path, 'base.2', 0),
     ):
         pass
+
+
+# -- their order; the fixture of the same name makes every unit test look at it
+
+
+def wait_for(kind, folder):
+    """Take a lock as the product does: only the recorder's is tried."""
+    ways = {
+        'recorder': lambda: locks.recorder(folder, KEY),
+        'image': lambda: locks.image(folder, OTHER_IMAGE, 1),
+        'generation': lambda: locks.generation(folder, 'other', 1),
+    }
+    return ways[kind]()
+
+
+def taken(complaints):
+    """Return what was complained about until now, and forget it."""
+    said = list(complaints)
+    complaints.clear()
+    return said
+
+
+@pytest.mark.parametrize(
+    ('held', 'wanted', 'in_order'),
+    [
+        ('recorder', 'image', True),
+        ('recorder', 'generation', True),
+        ('image', 'generation', True),
+        ('image', 'recorder', True),  # it is only tried
+        ('generation', 'recorder', True),
+        ('generation', 'image', False),
+        ('image', 'image', False),  # two who take two of them in different orders
+        ('generation', 'generation', False),
+    ],
+)
+def test_order(tmp_path, lock_complaints, held, wanted, in_order):
+    with take(held, tmp_path), wait_for(wanted, tmp_path):
+        pass
+    said = taken(lock_complaints)
+    assert bool(said) is not in_order
+    if said:
+        names = {'image': f"'image-{IMAGE}'", 'generation': "'generation-base'"}
+        wishes = {'image': f"'image-{OTHER_IMAGE}'", 'generation': "'generation-other'"}
+        assert said == [f'{wishes[wanted]} is waited for by a holder of {names[held]}']
+
+
+def test_order_among_three(tmp_path, lock_complaints):
+    with (
+        locks.recorder(tmp_path, KEY),
+        locks.generation(tmp_path, 'base', 1),
+        locks.image(tmp_path, IMAGE, 1),
+    ):
+        pass
+    assert taken(lock_complaints) == [
+        f"'image-{IMAGE}' is waited for by a holder of 'generation-base'"
+    ]
+
+
+def test_what_was_given_back_is_not_held(tmp_path, lock_complaints):
+    with pytest.raises(ZeroDivisionError), locks.generation(tmp_path, 'base', 1):
+        raise ZeroDivisionError
+    with locks.generation(tmp_path, 'base', 0):
+        with pytest.raises(exception.LockTimeout), locks.generation(tmp_path, 'base', 0):
+            pass
+        with locks.image(tmp_path, IMAGE, 0):
+            pass
+    with locks.image(tmp_path, IMAGE, 1), locks.generation(tmp_path, 'base', 1):
+        pass
+    assert not lock_complaints
+
+
+def test_order_in_what_a_holder_runs_in_a_thread(tmp_path, lock_complaints):
+    """As a recorder does while it seals: its own locks count there."""
+
+    def wait():
+        with locks.image(tmp_path, IMAGE, 1):
+            pass
+
+    async def hold():
+        with locks.generation(tmp_path, 'base', 1):
+            await asyncio.to_thread(wait)
+
+    asyncio.run(hold())
+    assert len(taken(lock_complaints)) == 1
+    with locks.generation(tmp_path, 'base', 1):  # and those of another thread do not
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join()
+    assert not lock_complaints
+
+
+def test_nobody_looks_at_the_order_in_production(tmp_path):
+    with (
+        mock.patch.object(locks, 'complain', None),
+        locks.generation(tmp_path, 'base', 1),
+        locks.image(tmp_path, IMAGE, 1),
+    ):
+        assert not locks._held.get()
+    done = subprocess.run(
+        [sys.executable, '-c', 'from nova_qcache import locks; print(locks.complain)'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == 'None\n'

@@ -15,6 +15,7 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import locks
 from nova_qcache import sealed_file
+from nova_qcache.key import CacheKey
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import FinishReason
 from nova_qcache.states import State
@@ -267,3 +268,62 @@ def test_states_change_under_the_lock_of_the_image(paths, change):
     with locks.image(paths.locks, IMAGE, 0), pytest.raises(exception.LockTimeout, match=IMAGE):
         change(store)
     assert store.load(KEY) is None
+
+
+# -- carrying over
+
+NEW = CacheKey(KEY.image_id, KEY.generation.next())
+
+
+def test_a_cache_is_carried_over(store):
+    record = builders.ready(store)
+    carried = store.carry_over(record, NEW)
+    assert carried == dataclasses.replace(record, key=NEW) == store.load(NEW)
+    assert store.load(KEY).state is State.STALE
+    assert str(NEW.generation) in store.load(KEY).stale_reason
+    old, new = store.require_unchanged(record), store.require_unchanged(carried)
+    assert old.samefile(new), 'guests that read it by the old name go on'
+    store.discard(KEY)
+    assert store.require_unchanged(carried).read_bytes() == b'cached'
+
+
+@pytest.mark.parametrize('there', [builders.warm, builders.ready])
+def test_a_cache_of_the_new_generation_is_kept(store, there):
+    record = builders.ready(store)
+    before = there(store, b'new', key=NEW)
+    with pytest.raises(exception.WrongState):
+        store.carry_over(record, NEW)
+    assert store.load(NEW) == before
+    assert store.load(KEY) == record
+
+
+def test_what_was_retired_meanwhile_is_not_carried_over(store):
+    record = builders.ready(store)
+    store.retire(record, 'x')
+    with pytest.raises(exception.WrongState):
+        store.carry_over(record, NEW)
+    assert store.load(NEW) is None
+
+
+def test_what_a_former_attempt_left_is_in_nobodys_way(store):
+    record = builders.ready(store)
+    store.paths.sealed(NEW).write_bytes(b'left')
+    store.require_unchanged(store.carry_over(record, NEW))
+
+
+def test_a_file_that_is_gone_is_not_carried_over(store):
+    record = builders.ready(store)
+    store.paths.sealed(KEY).unlink()
+    with pytest.raises(exception.CacheBroken):
+        store.carry_over(record, NEW)
+    assert store.load(NEW) is None
+    assert store.load(KEY) == record
+
+
+def test_a_judgement_of_a_cache_of_before_retires_no_other(store):
+    judged = builders.ready(store)
+    store.discard(KEY)
+    now = builders.ready(store, b'again', created_at=2e9)
+    store.retire(judged, 'x')
+    store.refresh(dataclasses.replace(judged, base_identity=BaseIdentity(1, 2, 3)))
+    assert store.load(KEY) == now

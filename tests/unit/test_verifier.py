@@ -11,6 +11,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.generation import Generations
+from nova_qcache.key import CacheKey
 from nova_qcache.progress import silent
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.qemu_io import QemuIo
@@ -237,3 +238,55 @@ def test_verify_retires_a_file_that_is_another(verifier, store, source, raised, 
     assert record.sealed.digest in after.stale_reason
     tools[1].first_difference.assert_not_called()
     raised.raise_before_write.assert_not_called()
+
+
+# -- a base that was written since
+
+NEW = CacheKey(KEY.image_id, KEY.generation.next())
+
+
+def test_an_equal_cache_is_carried_over(verifier, store, source, raised):
+    record = builders.ready(store)
+    raised.current.return_value = NEW.generation
+    source.now = BaseIdentity(1, 2, 3)
+    assert verifier.verify(record, source, silent, 'md5:1') == Verification(NEW, '', 12288)
+    after = store.load(NEW)
+    assert (after.state, after.base_identity) == (State.READY, source.now)
+    assert (after.sealed.digest, after.image_hashes) == (record.sealed.digest, ('md5:1',))
+    assert store.load(KEY).state is State.STALE
+    raised.raise_before_write.assert_not_called()
+
+
+def test_another_one_is_retired_and_the_new_generation_stays(
+    verifier, store, source, raised, tools
+):
+    record = builders.ready(store)
+    raised.current.return_value = NEW.generation
+    tools[1].first_difference.return_value = 4096
+    assert verifier.verify(record, source, silent).problem
+    assert store.load(KEY).state is State.STALE
+    assert store.load(NEW) is None
+    raised.raise_before_write.assert_not_called()
+
+
+def test_a_base_that_is_written_while_it_is_read(verifier, store, source, raised, tools):
+    """What was read is of the generation of before; the next boot doubts again."""
+
+    def meanwhile(*arguments):
+        raised.current.return_value = NEW.generation.next()
+
+    raised.current.return_value = NEW.generation
+    tools[1].first_difference.side_effect = meanwhile
+    assert verifier.verify(builders.ready(store), source, silent).key == NEW
+
+
+def test_hashes_of_an_image_are_noted_once_and_bounded(verifier, store, source):
+    record = builders.ready(store, image_hashes=('md5:1', 'md5:2'))
+    verifier.verify(record, source, silent, 'md5:1')
+    assert store.load(KEY).image_hashes == ('md5:2', 'md5:1')
+    verifier.verify(store.load(KEY), source, silent)
+    assert store.load(KEY).image_hashes == ('md5:2', 'md5:1')
+    for number in range(20):
+        verifier.verify(store.load(KEY), source, silent, f'md5:x{number}')
+    assert len(store.load(KEY).image_hashes) == 8
+    assert store.load(KEY).image_hashes[-1] == 'md5:x19'

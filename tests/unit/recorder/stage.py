@@ -82,13 +82,13 @@ class Stage:
         return record.state if record else State.COLD
 
 
-def run(stage, limits=HASTY, prepare=lambda recorder: None):
+def run(stage, limits=HASTY, prepare=lambda recorder: None, **settings):
     """Run a recorder to its end, and return it."""
 
     async def live():
-        settings = Settings(16 * MIB, 4096, False, limits, 'qsd')
+        told = Settings(16 * MIB, 4096, False, limits, 'qsd', **settings)
         tool = mock.create_autospec(QemuImg, instance=True)
-        recorder = Recorder(KEY, builders.MemorySource(), stage.store, tool, settings)
+        recorder = Recorder(KEY, builders.MemorySource(), stage.store, tool, told)
         prepare(recorder)
         await recorder.run()
         return recorder

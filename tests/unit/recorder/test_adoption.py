@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorder that takes over the daemon of one that was killed."""
 
+import asyncio
+import os
+import signal
+from unittest import mock
+
 import pytest
 
 from nova_qcache import block_graph
+from nova_qcache import duty
 from nova_qcache import exception
 from nova_qcache.recorder import quota
+from nova_qcache.recorder import service
+from nova_qcache.recorder.finish import Limits
 from nova_qcache.states import FinishReason
 from nova_qcache.states import State
 from tests.unit import builders
@@ -99,3 +107,84 @@ def test_a_record_that_cannot_be_read_ends_the_recorder_and_not_the_daemon(stage
     with pytest.raises(exception.RecordBroken):
         run(stage)
     found[0].stop.assert_not_called()
+
+
+# -- the guests of a dead daemon
+
+
+@pytest.mark.parametrize('there', ['nothing', 'warm', 'ready', 'stale', 'broken'])
+def test_guests_of_a_dead_daemon_are_served_again(stage, there):
+    if there == 'warm':
+        builders.warm(stage.store)
+    elif there != 'nothing':
+        record = builders.ready(stage.store)
+        if there == 'stale':
+            stage.store.retire(record, 'x')
+        if there == 'broken':
+            stage.store.paths.record(KEY).write_bytes(b'x')
+    run(stage, serve_only=True, arguments=('--base=/b',))
+    (daemon,) = stage.daemons
+    daemon.record.assert_not_called()
+    assert daemon.play.await_count == (there == 'ready')
+    assert daemon.serve_plain.await_count == (there != 'ready')
+    daemon.stop.assert_awaited_once()
+    if there in ('nothing', 'warm'):
+        assert stage.state is State.COLD, 'what was being recorded is dirty'
+    assert duty.read(stage.store.paths, KEY) is None
+
+
+def test_a_dead_daemon_whose_base_is_away_is_tried_again_later(stage):
+    duty.note(stage.store.paths, KEY, ['x'])
+
+    def on_daemon(daemon):
+        daemon.serve_plain.side_effect = exception.ToolFailed(command='x', code=1, reason='y')
+
+    stage.on_daemon = on_daemon
+    with pytest.raises(exception.ToolFailed):
+        run(stage, serve_only=True, arguments=('--base=/b',))
+    stage.daemons[0].stop.assert_awaited_once()
+    assert duty.read(stage.store.paths, KEY) == ['--base=/b']
+
+
+def test_somebody_who_will_come_back_is_waited_for(stage):
+    happened: list = []
+
+    def prepare(recorder):
+        def ask(command):
+            happened.append(command)
+            recorder._door._handlers[command]()
+
+        stage.script = lambda count: (ask('hold') if count == 3 else None) or 0
+        asyncio.get_running_loop().call_later(0.3, ask, 'leave')
+
+    run(stage, Limits(0.02, 0.01, 1000, 0, 0.1), prepare, serve_only=True)
+    assert happened == ['hold', 'leave'], 'it did not leave by itself'
+
+
+# -- its duty
+
+
+def test_a_recorder_at_work_has_a_duty(stage):
+    seen = []
+    stage.on_record = lambda: seen.append(duty.read(stage.store.paths, KEY))
+    run(stage, arguments=('--base=/b', 'x'))
+    assert seen == [['--base=/b', 'x']]
+    assert duty.read(stage.store.paths, KEY) is None
+
+
+def test_a_daemon_that_is_left_to_its_guests_is_a_duty(stage):
+    stage.script = lambda count: 1
+    stage.on_record = lambda: asyncio.get_running_loop().call_later(
+        0.05, os.kill, os.getpid(), signal.SIGTERM
+    )
+    with mock.patch.object(service, '_FAREWELL_SECONDS', 0.05):
+        run(stage, PATIENT, arguments=('--base=/b',))
+    stage.daemons[0].leave.assert_awaited_once()
+    assert duty.read(stage.store.paths, KEY) == ['--base=/b']
+
+
+def test_a_start_that_fails_is_no_duty(stage):
+    stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='z')
+    with pytest.raises(exception.NoReservation):
+        run(stage)
+    assert duty.read(stage.store.paths, KEY) is None

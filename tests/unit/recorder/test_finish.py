@@ -27,6 +27,11 @@ def outage(now):
     return lambda point: point.note_outage(now)
 
 
+def hold(now):
+    """A domain names the socket whose guest is not connected."""
+    return lambda point: point.hold(now)
+
+
 def nobody(point):
     """Whoever was told to come will not."""
     point.expect_nobody()
@@ -54,6 +59,9 @@ SCENARIOS = {
         [(1, 0, 1), (2, 9, 1), (7, 9, 1), outage(8), (9, 9, 0), (13, 9, 0)],
         Verdict.DROP,
     ),
+    'somebody who will come back': ([hold(40), (50, 0, 0), (69, 0, 0)], GO_ON),
+    'who did not come back': ([hold(40), (50, 0, 0), (70, 0, 0)], Verdict.DROP),
+    'dismissed, whoever may come back': ([hold(1), nobody, (2, 0, 0)], Verdict.DROP),
     'a guest that still may come': ([(49.9, 0, 0)], GO_ON),
     'another that still may come': ([(1, 0, 0), expect(30), (79, 0, 0)], GO_ON),
     'two leases, one guest': ([expect(1), (2, 0, 1), (3, 0, 0), (49, 0, 0)], GO_ON),

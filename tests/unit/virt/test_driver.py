@@ -255,6 +255,21 @@ def test_nova_creates_its_guests_with_network_through_it(driver, domain, instanc
     assert documents.same(domain.inactive, documents.PLAIN)
 
 
+def test_the_image_of_a_new_instance_is_known_while_it_starts(driver, planner, instance):
+    happened = mock.Mock()
+    spawning = planner.spawning.return_value
+    spawning.__enter__.side_effect = happened.begin
+    spawning.__exit__.side_effect = happened.end
+    image = objects.ImageMeta(checksum='c0ffee')
+    with mock.patch.object(stock.LibvirtDriver, 'spawn', happened.nova):
+        driver.spawn(CONTEXT, instance, image, [], 'password', {}, power_on=False)
+    assert [call[0] for call in happened.mock_calls] == ['begin', 'nova', 'end']
+    happened.nova.assert_called_once_with(
+        CONTEXT, instance, image, [], 'password', {}, power_on=False
+    )
+    planner.spawning.assert_called_once_with(instance, image)
+
+
 # -- soft reboot
 
 

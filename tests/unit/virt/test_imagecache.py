@@ -65,3 +65,18 @@ def test_it_is_what_nova_looks_for(planner, nova_conf):
     assert isinstance(manager, stock.ImageCacheManager)
     assert manager.cache_dir == stock.ImageCacheManager().cache_dir
     assert os.path.dirname(manager.cache_dir) == nova_conf.instances_path
+
+
+def test_the_periodic_work_reads_caches_after_novas(planner):
+    manager = imagecache.ImageCacheManager(planner)
+    with mock.patch.object(stock.ImageCacheManager, 'update', autospec=True) as novas:
+        novas.side_effect = lambda *_: planner.scrub.assert_not_called()
+        manager.update('context', [])
+    novas.assert_called_once_with(manager, 'context', [])
+    planner.scrub.assert_called_once_with()
+
+
+def test_the_periodic_work_of_a_stock_one():
+    with mock.patch.object(stock.ImageCacheManager, 'update', autospec=True) as novas:
+        imagecache.ImageCacheManager().update('context', [])
+    novas.assert_called_once()

@@ -7,6 +7,7 @@ import logging
 import subprocess
 from unittest import mock
 
+from nova import objects
 import pytest
 
 from nova_qcache import confinement
@@ -92,7 +93,9 @@ def problems(caplog):
 def test_a_plan_is_the_managers(ask, overlay, base_path, manager, plan):
     manager.plan.return_value = plan
     assert ask() is plan
-    manager.plan.assert_called_once_with(IMAGE, str(base_path), 'raw', documents.INSTANCE, None)
+    manager.plan.assert_called_once_with(
+        IMAGE, str(base_path), 'raw', documents.INSTANCE, None, ''
+    )
 
 
 def test_the_chain_ends_where_the_overlay_says(ask, overlay, base_path, tmp_path, manager):
@@ -270,7 +273,7 @@ def test_an_obstacle_is_said_once_and_passed_on(
     ]
     for _ in range(2):
         planner.plan(instance, 'disk', str(overlay), {}, {})
-        assert manager.plan.call_args.args[-1] == 'the remedy is here'
+        assert manager.plan.call_args.args[-2] == 'the remedy is here'
     assert len(problems(caplog)) == 1
 
 
@@ -368,3 +371,50 @@ def test_a_real_manager_and_an_obstacle(
     planner, _ = started(caplog)
     assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
     launch_start.assert_not_called()
+
+
+# -- what Glance says of an image
+
+
+@pytest.mark.parametrize(
+    ('checksum', 'said'),
+    [({'checksum': 'c0ffee'}, 'md5:c0ffee'), ({'checksum': ''}, ''), ({}, '')],
+)
+def test_glances_hash_is_passed_on_for_new_instances(
+    planner, ask, overlay, instance, manager, checksum, said
+):
+    with planner.spawning(instance, objects.ImageMeta(**checksum)):
+        ask()
+        assert manager.plan.call_args.args[-1] == said
+    ask()
+    assert manager.plan.call_args.args[-1] == ''
+
+
+def test_a_spawn_that_fails_is_forgotten(planner, ask, overlay, instance, manager):
+    with (
+        contextlib.suppress(ValueError),
+        planner.spawning(instance, objects.ImageMeta(checksum='c0ffee')),
+    ):
+        raise ValueError
+    ask()
+    assert manager.plan.call_args.args[-1] == ''
+
+
+# -- periodic work
+
+
+def test_caches_are_read(planner, manager):
+    planner.scrub()
+    manager.scrub.assert_called_once_with()
+    assert manager.keep.call_count == 2  # at the start, too
+
+
+@pytest.mark.parametrize('surprise', SURPRISES)
+def test_periodic_work_of_novas_goes_on(planner, manager, caplog, surprise):
+    manager.scrub.side_effect = surprise
+    planner.scrub()
+    assert 'were not read' in caplog.text
+
+
+def test_there_is_nothing_to_read_without_a_manager():
+    Planner().scrub()

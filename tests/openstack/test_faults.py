@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is killed or changed under servers: their guests see right data, and go on by themselves.
+
+The libvirt of Debian 12 (9.0) knows no ``<reconnect>``: it pauses a guest whose recorder's daemon
+was killed, and the keeper resumes it.
+"""
+
+import os
+import pathlib
+import signal
+
+import pytest
+
+from tests.openstack import waiting
+from tests.openstack.cloud import Cloud
+from tests.openstack.compute import ComputeHost
+
+
+def _kill(pids) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize('whom', ['daemon', 'recorder', 'both'])
+def test_killed_under_guests_that_record(
+    cloud: Cloud, host: ComputeHost, cold_busy: str, whom: str
+):
+    servers = [cloud.boot(cold_busy) for _ in range(2)]
+    for server in servers:
+        server.wait_until_booted(boots=1)
+        assert host.kind(server) == 'RECORD'
+    recorders, daemons = set(host.recorders()), set(host.daemons())
+    _kill((recorders if whom != 'daemon' else set()) | (daemons if whom != 'recorder' else set()))
+
+    waiting.until(
+        lambda: host.recorders() and (set(host.recorders()) != recorders or whom == 'daemon'),
+        'a recorder',
+    )
+    for server in servers:
+        server.wait_until_alive()
+    if whom == 'recorder':
+        assert set(host.daemons()) == daemons
+        assert host.show(cold_busy)['phase'] == 'recording'
+    else:
+        assert not host.show(cold_busy), 'what was being recorded is dirty'
+    third = cloud.boot(cold_busy)
+    third.wait_until_booted(boots=1)
+    for server in servers:
+        server.wait_until_alive()
+        host.require_stock_surroundings(server)
+
+
+def test_killed_while_nova_compute_is_away(cloud: Cloud, host: ComputeHost, stack, cold_busy: str):
+    server = cloud.boot(cold_busy)
+    server.wait_until_booted(boots=1)
+    console = host.console_file(server)
+    stack.stop('nova-compute', signal.SIGKILL)
+    try:
+        _kill([*host.recorders(), *host.daemons()])
+        before = console.read_bytes().count(b'alive')
+        waiting.until(
+            lambda: console.read_bytes().count(b'alive') > before + 2, 'life of the guest', 90
+        )
+        assert 'running' in host.virsh('domstate', server.domain)
+    finally:
+        stack.start('nova-compute')
+    server.wait_until_alive()
+
+
+def test_who_was_paused_by_the_user_stays_so(cloud: Cloud, host: ComputeHost, cold_busy: str):
+    paused, other = cloud.boot(cold_busy), cloud.boot(cold_busy)
+    for server in (paused, other):
+        server.wait_until_booted(boots=1)
+    paused.do('pause', status='PAUSED')
+    _kill(host.daemons())
+    other.wait_until_alive()  # whoever can go on does by now
+    assert 'paused' in host.virsh('domstate', '--reason', paused.domain)
+    assert paused.facts.status == 'PAUSED'
+    paused.do('unpause')
+    paused.wait_until_alive()
+
+
+def _play(cloud: Cloud, host: ComputeHost, image: str) -> None:
+    """Boot servers until one plays; those before are plain, and all of them boot."""
+
+    def look() -> bool:
+        server = cloud.boot(image)
+        kind = host.kind(server)
+        assert kind in ('PLAIN', 'PLAY')
+        server.wait_until_booted(boots=1)
+        server.delete()
+        return kind == 'PLAY'
+
+    waiting.until(look, f'a server of image {image} that plays')
+
+
+def test_a_base_that_was_downloaded_again_keeps_its_cache(
+    cloud: Cloud, host: ComputeHost, ready_calm: str
+):
+    before = host.show(ready_calm)
+    host.base_of(ready_calm).unlink()  # as Nova does with one that was unused for a day
+    server = cloud.boot(ready_calm)
+    assert host.kind(server) == 'PLAIN'
+    server.wait_until_booted(boots=1)
+    server.delete()
+    _play(cloud, host, ready_calm)
+    after = host.show(ready_calm)
+    assert after['state'] == 'READY'
+    assert after['generation'] != before['generation']
+    assert after['digest'] == before['digest'], 'it was carried over, not recorded again'
+
+
+def test_another_image_under_the_same_id(
+    cloud: Cloud, host: ComputeHost, disks: pathlib.Path, cold_busy: str
+):
+    """Nova goes on with the base that it has, and so does the cache; once Nova has downloaded the
+    other image, nothing of the old one is used."""
+    image = cloud.upload(disks / 'calm.raw')
+    server = cloud.boot(image)
+    server.wait_until_booted(boots=1)
+    host.wait_for_state(image, 'READY')
+    server.delete()
+
+    cloud.api.image.delete_image(image)
+    cloud.purge_images()
+    cloud.upload(disks / 'busy.raw', id=image)
+    server = cloud.boot(image)
+    assert host.kind(server) == 'PLAIN', "Glance's hash is another one"
+    server.wait_until_booted(boots=1)
+    server.delete()
+    _play(cloud, host, image)  # the base is still the one that the cache was made of
+
+    host.base_of(image).unlink()
+    server = cloud.boot(image)
+    assert host.kind(server) == 'PLAIN'
+    server.wait_until_booted(boots=1)
+    server.delete()
+    waiting.until(lambda: host.show(image).get('state') == 'STALE', 'the examination', 60)
+    server = cloud.boot(image)
+    assert host.kind(server) == 'RECORD'
+    server.wait_until_booted(boots=1)
+    host.forget(image)

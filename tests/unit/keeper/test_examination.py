@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Caches that are to be compared: who asks, who is asked for, what a failure means."""
+
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.keeper.examination import Examiner
+from nova_qcache.keeper.examination import Requests
+from nova_qcache.key import CacheKey
+from nova_qcache.progress import silent
+from nova_qcache.verifier import Verification
+from nova_qcache.verifier import Verifier
+from tests.unit import builders
+from tests.unit.builders import GENERATION
+from tests.unit.builders import KEY
+from tests.unit.builders import OTHER_IMAGE
+
+OTHER = CacheKey(OTHER_IMAGE, GENERATION)
+
+
+@pytest.fixture
+def requests(paths):
+    return Requests(paths.examinations)
+
+
+@pytest.fixture
+def proof():
+    made = mock.create_autospec(Verifier, instance=True)
+    made.verify.return_value = Verification(KEY, '', 4096)
+    return made
+
+
+@pytest.fixture
+def examiner(store, proof, requests):
+    return Examiner(store, proof, requests, 7)
+
+
+def test_requests_are_kept_until_done(requests, paths):
+    assert requests.pending() == {}
+    requests.add(KEY, 'md5:1')
+    requests.add(OTHER)
+    requests.add(KEY, 'md5:2')
+    assert Requests(paths.examinations).pending() == {KEY: 'md5:2', OTHER: ''}
+    requests.done(KEY)
+    requests.done(KEY)
+    assert requests.pending() == {OTHER: ''}
+    assert len(list(paths.examinations.iterdir())) == 1
+
+
+@pytest.mark.parametrize('text', [b'', b'x', b'[]', b'{}', b'{"image_hash": 5}', b'\xff', b'5'])
+def test_a_request_that_says_nothing(requests, paths, text):
+    requests.add(KEY, 'md5:1')
+    (path,) = paths.examinations.iterdir()
+    path.write_bytes(text)
+    assert requests.pending() == {KEY: ''}
+
+
+def test_foreign_files(requests, paths):
+    (paths.examinations / 'x').touch()
+    (paths.examinations / KEY.stem).touch()
+    assert requests.pending() == {}
+
+
+def test_nothing_to_do(examiner, proof):
+    assert examiner.look() == 0
+    proof.verify.assert_not_called()
+
+
+def test_a_ready_cache_is_compared(examiner, store, proof, requests, find_source):
+    record = builders.ready(store, base='memory://base')
+    requests.add(KEY, 'md5:1')
+    assert examiner.look() == 1
+    proof.verify.assert_called_once_with(record, find_source.return_value, silent, 'md5:1')
+    find_source.assert_called_once_with('memory://base', 'raw', reconnect_seconds=7)
+    assert requests.pending() == {}
+
+
+@pytest.mark.parametrize('there', ['nothing', 'warm', 'stale'])
+def test_others_are_not(examiner, store, proof, requests, there):
+    if there == 'warm':
+        builders.warm(store)
+    if there == 'stale':
+        store.retire(builders.ready(store), 'x')
+    requests.add(KEY)
+    assert examiner.look() == 1
+    proof.verify.assert_not_called()
+    assert requests.pending() == {}
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        exception.ToolFailed(command='x', code=1, reason='y'),
+        exception.DeadlinePassed(what='x', seconds=1, remedy='y'),
+        OSError(5, 'x'),
+    ],
+)
+def test_what_cannot_be_compared_stops_no_other(
+    examiner, store, proof, requests, find_source, caplog, error
+):
+    for key in (KEY, OTHER):
+        builders.ready(store, key=key)
+        requests.add(key)
+    proof.verify.side_effect = [error, Verification(OTHER, '', 1)]
+    assert examiner.look() == 2
+    assert requests.pending() == {}, 'the next boot asks again'
+    assert 'cannot be examined' in caplog.text
+
+
+def test_a_record_that_cannot_be_read(examiner, store, requests, caplog):
+    builders.ready(store)
+    store.paths.record(KEY).write_bytes(b'x')
+    requests.add(KEY)
+    examiner.look()
+    assert requests.pending() == {}
+    assert 'cannot be examined' in caplog.text

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which paused guests go on, and for whom a recorder stays."""
+
+import itertools
+from unittest import mock
+
+import pytest
+
+from nova_qcache import duty
+from nova_qcache import exception
+from nova_qcache import overlay
+from nova_qcache import processes
+from nova_qcache.keeper.guests import Guests
+from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.libvirt_domains import Paused
+from nova_qcache.states import Phase
+from tests.unit import builders
+from tests.unit.builders import KEY
+
+UUID = '11111111-2222-3333-4444-555555555555'
+ARGUMENTS = ['--config-file=/x']
+
+
+@pytest.fixture
+def domains():
+    made = mock.create_autospec(LibvirtDomains, instance=True)
+    made.paused.return_value = []
+    made.living.return_value = []
+    return made
+
+
+@pytest.fixture
+def clock():
+    with mock.patch('nova_qcache.keeper.guests.time.monotonic', autospec=True) as made:
+        made.return_value = 1000.0
+        yield made
+
+
+@pytest.fixture
+def guests(paths, domains, clock):
+    return Guests(paths, domains, ARGUMENTS)
+
+
+@pytest.fixture
+def daemon(paths):
+    with mock.patch.object(processes, 'listener_pid', autospec=True, return_value=4711) as made:
+        yield made
+    assert {call.args for call in made.call_args_list} <= {(paths.nbd_socket(KEY),)}
+
+
+def xml(path, target='vda'):
+    return f"""<domain><devices><disk type='file' device='disk'>
+    <source file='/instances/1/disk'/><target dev='{target}'/>
+    <backingStore type='network'><source protocol='nbd' name='top'>
+    <host transport='unix' socket='{path}'/></source><backingStore/></backingStore>
+    </disk></devices></domain>"""
+
+
+def paused(paths, failed=('vda',), *, full=False, document=None):
+    document = document or xml(paths.nbd_socket(KEY))
+    return Paused(UUID, 'one', document, frozenset(failed), full)
+
+
+def test_nobody(guests, domains):
+    guests.look()
+    domains.resume.assert_not_called()
+
+
+def test_one_goes_on(guests, paths, domains, daemon):
+    domains.paused.return_value = [paused(paths)]
+    guests.look()
+    domains.resume.assert_called_once_with(UUID)
+
+
+def test_one_whose_daemon_is_not_back(guests, paths, domains):
+    domains.paused.return_value = [paused(paths)]
+    guests.look()
+    domains.resume.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'full': True},
+        {'failed': ()},
+        {'failed': ('vdb',)},
+        {'document': xml('/elsewhere/x.nbd')},
+        {'document': '<domain/>'},
+    ],
+)
+def test_one_who_is_paused_for_something_else(guests, paths, domains, daemon, change):
+    domains.paused.return_value = [paused(paths, **change)]
+    guests.look()
+    domains.resume.assert_not_called()
+
+
+def test_repeats_are_bounded(guests, paths, domains, daemon, clock):
+    domains.paused.return_value = [paused(paths)]
+    times = []
+    for _ in range(1000):
+        before = domains.resume.call_count
+        guests.look()
+        if domains.resume.call_count > before:
+            times.append(clock.return_value)
+        clock.return_value += 1
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert pauses[:7] == [1, 2, 4, 8, 16, 32, 60]
+    assert len([at for at in times if at < times[0] + 600]) == 12
+
+
+def test_another_day_it_is_resumed_again(guests, paths, domains, daemon, clock):
+    domains.paused.return_value = [paused(paths)]
+    for _ in range(1000):
+        guests.look()
+        clock.return_value += 1
+        if domains.resume.call_count == 12:
+            break
+    clock.return_value += 601
+    guests.look()
+    assert domains.resume.call_count == 13
+
+
+def test_who_is_not_connected_holds_the_recorder(guests, paths, domains, recorder):
+    duty.note(paths, KEY, [])
+    domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))] * 2
+    recorder.status.side_effect = None
+    recorder.status.return_value = builders.status(Phase.SERVING, guests=1)
+    guests.look()
+    recorder.hold.assert_called_once_with()
+
+
+def test_who_is_connected_needs_no_hold(guests, paths, domains, recorder):
+    duty.note(paths, KEY, [])
+    domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
+    recorder.status.side_effect = None
+    recorder.status.return_value = builders.status(Phase.SERVING, guests=1)
+    guests.look()
+    recorder.hold.assert_not_called()
+
+
+def test_it_looks_at_all_domains_now_and_then(guests, domains, clock):
+    for _ in range(25):
+        guests.look()
+        clock.return_value += 1
+    assert domains.living.call_count == 3
+
+
+def test_a_lost_duty_is_known_by_the_guest(guests, paths, domains, recorder):
+    domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
+    base = overlay.Backing('/base', 'raw')
+    with mock.patch.object(overlay, 'backing', autospec=True, return_value=base) as asked:
+        guests.look()
+    assert str(asked.call_args.args[0]) == '/instances/1/disk'
+    wanted = [*ARGUMENTS, '--base=/base', '--base-format=raw', KEY.image_id]
+    assert duty.read(paths, KEY) == wanted
+
+
+@pytest.mark.parametrize('answer', [None, exception.InvalidBase(base='x', reason='y', remedy='z')])
+def test_a_guest_whose_base_nobody_knows(guests, paths, domains, recorder, answer):
+    domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
+    with mock.patch.object(overlay, 'backing', autospec=True, side_effect=[answer]):
+        guests.look()
+    assert duty.read(paths, KEY) is None
+
+
+def test_what_is_no_xml(guests, paths, domains):
+    domains.living.return_value = [('domain one', '<domain')]
+    with pytest.raises(exception.DomainsUnknown):
+        guests.look()

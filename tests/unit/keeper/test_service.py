@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper's loop: it ends when it may, and nothing that fails in it stops the rest."""
+
+import threading
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache.keeper import service
+from nova_qcache.keeper.examination import Examiner
+from nova_qcache.keeper.examination import Requests
+from nova_qcache.keeper.guests import Guests
+from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.service import Keeper
+
+
+@pytest.fixture(autouse=True)
+def hasty():
+    with mock.patch.multiple(service, _TICK_SECONDS=0.001, _IDLE_SECONDS=0.02, _LOCK_SECONDS=0.02):
+        yield
+
+
+@pytest.fixture
+def parts():
+    revival = mock.create_autospec(Revival, instance=True)
+    revival.look.return_value = 0
+    requests = mock.create_autospec(Requests, instance=True)
+    requests.pending.return_value = {}
+    examiner = mock.create_autospec(Examiner, instance=True)
+    guests = mock.create_autospec(Guests, instance=True)
+    return revival, requests, examiner, guests
+
+
+@pytest.fixture
+def keeper(paths, parts):
+    return Keeper(paths, *parts)
+
+
+def test_it_ends_when_there_is_nothing_to_keep(keeper, parts, paths):
+    paths.keeper_log.touch()
+    keeper.run()
+    revival, _, examiner, guests = parts
+    assert revival.look.called and examiner.look.called and guests.look.called
+    assert not paths.keeper_log.exists()
+    with locks.keeper(paths.locks, 0):
+        pass
+
+
+def test_it_stays_as_long_as_it_is_needed(keeper, parts):
+    revival, requests, _, _ = parts
+    revival.look.side_effect = [1] * 40 + [0] * 1000
+    requests.pending.side_effect = [{'x': ''}] * 40 + [{}] * 1000
+    keeper.run()
+    assert revival.look.call_count > 80
+
+
+def test_it_ends_when_told(keeper, parts):
+    revival, _, _, _ = parts
+    revival.look.return_value = 1
+    timer = threading.Timer(0.05, keeper.stop)
+    timer.start()
+    keeper.run()
+    timer.join()
+
+
+def test_one_at_a_time(keeper, paths, parts):
+    failures = []
+
+    def run():  # in a thread: a thread that waits for what it holds is a fault
+        try:
+            keeper.run()
+        except exception.LockTimeout as e:
+            failures.append(str(e))
+
+    other = threading.Thread(target=run)
+    with locks.keeper(paths.locks, 0):
+        other.start()
+        other.join()
+    assert 'keeper' in failures[0]
+    parts[0].look.assert_not_called()
+
+
+@pytest.mark.parametrize('error', [OSError(5, 'x'), ValueError('a fault')])
+def test_a_look_that_fails_is_taken_again(keeper, parts, caplog, error):
+    revival, _, _, guests = parts
+    seen = threading.Event()
+
+    def look():
+        if guests.look.call_count == 1:
+            raise error
+        seen.set()
+
+    guests.look.side_effect = look
+    revival.look.side_effect = lambda: 0 if seen.is_set() else 1
+    keeper.run()
+    assert seen.is_set()
+    assert 'The keeper' in caplog.text
+
+
+def test_folders_that_cannot_be_read_are_no_idleness(keeper, parts):
+    revival, _, _, _ = parts
+    revival.look.side_effect = [PermissionError(13, 'x')] * 30 + [0] * 1000
+    keeper.run()
+    assert revival.look.call_count > 30
+
+
+def test_it_ends_with_its_folders(keeper, parts):
+    parts[0].look.side_effect = FileNotFoundError(2, 'x')
+    keeper.run()
+
+
+def test_no_libvirt(paths, parts):
+    revival, requests, examiner, guests = parts
+    Keeper(paths, revival, requests, examiner, None).run()
+    guests.look.assert_not_called()
