@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each way in which a base can change: which generation results, what the next guest reads, and
+how many bytes of the base it took to know."""
+
+from collections.abc import Callable, Iterator
+import os
+import pathlib
+import re
+import shutil
+import signal
+from typing import Any
+
+import pytest
+
+from tests.functional import account
+from tests.functional import generations
+from tests.functional import guests
+from tests.functional import installation
+from tests.functional import users
+from tests.functional import waiting
+from tests.functional.site import MIB
+from tests.functional.site import Site
+
+CACHED = 8 * MIB
+"""Bytes that the cache of these tests has, of 16 MiB."""
+
+_KEEPER = 'nova_qcache.cmd.keeper'
+
+Compared = Callable[[], int]
+
+
+@pytest.fixture(autouse=True)
+def keeping(site: Site) -> Iterator[None]:
+    """Examinations are the keeper's; it is ended when a test ends, since it waits for more."""
+    site.configure(start_keeper=True)
+    yield
+    _end_keeper(site)
+
+
+@pytest.fixture
+def compared(site: Site, cache: dict[str, Any]) -> Compared:
+    """How many bytes of the base were compared since the last call: what qemu-io was told."""
+    script = site.folder / 'script'
+    script.touch()
+    script.chmod(0o666)
+    wrapper = f'#!/bin/sh\ntee -a {script} | qemu-io "$@"\n'
+    site.configure(qemu_io=str(site.program('qemu-io', wrapper)))
+    _end_keeper(site)  # the next one reads the configuration of now
+    waiting.until(lambda: not site.running(_KEEPER), 'the end of the keeper')
+
+    def since() -> int:
+        reads = re.findall(r'^read \d+ (\d+)$', script.read_text(), re.MULTILINE)
+        os.truncate(script, 0)
+        return sum(int(length) for length in reads)
+
+    return since
+
+
+def _end_keeper(site: Site) -> None:
+    for keeper in site.running(_KEEPER):
+        keeper.send_signal(signal.SIGTERM)
+
+
+def _replace(base: pathlib.Path, content: bytes, like: os.stat_result | None = None) -> None:
+    """Put another file in its place, with the same times if so told."""
+    other = base.with_name('other')
+    other.write_bytes(content)
+    os.chown(other, users.PRODUCT.uid, users.PRODUCT.gid)
+    other.chmod(0o644)
+    if like is not None:
+        os.utime(other, ns=(like.st_atime_ns, like.st_mtime_ns))
+    other.rename(base)
+
+
+def _with_a_change(base: pathlib.Path, offset: int) -> bytes:
+    content = bytearray(base.read_bytes())
+    content[offset] ^= 1
+    return bytes(content)
+
+
+def _change_in_place(base: pathlib.Path, offset: int, length: int = 1) -> None:
+    with open(base, 'r+b') as file:
+        file.seek(offset)
+        before = file.read(length)
+        file.seek(offset)
+        file.write(bytes(byte ^ 1 for byte in before))
+
+
+def _announce(site: Site, base: pathlib.Path) -> None:
+    """What Nova's driver says before Nova writes a base."""
+    script = (
+        'import sys\n'
+        'from oslo_config import cfg\n'
+        'from nova_qcache import boots, conf as qcache_conf\n'
+        'conf = cfg.ConfigOpts()\n'
+        'qcache_conf.register_opts(conf)\n'
+        "conf(['--config-file', sys.argv[1]], project='nova')\n"
+        "boots.Boots(conf).announce_write(sys.argv[2], 'raw')\n"
+    )
+    done = site.run([site.product.python, '-c', script, str(site.config), str(base)])
+    assert done.returncode == 0, done
+
+
+def _examined(site: Site, base: pathlib.Path) -> dict[str, Any]:
+    """Let boots come until nothing is in doubt any more, and return the plan of the next."""
+    assert site.boot_plan(base)['kind'] == 'PLAIN', 'it is in doubt, so the boot is plain'
+    return waiting.until(
+        lambda: plan if (plan := site.plan(base))['kind'] != 'PLAIN' else {}, 'the examination'
+    )
+
+
+def _require_right_bytes(site: Site, plan: dict[str, Any], base: pathlib.Path) -> None:
+    """A guest of that plan reads what the base has now."""
+    file = {'driver': 'file', 'filename': str(base)}
+    guests.require_equal(site, guests.play_chain(plan['cache'], file), base)
+
+
+def test_another_file_of_the_same_size_and_times(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    before = generations.number(base)
+    _replace(base, _with_a_change(base, 5 * MIB), base.stat())
+    plan = _examined(site, base)
+    assert plan['kind'] == 'RECORD'
+    assert generations.number(base) == before + 1
+    assert 0 < compared() <= CACHED
+
+
+def test_changed_in_place_inside_of_what_is_cached(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    """All of it, so that every sample sees it; bench/sample.py tells of smaller changes."""
+    before = generations.number(base)
+    _change_in_place(base, 0, CACHED)
+    os.utime(base, ns=(1, 1))
+    assert site.boot_plan(base)['kind'] == 'PLAIN'
+    assert site.plan(base)['kind'] == 'RECORD'
+    assert generations.number(base) == before + 1
+    assert 0 < compared() <= MIB
+
+
+def test_changed_in_place_outside_of_what_is_cached(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    before = generations.number(base)
+    _change_in_place(base, 12 * MIB, MIB)
+    os.utime(base, ns=(1, 1))
+    plan = site.boot_plan(base)
+    assert (plan['kind'], plan['cache']) == ('PLAY', cache['path'])
+    assert generations.number(base) == before
+    assert 0 < compared() <= MIB
+    _require_right_bytes(site, plan, base)
+
+
+def test_touched(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    before = generations.number(base)
+    for number in range(3):
+        os.utime(base, ns=(number, number))
+        plan = site.boot_plan(base)
+        assert (plan['kind'], plan['cache']) == ('PLAY', cache['path'])
+        assert 0 < compared() <= MIB
+    assert generations.number(base) == before
+    _require_right_bytes(site, plan, base)
+
+
+def test_copied_back_from_a_backup(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    before = generations.number(base)
+    _replace(base, base.read_bytes())
+    plan = _examined(site, base)
+    assert (plan['kind'], plan['cache']) == ('PLAY', cache['path'])
+    assert generations.number(base) == before
+    assert compared() == CACHED
+    _require_right_bytes(site, plan, base)
+
+
+def test_deleted_and_downloaded_again(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    before = generations.number(base)
+    content = base.read_bytes()
+    base.unlink()
+    _announce(site, base)
+    _replace(base, content)
+    plan = _examined(site, base)
+    assert plan['kind'] == 'PLAY'
+    assert generations.number(base) == before + 1
+    assert plan['generation'].endswith(f'.{before + 1}')
+    assert compared() == CACHED
+    _require_right_bytes(site, plan, base)
+    rows = {row['Generation']: row for row in site.ask('list')}
+    assert len(rows) == 2, 'the old name stays for guests that have it'
+    (shown,) = [row for row in site.ask('list') if row['Generation'] == plan['generation']]
+    assert shown['State'] == 'READY'
+
+
+def test_deleted_and_another_one_downloaded(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    before = generations.number(base)
+    content = _with_a_change(base, 5 * MIB)
+    base.unlink()
+    _announce(site, base)
+    _replace(base, content)
+    plan = _examined(site, base)
+    assert plan['kind'] == 'RECORD'
+    assert generations.number(base) == before + 1
+    assert 0 < compared() <= CACHED
+    assert site.show()['state'] == 'STALE'
+
+
+@pytest.fixture
+def other_host(site: Site, product: installation.Installation) -> Iterator[Site]:
+    """A second host that has the bases of the first one, too."""
+    book = account.Account()
+    other = Site(book, product)
+    other.image_id = site.image_id
+    other.configure(start_keeper=True)
+    yield other
+    _end_keeper(other)
+    problems = book.close()
+    assert not problems, '\n'.join(problems)
+
+
+def _record(site: Site, base: pathlib.Path) -> dict[str, Any]:
+    with guests.NbdGuest(site, site.record(base)) as guest:
+        guest.require(base, 0, CACHED)
+        shown: dict[str, Any] = site.ask('seal', site.image_id, '--wait')
+    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    return shown
+
+
+@pytest.mark.parametrize('equal', [True, False], ids=['the same', 'another one'])
+def test_another_host_downloads_it_again(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], other_host: Site, equal: bool
+) -> None:
+    """The counter is beside the base: each host compares for itself, and none uses its cache
+    before."""
+    theirs = _record(other_host, base)
+    assert theirs['generation'] == cache['generation']
+    content = base.read_bytes() if equal else _with_a_change(base, 5 * MIB)
+    _announce(other_host, base)
+    _replace(base, content)
+    plans = [_examined(host, base) for host in (site, other_host)]
+    assert [plan['kind'] for plan in plans] == ['PLAY' if equal else 'RECORD'] * 2
+    assert plans[0]['generation'] == plans[1]['generation'] != cache['generation']
+    if equal:
+        _require_right_bytes(site, plans[0], base)
+
+
+def test_another_host_is_between_announcing_and_writing(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], other_host: Site
+) -> None:
+    """A comparison of that time is one with the old content; the new one is doubted again."""
+    _announce(other_host, base)
+    plan = _examined(site, base)
+    assert plan['kind'] == 'PLAY'
+    _replace(base, _with_a_change(base, 5 * MIB))
+    assert _examined(site, base)['kind'] == 'RECORD'
+
+
+def test_a_counter_that_is_lost(
+    site: Site, base: pathlib.Path, cache: dict[str, Any], compared: Compared
+) -> None:
+    """A new epoch: no old number comes again, and the bytes decide."""
+    shutil.rmtree(generations.counter(base).parent)
+    plan = _examined(site, base)
+    assert plan['kind'] == 'PLAY'
+    assert plan['generation'].partition('.')[0] != cache['generation'].partition('.')[0]
+    assert compared() == CACHED
