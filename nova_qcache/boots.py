@@ -208,8 +208,24 @@ class Boots:
         if plan.kind is PlanKind.RECORD:
             if consumer and plan.generation is not None:
                 self._leases.take(consumer, CacheKey(plan.image_id, plan.generation))
-            plan = self.record(plan.image_id, base, base_format, image_hash=image_hash)
+            return self._recorded(plan, source, consumer, image_hash)
         return plan
+
+    def _recorded(self, plan: Plan, source: Source, consumer: str, image_hash: str) -> Plan:
+        try:
+            found = self.record(plan.image_id, plan.base, plan.base_format, image_hash=image_hash)
+            if found.kind is PlanKind.RECORD:
+                return found
+            failure = None
+        except exception.RecorderFailed as e:
+            failure = e
+        # It may have been sealed since it was judged.
+        again = self._judge.judge(plan.image_id, source, image_hash).plan
+        if again.kind is PlanKind.PLAY:
+            return self._leased(again, consumer) if consumer else again
+        if failure is not None:
+            raise failure
+        return found
 
     def _leased(self, plan: Plan, consumer: str) -> Plan:
         assert plan.generation is not None  # it names a cache

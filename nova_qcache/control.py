@@ -60,8 +60,13 @@ class RecorderClient:
         return self._ask('drop')
 
     def leave(self) -> Status:
-        """Ask it to end as soon as no guest is connected, whoever may be expected."""
+        """Ask it to end as soon as no guest is connected, unless a boot that is on its way has a
+        lease."""
         return self._ask('leave')
+
+    def dismiss(self) -> Status:
+        """Ask it to end as soon as no guest is connected, whoever may be expected."""
+        return self._ask('dismiss')
 
     def _ask(self, command: str) -> Status:
         try:

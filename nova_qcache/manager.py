@@ -119,6 +119,7 @@ class Manager(Boots):
         :raises CacheInUse: if a guest reads one, or something names one (see
             :mod:`nova_qcache.usage`). All are looked at before anything is touched; a boot that
             begins after that still keeps what it was told to use
+        :raises DeadlinePassed: if its recorder does not let go of it in time
         """
         views = self.caches(image_id)
         if not views:
@@ -129,7 +130,7 @@ class Manager(Boots):
                 self._usage.require_none(view.key)
         for view in views:
             if view.recorder is not None:
-                self._dismiss(view, progress)
+                self._dismiss(view, progress, force=force)
         if not force:
             for view in views:
                 inspection.require_closed(view)
@@ -196,8 +197,11 @@ class Manager(Boots):
                 return view
         raise exception.CacheNotFound(image_id=image_id)
 
-    def _dismiss(self, view: CacheView, progress: Progress) -> None:
-        """Make the recorder forget the cache, and end if it has no guests."""
+    def _dismiss(self, view: CacheView, progress: Progress, *, force: bool) -> None:
+        """Make the recorder forget the cache, and end if it has no guests.
+
+        :raises CacheInUse: if a boot has come meanwhile
+        """
         client = self._recorder(view.key)
 
         def has_done_so() -> bool | None:
@@ -205,11 +209,16 @@ class Manager(Boots):
                 status = client.status()
             except exception.RecorderUnreachable:
                 return True  # it has left
+            if not force:
+                self._usage.require_none(view.key)
             return True if status.phase is Phase.SERVING and status.guests else None
 
         with contextlib.suppress(exception.RecorderUnreachable):
             client.drop()
-            client.leave()
+            if force:
+                client.dismiss()
+            else:
+                client.leave()
         waiting.until(
             has_done_so,
             what=f'The end of the recorder of image {view.key.image_id}',

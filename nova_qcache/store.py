@@ -118,13 +118,16 @@ class Store:
         return ready
 
     def retire(self, record: CacheRecord, reason: str) -> None:
-        """READY to STALE: no boot uses it any more, guests that do go on."""
+        """READY to STALE: no boot uses it any more, guests that do go on.
+
+        Harmless if it is not that READY cache any more: others retire and remove caches, too.
+        """
         with self._locked(record.key):
-            if self._is_another(record):
+            now = self._unless_gone(record)
+            if now is None:
                 return
-            before = self._state(record.key)
             self._set_state(
-                dataclasses.replace(record, state=State.STALE, stale_reason=reason), before
+                dataclasses.replace(now, state=State.STALE, stale_reason=reason), now.state
             )
         LOG.warning('The cache of image %s is not used any more: %s', record.key.image_id, reason)
 
@@ -132,7 +135,7 @@ class Store:
         """Note, for a READY cache whose content was proved, what its file and its base look like
         now."""
         with self._locked(record.key):
-            if self._state(record.key) is State.READY and not self._is_another(record):
+            if self._unless_gone(record) is not None:
                 self._write(record)
 
     def carry_over(self, record: CacheRecord, key: CacheKey) -> CacheRecord:
@@ -182,6 +185,15 @@ class Store:
             self._unlink([self.paths.record(key)])
             self._unlink([self.paths.recording(key), self.paths.sealed(key)])
 
+    def discard_recording(self, key: CacheKey) -> None:
+        """To COLD from WARMING, or from files without a record. What is READY or STALE stays: a
+        cache that was carried over may have come under the name of a recording that was removed,
+        and boots may have leases of it."""
+        with self._locked(key):
+            if self._state(key) in (State.COLD, State.WARMING):
+                self._unlink([self.paths.record(key)])
+                self._unlink([self.paths.recording(key), self.paths.sealed(key)])
+
     def seal_file(self, path: pathlib.Path) -> None:
         """Take everybody's right to write a cache file, and let qemu's group read it."""
         path.chmod(_SEALED_MODE)
@@ -190,10 +202,13 @@ class Store:
     def _locked(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.image(self.paths.locks, key.image_id, self._lock_seconds)
 
-    def _is_another(self, record: CacheRecord) -> bool:
-        """Return whether a cache of before was judged, and another one is there by now."""
+    def _unless_gone(self, record: CacheRecord) -> CacheRecord | None:
+        """Return the READY cache that was judged as its record is now, None if it was retired or
+        removed meanwhile, or another one is there."""
         now = self.load(record.key)
-        return now is not None and now.created_at != record.created_at
+        if now is None or now.state is not State.READY or now.created_at != record.created_at:
+            return None
+        return now
 
     def _state(self, key: CacheKey) -> State:
         record = self.load(key)

@@ -63,7 +63,7 @@ def _sweep_one(store: Store, key: CacheKey) -> bool:
     if record is None and recording.exists():
         recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files
     elif record is not None and record.state is State.WARMING:
-        store.discard(key)
+        store.discard_recording(key)
     else:
         return False
     LOG.warning('The recording of image %s is thrown away: nobody fills it', key.image_id)

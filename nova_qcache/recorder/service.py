@@ -24,6 +24,7 @@ from nova_qcache import exception
 from nova_qcache import locks
 from nova_qcache import processes
 from nova_qcache.key import CacheKey
+from nova_qcache.leases import Leases
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.record import CacheRecord
 from nova_qcache.recorder import opener
@@ -79,7 +80,8 @@ class Recorder:
                 'hold': self._hold,
                 'seal': lambda: self._ask_for(FinishReason.OPERATOR),
                 'drop': lambda: self._ask_for(Verdict.DROP),
-                'leave': self._leave_soon,
+                'leave': self._leave_unless_leased,
+                'dismiss': self._leave_soon,
             },
         )
         self._daemon: ServingDaemon
@@ -121,10 +123,10 @@ class Recorder:
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(duty.forget, self._paths, self._key)
             opener.require_cold_or_dirty(self._store, self._key)
-            self._store.discard(self._key)
+            self._store.discard_recording(self._key)
             self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
             undo.push_async_callback(self._daemon.stop)
-            undo.callback(self._store.discard, self._key)
+            undo.callback(self._store.discard_recording, self._key)
             self._watch_threshold()
             self._record = opener.open_recording(
                 self._store, self._qemu_img, self._source, self._key, self._settings
@@ -266,7 +268,7 @@ class Recorder:
     def _discard(self) -> None:
         self._record = None
         try:
-            self._store.discard(self._key)
+            self._store.discard_recording(self._key)
         except (exception.QcacheError, OSError) as e:
             LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
 
@@ -352,6 +354,12 @@ class Recorder:
     def _hold(self) -> dict[str, Any]:
         self._finish.hold(time.monotonic())
         return self._status()
+
+    def _leave_unless_leased(self) -> dict[str, Any]:
+        leases = Leases(self._paths.leases, 0).active()
+        if any(lease.key == self._key for lease in leases):
+            return self._status()
+        return self._leave_soon()
 
     def _leave_soon(self) -> dict[str, Any]:
         self._finish.expect_nobody()

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests.functional import bases
+from tests.functional import hostile
 from tests.functional import users
 from tests.functional.refusals import require_nothing_left
 from tests.functional.refusals import require_refused
@@ -57,16 +58,6 @@ def test_quota_of_more_than_the_file_system(site: Site, base: pathlib.Path) -> N
 # -- bases
 
 
-def _image(site: Site, name: str, *arguments: str) -> pathlib.Path:
-    path = site.bases / name
-    subprocess.run(
-        ['qemu-img', 'create', '-q', *arguments[:-1], str(path), arguments[-1]], check=True
-    )
-    os.chown(path, users.PRODUCT.uid, users.PRODUCT.gid)
-    path.chmod(0o644)
-    return path
-
-
 def _missing(site: Site) -> tuple[pathlib.Path, str, str]:
     return site.bases / 'nowhere.raw', 'raw', 'No such file'
 
@@ -110,19 +101,17 @@ def _broken_qcow2(site: Site) -> tuple[pathlib.Path, str, str]:
 
 def _backing_file(site: Site) -> tuple[pathlib.Path, str, str]:
     lower = bases.make_raw(site, MIB)
-    path = _image(site, 'b.qcow2', '-f', 'qcow2', '-b', str(lower), '-F', 'raw', '1M')
+    path = hostile.create(site, 'b.qcow2', '-f', 'qcow2', '-b', str(lower), '-F', 'raw', '1M')
     return path, 'qcow2', 'backing'
 
 
 def _data_file(site: Site) -> tuple[pathlib.Path, str, str]:
     option = f'data_file={site.bases / "data.raw"},data_file_raw=on'
-    return _image(site, 'd.qcow2', '-f', 'qcow2', '-o', option, '1M'), 'qcow2', 'data'
+    return hostile.create(site, 'd.qcow2', '-f', 'qcow2', '-o', option, '1M'), 'qcow2', 'data'
 
 
 def _encrypted(site: Site) -> tuple[pathlib.Path, str, str]:
-    secret = ('--object', 'secret,id=s,data=123456')
-    option = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10'
-    return _image(site, 'e.qcow2', *secret, '-f', 'qcow2', '-o', option, '1M'), 'qcow2', 'encrypt'
+    return hostile.make_luks(site), 'qcow2', 'encrypt'
 
 
 _BASES = [

@@ -126,8 +126,8 @@ def recorder():
     with mock.patch.object(control, 'RecorderClient', autospec=True) as made:
         client = made.return_value
         silence = exception.RecorderUnreachable(path='/x', reason='nobody')
-        for verb in (client.status, client.expect_guest, client.drop, client.seal, client.leave):
-            verb.side_effect = silence
+        for verb in ('status', 'expect_guest', 'drop', 'seal', 'leave', 'dismiss', 'hold'):
+            getattr(client, verb).side_effect = silence
         yield client
 
 

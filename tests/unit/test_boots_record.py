@@ -10,6 +10,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.boots import Boots
+from nova_qcache.leases import Leases
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.progress import silent
@@ -170,3 +171,22 @@ def test_a_start_that_hangs_stops_no_other_boot(boots, launch_start, recorder, c
     assert second.kind is PlanKind.PLAIN
     assert 'Another start' in second.reason
     assert first.result().kind is PlanKind.RECORD
+
+
+# -- sealed between the judgement and the recorder's answer
+
+
+@pytest.mark.parametrize('answer', ['serving', 'failed'])
+@pytest.mark.parametrize('consumer', ['', 'instance'])
+def test_what_was_sealed_meanwhile_is_played(boots, store, paths, launch_start, answer, consumer):
+    def sealed_meanwhile(*arguments):
+        builders.ready(store, base='memory://base')
+        if answer == 'failed':
+            raise exception.RecorderFailed(image_id=IMAGE, reason='x')
+        return builders.status(Phase.SERVING)
+
+    launch_start.side_effect = sealed_meanwhile
+    plan = boots.plan(*BOOT, consumer=consumer)
+    assert (plan.kind, plan.cache) == (PlanKind.PLAY, str(paths.sealed(KEY)))
+    leased = [lease.key for lease in Leases(paths.leases, 1).active()]
+    assert leased == ([KEY] if consumer else [])

@@ -88,7 +88,9 @@ def refusal(path, *pieces, hold=False, seconds=60):
         ('expect_guest', 'expect-guest'),
         ('seal', 'seal'),
         ('drop', 'drop'),
+        ('hold', 'hold'),
         ('leave', 'leave'),
+        ('dismiss', 'dismiss'),
     ],
 )
 def test_verbs(path, verb, command):

@@ -32,7 +32,7 @@ UNREACHABLE = exception.RecorderUnreachable(path='/x', reason='nobody')
 @pytest.fixture
 def at_work(recorder):
     """A recorder that answers everything."""
-    for verb in (recorder.status, recorder.drop, recorder.seal, recorder.leave):
+    for verb in (recorder.status, recorder.drop, recorder.seal, recorder.leave, recorder.dismiss):
         verb.side_effect = None
         verb.return_value = builders.status()
     return recorder
@@ -219,6 +219,7 @@ class TestRemove:
         at_work.status.side_effect = [*says(Phase.SERVING, guests=guests), UNREACHABLE]
         assert manager.remove(IMAGE, force=True) == [KEY]
         assert store.keys() == []
+        at_work.dismiss.assert_called_once_with()
 
     def test_a_recorder_without_guests_is_sent_away(self, manager, store, at_work, no_sleep):
         builders.warm(store)
@@ -228,8 +229,18 @@ class TestRemove:
         manager.remove(IMAGE)
         at_work.drop.assert_called_once_with()
         at_work.leave.assert_called_once_with()
+        at_work.dismiss.assert_not_called()
         assert at_work.status.call_count == 5
         assert store.keys() == []
+
+    def test_a_boot_that_comes_meanwhile_keeps_its_recorder(
+        self, manager, store, paths, at_work, no_sleep
+    ):
+        builders.warm(store)
+        at_work.leave.side_effect = lambda: Leases(paths.leases, 300).take('boot', KEY)
+        with pytest.raises(exception.CacheInUse, match='the boot of boot'):
+            manager.remove(IMAGE)
+        assert store.keys() == [KEY]
 
     def test_a_recorder_with_guests_serves_them_on(self, manager, store, at_work, no_sleep):
         builders.warm(store)

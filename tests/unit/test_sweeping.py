@@ -209,6 +209,6 @@ def test_what_cannot_be_removed(sweep, store, paths, monkeypatch):
     def refuse(*arguments, **options):
         raise exception.LockTimeout(name='x', path='/x', seconds=1)
 
-    monkeypatch.setattr(store, 'discard', refuse)
+    monkeypatch.setattr(store, 'discard_recording', refuse)
     with pytest.raises(exception.LockTimeout):
         sweep()

@@ -11,6 +11,7 @@ import pytest
 from nova_qcache import block_graph
 from nova_qcache import duty
 from nova_qcache import exception
+from nova_qcache.leases import Leases
 from nova_qcache.recorder import quota
 from nova_qcache.recorder import service
 from nova_qcache.recorder.finish import Limits
@@ -188,3 +189,31 @@ def test_a_start_that_fails_is_no_duty(stage):
     with pytest.raises(exception.NoReservation):
         run(stage)
     assert duty.read(stage.store.paths, KEY) is None
+
+
+# -- a boot that is on its way
+
+
+@pytest.mark.parametrize(
+    ('command', 'leased', 'left'),
+    [
+        ('leave', False, True),
+        ('leave', True, False),
+        ('dismiss', True, True),
+    ],
+)
+def test_who_was_told_to_come(stage, command, leased, left):
+    happened: list = []
+    if leased:
+        Leases(stage.store.paths.leases, 300).take('boot', KEY)
+
+    def prepare(recorder):
+        def ask(command):
+            happened.append(command)
+            recorder._door._handlers[command]()
+
+        stage.script = lambda count: (ask(command) if count == 3 else None) or 0
+        asyncio.get_running_loop().call_later(0.3, ask, 'dismiss')
+
+    run(stage, Limits(1000, 0.01, 1000, 0, 1000), prepare)
+    assert happened == [command] if left else [command, 'dismiss']
