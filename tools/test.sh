@@ -14,7 +14,7 @@ Run the linters, the type checks and all tests. What they need and is missing is
 installed first: Debian packages with apt (that takes root), Python packages into
 virtual environments under $QCACHE_WORK (default: ~/.cache/nova-qcache).
 
-  --lint          linters, type checks and release notes
+  --lint          linters, type checks, the manual and release notes
   --unit          unit tests; those of the driver with Nova 31 and with Nova 34
   --functional    functional tests, with a real qemu
   --openstack     tests of the driver on a whole OpenStack, which is brought up for them
@@ -189,7 +189,7 @@ prepare() {
         export PBR_VERSION=0.0.1.dev0
     fi
 
-    make_venv "$work/venv-test" --editable '.[test,lint]' || return 1
+    make_venv "$work/venv-test" --editable '.[test,lint,docs]' || return 1
     if [[ $lowest == yes ]]; then
         make_venv "$work/venv-lowest" --constraint lower-constraints.txt --editable '.[test]' ||
             return 1
@@ -285,6 +285,12 @@ rst_files() {
     own_files -name '*.rst' -print0 | sort -z
 }
 
+# build_pages SOURCE NAME: pages of Sphinx, for its warnings alone.
+build_pages() {
+    "$bin/python" -m sphinx -q -a -E -W --keep-going -d "$reports/$2-trees" -b html "$1" \
+        "$reports/$2"
+}
+
 printf '== what is needed\n'
 if ! prepare; then
     printf -- '-- what is needed: FAILED\n'
@@ -309,6 +315,8 @@ if [[ $lint == yes ]]; then
     step 'shellcheck' with_files shell_files shellcheck --external-sources
     step 'mypy' "$bin/mypy"
     step 'reno lint' "$bin/reno" lint
+    step 'manual' build_pages doc/source manual
+    step 'release notes' build_pages releasenotes/source notes
 fi
 if [[ $unit == yes ]]; then
     pytest_step 'unit tests' venv-test tests/unit --ignore=tests/unit/virt
