@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import logging
+import pathlib
 import threading
 
 from oslo_config import cfg
@@ -196,11 +197,16 @@ class Boots:
         image_hash: str,
     ) -> Plan:
         source = self._source(base, base_format)
-        judgement = self._judge.judge(canonical_image_id(image_id), source, image_hash)
+        try:
+            judgement = self._judge.judge(canonical_image_id(image_id), source, image_hash)
+        except exception.CacheBroken as e:
+            key = CacheKey.from_stem(pathlib.PurePath(e.attributes['path']).stem)
+            if key is not None:
+                self._ask_for_examination(key, image_hash)
+            raise
         plan = judgement.plan
         if judgement.doubtful is not None:
-            self._requests.add(judgement.doubtful, image_hash)
-            self.keep()
+            self._ask_for_examination(judgement.doubtful, image_hash)
         if plan.kind is PlanKind.RECORD and obstacle:
             return dataclasses.replace(plan, kind=PlanKind.PLAIN, reason=obstacle, socket=None)
         if plan.kind is PlanKind.PLAY and consumer:
@@ -210,6 +216,10 @@ class Boots:
                 self._leases.take(consumer, CacheKey(plan.image_id, plan.generation))
             return self._recorded(plan, source, consumer, image_hash)
         return plan
+
+    def _ask_for_examination(self, key: CacheKey, image_hash: str) -> None:
+        self._requests.add(key, image_hash)
+        self.keep()
 
     def _recorded(self, plan: Plan, source: Source, consumer: str, image_hash: str) -> Plan:
         try:

@@ -96,7 +96,8 @@ class RecordTooNew(RecordBroken):
 class CacheBroken(QcacheError):
     template = (
         'The cache file {path!r} is not fit for use: {reason}. '
-        '`nova-qcache remove {image_id}` clears it away; the next boot records it again.'
+        'If a comparison finds it damaged, the next boot records it again; '
+        '`nova-qcache remove {image_id}` clears it away now.'
     )
 
 

@@ -10,6 +10,7 @@ base must say so with ``nova-qcache invalidate`` on each host.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ from nova_qcache.paths import Paths
 from nova_qcache.source import Source
 
 __all__ = ['Generations']
+
+_NOT_OURS = (errno.EACCES, errno.ENOENT, errno.EPERM, errno.EROFS)
+"""What storage says that keeps no files of this host, now and later; all else may be over soon."""
 
 
 class Generations:
@@ -43,6 +47,26 @@ class Generations:
         with self._locked(path):
             return _read(path) or _write(path, Generation.first_of_new_epoch())
 
+    def settled(self, source: Source) -> Generation:
+        """Return the generation once it is on disk for good.
+
+        Whoever raised it may have been killed before it was. A cache that is READY for a
+        generation which a power loss takes back would serve the next write that gets its number.
+
+        :raises FolderUnfit, LockTimeout: as above
+        """
+        found = self.current(source)
+        path = self._path(source)
+        try:
+            filesystem.sync_folder(path.parent)
+        except OSError as e:
+            if e.errno not in (
+                errno.EINVAL,
+                errno.EROFS,
+            ):  # of storage that this host cannot write
+                raise _unfit(path, e) from e
+        return found
+
     def raise_before_write(self, source: Source) -> Generation:
         """Announce a write to the base: when this returns, the higher generation is on disk.
 
@@ -51,7 +75,11 @@ class Generations:
         path = self._path(source)
         with self._locked(path):
             old = _read(path)
-            return _write(path, old.next() if old else Generation.first_of_new_epoch())
+            new = _write(path, old.next() if old else Generation.first_of_new_epoch())
+            for left in path.parent.glob(f'.{path.name}.*'):  # by one that was killed
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
+            return new
 
     @contextlib.contextmanager
     def _locked(self, path: pathlib.Path) -> Iterator[None]:
@@ -83,7 +111,9 @@ def _can_keep(folder: pathlib.Path, name: str) -> bool:
         if not folder.exists():
             folder.mkdir(exist_ok=True)
             folder.chmod(0o755)  # whatever the umask is
-    except OSError:
+    except OSError as e:
+        if e.errno not in _NOT_OURS:
+            raise _unfit(folder / name, e) from e
         return False
     return os.access(folder, os.W_OK)
 

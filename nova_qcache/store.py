@@ -149,16 +149,18 @@ class Store:
         old, new = self.paths.sealed(record.key), self.paths.sealed(key)
         carried = dataclasses.replace(record, key=key)
         with self._locked(key):
-            states.require_transition(key.image_id, self._state(key), State.WARMING)
-            before = self._state(record.key)
+            now = self._unless_gone(record)
+            before = now.state if now else State.COLD
             states.require_transition(key.image_id, before, State.STALE)
-            new.unlink(missing_ok=True)  # of a former attempt: it has no record
-            try:
-                os.link(old, new)
-                filesystem.sync_folder(self.paths.cache_path)
-            except OSError as e:
-                raise self._broken(record.key, e.strerror or str(e)) from e
-            self._write(carried)
+            if not self._was_carried(record, key):  # by one that was killed before its end
+                states.require_transition(key.image_id, self._state(key), State.WARMING)
+                new.unlink(missing_ok=True)  # of one that was killed earlier: it has no record
+                try:
+                    os.link(old, new)
+                    filesystem.sync_folder(self.paths.cache_path)
+                except OSError as e:
+                    raise self._broken(record.key, e.strerror or str(e)) from e
+                self._write(carried)
             stale_reason = f'it is a cache of generation {key.generation} now'
             self._set_state(
                 dataclasses.replace(record, state=State.STALE, stale_reason=stale_reason), before
@@ -194,6 +196,14 @@ class Store:
                 self._unlink([self.paths.record(key)])
                 self._unlink([self.paths.recording(key), self.paths.sealed(key)])
 
+    def clear_leftovers(self) -> None:
+        """Remove records that a crash left half written: nobody writes one without the lock."""
+        for path in self.paths.cache_path.glob('.*.json.*'):
+            key = CacheKey.from_stem(path.name[1:].rpartition('.json.')[0])
+            if key is not None:
+                with self._locked(key):
+                    path.unlink(missing_ok=True)
+
     def seal_file(self, path: pathlib.Path) -> None:
         """Take everybody's right to write a cache file, and let qemu's group read it."""
         path.chmod(_SEALED_MODE)
@@ -201,6 +211,14 @@ class Store:
 
     def _locked(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.image(self.paths.locks, key.image_id, self._lock_seconds)
+
+    def _was_carried(self, record: CacheRecord, key: CacheKey) -> bool:
+        there = self.load(key)
+        return (
+            there is not None
+            and there.state is State.READY
+            and (there.created_at, there.sealed) == (record.created_at, record.sealed)
+        )
 
     def _unless_gone(self, record: CacheRecord) -> CacheRecord | None:
         """Return the READY cache that was judged as its record is now, None if it was retired or

@@ -37,6 +37,9 @@ def sweep(
     :raises QcacheError, OSError: if it cannot be cleared away
     """
     leases.clear_ended()
+    store.clear_leftovers()
+    with contextlib.suppress(exception.LockTimeout), locks.keeper(store.paths.locks, 0):
+        store.paths.keeper_log.unlink(missing_ok=True)  # of one that was killed
     thrown_away = []
     for key in sorted({*store.keys(), *_keys_in(store.paths.guests, store.paths.control)}):
         with (
@@ -59,7 +62,9 @@ def _sweep_one(store: Store, key: CacheKey) -> bool:
         record = store.load(key)
     except exception.RecordBroken:
         return False  # an operator's to look at
-    recording = paths.recording(key)
+    recording, sealed = paths.recording(key), paths.sealed(key)
+    if record is None and sealed.exists() and sealed.stat().st_nlink > 1:
+        sealed.unlink(missing_ok=True)  # whoever carried a cache over was killed before its record
     if record is None and recording.exists():
         recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files
     elif record is not None and record.state is State.WARMING:

@@ -105,7 +105,7 @@ class Verifier:
         sealed = record.sealed
         assert sealed is not None  # the record says READY
         identity = source.identity()
-        generation = self._generations.current(source)
+        generation = self._generations.settled(source)
         try:
             found = sealed_file.digest(path, progress('Reading the cache', path.stat().st_size))
         except OSError as e:

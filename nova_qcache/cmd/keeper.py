@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 import os
+import pathlib
 import signal
 import sys
 
@@ -17,12 +18,14 @@ from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
 from nova_qcache.keeper.revival import Revival
 from nova_qcache.keeper.service import Keeper
+from nova_qcache.leases import Leases
 from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.paths import Paths
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.qemu_io import QemuIo
 from nova_qcache.recorder import launch
 from nova_qcache.store import Store
+from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verifier
 
 __all__ = ['main']
@@ -56,18 +59,16 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
     paths = Paths.from_conf(conf)
     paths.prepare()
     store = Store(paths, group.lock_timeout_seconds)
-    verifier = Verifier(
-        store,
-        Generations(paths, group.lock_timeout_seconds),
-        QemuImg(group.qemu_img),
-        QemuIo(group.qemu_io),
-    )
+    generations = Generations(paths, group.lock_timeout_seconds)
+    verifier = Verifier(store, generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io))
     requests = Requests(paths.examinations)
-    guests = None
-    if group.libvirt_uri:
-        domains = LibvirtDomains(group.libvirt_uri)
-        guests = Guests(paths, domains, qcache_conf.config_arguments(conf))
-    examiner = Examiner(store, verifier, requests, group.base_reconnect_seconds)
+    domains = LibvirtDomains(group.libvirt_uri) if group.libvirt_uri else None
+    guests = Guests(paths, domains, qcache_conf.config_arguments(conf)) if domains else None
+    leases = Leases(paths.leases, group.plan_lease_seconds)
+    usage = Usage(paths, leases, pathlib.Path(group.instances_path), domains)
+    examiner = Examiner(
+        store, generations, verifier, usage, requests, group.base_reconnect_seconds
+    )
     return Keeper(paths, Revival(paths), requests, examiner, guests)
 
 

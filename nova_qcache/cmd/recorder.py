@@ -75,7 +75,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
     )
     if conf.generation is None:
         source.identity()  # what is not there gets no counter either
-        generation = Generations(paths, group.lock_timeout_seconds).current(source)
+        generation = Generations(paths, group.lock_timeout_seconds).settled(source)
     else:
         generation = _generation(conf.generation)
     settings = Settings(

@@ -12,10 +12,12 @@ import pathlib
 
 from nova_qcache import exception
 from nova_qcache import plugins
+from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.progress import silent
 from nova_qcache.states import State
 from nova_qcache.store import Store
+from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verifier
 
 __all__ = ['Examiner', 'Requests']
@@ -69,11 +71,19 @@ class Requests:
 
 class Examiner:
     def __init__(
-        self, store: Store, verifier: Verifier, requests: Requests, reconnect_seconds: int
+        self,
+        store: Store,
+        generations: Generations,
+        verifier: Verifier,
+        usage: Usage,
+        requests: Requests,
+        reconnect_seconds: int,
     ) -> None:
         """:param reconnect_seconds: for how long reads wait for a base that went away"""
         self._store = store
+        self._generations = generations
         self._verifier = verifier
+        self._usage = usage
         self._requests = requests
         self._reconnect_seconds = reconnect_seconds
 
@@ -106,3 +116,12 @@ class Examiner:
             found.compared,
             found.problem or 'equal',
         )
+        if found.problem and self._generations.current(source) == key.generation:
+            self._make_way(key)
+
+    def _make_way(self, key: CacheKey) -> None:
+        """A damaged cache of the generation of now: as long as it is there, boots are plain."""
+        try:
+            self._store.discard(key, lambda: self._usage.require_none(key))
+        except exception.CacheInUse as e:
+            LOG.info('The damaged cache of image %s stays for now: %s', key.image_id, e)

@@ -225,8 +225,10 @@ class Recorder:
         return min(1.0, limits.idle / 8, limits.settle / 4, max(limits.grace, 0.4) / 4)
 
     def _observe(self) -> None:
-        path = self._paths.recording(self._key)
-        size = path.stat().st_size if self._phase is Phase.RECORDING and path.exists() else 0
+        size = 0
+        if self._phase is Phase.RECORDING:
+            with contextlib.suppress(OSError):  # removed, or closed to us for now: it says nothing
+                size = self._paths.recording(self._key).stat().st_size
         self._finish.observe(
             time.monotonic(), size, processes.connections(self._paths.nbd_socket(self._key))
         )
@@ -266,9 +268,9 @@ class Recorder:
         self._enter(Phase.SERVING, f'dropped: {why}')
 
     def _discard(self) -> None:
-        self._record = None
         try:
             self._store.discard_recording(self._key)
+            self._record = None  # or it is tried again at the end
         except (exception.QcacheError, OSError) as e:
             LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
 

@@ -230,8 +230,8 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         if os.path.exists(path):
             with self._planner.touching(path):
                 return bool(super().cache_image(context, image_id))
-        self._planner.announce_write(path)
-        return bool(super().cache_image(context, image_id))
+        with self._planner.writing(path):
+            return bool(super().cache_image(context, image_id))
 
 
 class _Once:

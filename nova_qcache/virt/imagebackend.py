@@ -83,8 +83,8 @@ class Qcow2(imagebackend.Qcow2):  # type: ignore[misc]
             return super().cache(fetch_func, filename, *args, **kwargs)
 
         def announced(target: str, *args: Any, **kwargs: Any) -> Any:
-            planner.announce_write(target)
-            return fetch_func(*args, target=target, **kwargs)
+            with planner.writing(target):
+                return fetch_func(*args, target=target, **kwargs)
 
         return super().cache(announced, filename, *args, **kwargs)
 

@@ -124,8 +124,17 @@ class Planner:
         finally:
             self._hashes.pop(instance.uuid, None)
 
-    def announce_write(self, base: str) -> None:
-        """Say that Nova is about to write a base."""
+    @contextlib.contextmanager
+    def writing(self, base: str) -> Iterator[None]:
+        """Around Nova's writing of a base: no cache of before serves what is there after it, nor
+        one that was made or compared meanwhile."""
+        self._announce_write(base)
+        try:
+            yield
+        finally:
+            self._announce_write(base)
+
+    def _announce_write(self, base: str) -> None:
         if self._manager is not None:
             self._manager.announce_write(base, 'raw')
 

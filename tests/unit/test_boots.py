@@ -133,6 +133,7 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier,
     plan = boots.plan(*BOOT)
     assert plan.kind is PlanKind.PLAIN
     assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
+    assert Requests(boots.paths.examinations).pending() == {KEY: ''}
 
 
 def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current, store):

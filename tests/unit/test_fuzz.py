@@ -14,7 +14,7 @@ from nova_qcache.qmp import Monitor
 
 BENCH = pathlib.Path(__file__).parents[2] / 'bench'
 CASES = 4000
-CONVERSATIONS = 60
+CONVERSATIONS = 150
 SEED = 'tests/unit'
 PARSERS = ('record', 'lease', 'generation', 'key', 'recorder reply', 'door request')
 

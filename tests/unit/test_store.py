@@ -311,6 +311,19 @@ def test_what_a_former_attempt_left_is_in_nobodys_way(store):
     store.require_unchanged(store.carry_over(record, NEW))
 
 
+def test_a_crash_between_the_two_records_is_made_up_for(store):
+    record = builders.ready(store)
+    with (
+        mock.patch.object(store, '_set_state', autospec=True, side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        store.carry_over(record, NEW)
+    assert (store.load(KEY).state, store.load(NEW).state) == (State.READY, State.READY)
+    store.carry_over(record, NEW)
+    assert (store.load(KEY).state, store.load(NEW).state) == (State.STALE, State.READY)
+    store.require_unchanged(store.load(NEW))
+
+
 def test_a_file_that_is_gone_is_not_carried_over(store):
     record = builders.ready(store)
     store.paths.sealed(KEY).unlink()

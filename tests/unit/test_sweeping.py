@@ -212,3 +212,21 @@ def test_what_cannot_be_removed(sweep, store, paths, monkeypatch):
     monkeypatch.setattr(store, 'discard_recording', refuse)
     with pytest.raises(exception.LockTimeout):
         sweep()
+
+
+def test_a_second_name_without_a_record(sweep, store):
+    """Whoever carried a cache over was killed before it wrote the record."""
+    record = builders.ready(store)
+    second = store.paths.sealed(CacheKey(KEY.image_id, KEY.generation.next()))
+    second.hardlink_to(store.paths.sealed(KEY))
+    sweep()
+    assert not second.exists()
+    store.require_unchanged(record)
+
+
+def test_a_record_that_was_half_written(sweep, store):
+    left = store.paths.record(KEY).with_name(f'.{store.paths.record(KEY).name}.x1y2')
+    left.write_bytes(b'{')
+    (store.paths.cache_path / '.foreign.json.x').touch()
+    sweep()
+    assert [path.name for path in store.paths.cache_path.glob('.*')] == ['.foreign.json.x']

@@ -104,6 +104,7 @@ def tools():
 def raised():
     generations = mock.create_autospec(Generations, instance=True)
     generations.current.return_value = builders.GENERATION
+    generations.settled.side_effect = lambda source: generations.current(source)
     return generations
 
 

@@ -10,6 +10,7 @@ from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.key import CacheKey
 from nova_qcache.progress import silent
+from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verification
 from nova_qcache.verifier import Verifier
 from tests.unit import builders
@@ -33,8 +34,13 @@ def proof():
 
 
 @pytest.fixture
-def examiner(store, proof, requests):
-    return Examiner(store, proof, requests, 7)
+def usage():
+    return mock.create_autospec(Usage, instance=True)
+
+
+@pytest.fixture
+def examiner(store, generations, proof, usage, requests, current):
+    return Examiner(store, generations, proof, usage, requests, 7)
 
 
 def test_requests_are_kept_until_done(requests, paths):
@@ -116,3 +122,35 @@ def test_a_record_that_cannot_be_read(examiner, store, requests, caplog):
     examiner.look()
     assert requests.pending() == {}
     assert 'cannot be examined' in caplog.text
+
+
+@pytest.mark.parametrize('in_use', [False, True])
+@pytest.mark.parametrize('written_since', [False, True])
+def test_a_damaged_cache_makes_way_if_nobody_uses_it(
+    examiner, store, proof, requests, usage, find_source, current, in_use, written_since
+):
+    """Of a base that has another generation by now it is in nobody's way."""
+    record = builders.ready(store, base='memory://base')
+
+    def retire(*arguments):
+        store.retire(record, 'damaged')
+        return Verification(KEY, 'the cache file is not what was sealed', 0)
+
+    proof.verify.side_effect = retire
+    if in_use:
+        usage.require_none.side_effect = exception.CacheInUse(path='x', reason='y', remedy='z')
+    if written_since:
+        current.return_value = GENERATION.next()
+    requests.add(KEY)
+    examiner.look()
+    assert (store.load(KEY) is None) is not (in_use or written_since)
+    if not written_since:
+        usage.require_none.assert_called_once_with(KEY)
+
+
+def test_an_equal_cache_stays(examiner, store, requests, usage, find_source):
+    builders.ready(store, base='memory://base')
+    requests.add(KEY)
+    examiner.look()
+    assert store.load(KEY) is not None
+    usage.require_none.assert_not_called()

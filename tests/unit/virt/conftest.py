@@ -151,6 +151,14 @@ def events(planner):
         yield
         said.append('touched')
 
+    @contextlib.contextmanager
+    def writing(base):
+        said.append(('writing', base))
+        try:
+            yield
+        finally:
+            said.append('written')
+
     planner.touching.side_effect = touching
-    planner.announce_write.side_effect = lambda base: said.append(('announced', base))
+    planner.writing.side_effect = writing
     return said

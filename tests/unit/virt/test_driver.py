@@ -748,7 +748,7 @@ def test_an_image_that_is_cached_by_request_is_announced(driver, base_path, happ
     base_path.unlink()
     assert driver.cache_image(CONTEXT, IMAGE) is True
     base = str(base_path)
-    assert happened == [('announced', base), ('fetch', IMAGE, base)]
+    assert happened == [('writing', base), ('fetch', IMAGE, base), 'written']
 
 
 def test_an_image_that_is_there_is_touched(driver, base_path, happened):

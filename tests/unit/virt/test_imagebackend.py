@@ -218,8 +218,9 @@ def test_a_write_is_announced_before_the_first_byte(
     base = str(base_path)
     assert happened == [
         ('touching', base),
-        ('announced', base),
+        ('writing', base),
         ('fetch', base, (), {'context': 'context', 'image_id': IMAGE}),
+        'written',
         ('touch', base),
         'touched',
     ]
@@ -246,7 +247,8 @@ def test_a_fetch_that_fails_was_announced(disk, base_path, overlay_path, happene
 
     with pytest.raises(ConnectionError):
         disk.cache(fetch, documents.BASE_NAME, image_id=IMAGE)
-    assert happened == [('touching', str(base_path)), ('announced', str(base_path))]
+    base = str(base_path)
+    assert happened == [('touching', base), ('writing', base), 'written']
     assert not overlay_path.exists()
 
 

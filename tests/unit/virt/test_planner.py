@@ -232,9 +232,14 @@ def test_an_error_of_novas_in_a_touch_is_novas(planner, manager):
         raise PermissionError(13, 'Permission denied')
 
 
-def test_a_write_is_announced(planner, manager):
-    planner.announce_write('/base')
-    manager.announce_write.assert_called_once_with('/base', 'raw')
+@pytest.mark.parametrize('error', [None, ConnectionError('Glance is away')])
+def test_a_write_is_announced_before_and_after(planner, manager, error):
+    """After, too: for what was made or compared meanwhile."""
+    with contextlib.suppress(ConnectionError), planner.writing('/base'):
+        manager.announce_write.assert_called_once_with('/base', 'raw')
+        if error:
+            raise error
+    assert manager.announce_write.mock_calls == [mock.call('/base', 'raw')] * 2
 
 
 # -- start
@@ -244,8 +249,7 @@ def test_a_planner_that_is_not_started_plans_nothing(instance, overlay, made):
     planner = Planner()
     assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
     planner.release(instance)
-    planner.announce_write('/base')
-    with planner.touching('/base'):
+    with planner.writing('/base'), planner.touching('/base'):
         pass
     made.assert_not_called()
 
@@ -342,7 +346,8 @@ def test_no_fault_at_the_start_reaches_nova(manager, made, obstacles, where, cap
     planner, errors = started(caplog)
     assert [level for level, _ in errors] == [logging.ERROR]
     assert 'never thought of' in caplog.text
-    planner.announce_write('/base')
+    with planner.writing('/base'):
+        pass
     manager.announce_write.assert_not_called()
 
 
