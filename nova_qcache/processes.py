@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that may be no children of ours: a daemon that a killed recorder left behind."""
+"""Processes that outlive whoever starts them, and are no children of ours when we find them."""
 
+from collections.abc import Sequence
 import contextlib
 import errno
 import os
@@ -9,8 +10,32 @@ import select
 import signal
 import socket
 import struct
+import subprocess
+import sys
+from typing import IO
 
-__all__ = ['Process', 'connections', 'listener_pid']
+__all__ = ['Process', 'connections', 'listener_pid', 'start_module']
+
+
+def start_module(
+    module: str, arguments: Sequence[str], output: IO[bytes]
+) -> 'subprocess.Popen[bytes]':
+    """Start a program of ours in a session of its own, and wait for nothing.
+
+    By the name of its module and not by its script: it must be this very installation, wherever
+    its scripts went.
+
+    :param output: where it writes what it says
+    :raises OSError: if it cannot be started
+    """
+    return subprocess.Popen(
+        [sys.executable, '-m', module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd='/',
+        start_new_session=True,
+    )
 
 
 class Process:

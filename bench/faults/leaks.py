@@ -36,6 +36,7 @@ def clear_up(scene: Scene, free_before: tuple[int, int]) -> list[str]:
     with contextlib.suppress(Refused, talk.Silent):
         scene.compute('sweep')  # as each start of nova-compute does
     scene.end_compute()
+    _await_examinations(scene)
     found += _end_keeper(scene)
     found += _end_others(scene)
     found += _files(scene)
@@ -61,6 +62,16 @@ def _remove(scene: Scene) -> list[str]:
             time.sleep(0.2)
         except talk.Silent as e:
             return [f'the cache cannot be removed: {e}']
+
+
+def _await_examinations(scene: Scene) -> None:
+    """The keeper looks once a second at what it was asked to examine."""
+    folder = scene.site.run_path / 'examinations'
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    while scene.running('keeper') and time.monotonic() < deadline:
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return
+        time.sleep(0.05)
 
 
 def _end_keeper(scene: Scene) -> list[str]:

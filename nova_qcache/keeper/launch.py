@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 import logging
 import subprocess
-import sys
 
 from nova_qcache import exception
 from nova_qcache import locks
+from nova_qcache import processes
 from nova_qcache.paths import Paths
 
 __all__ = ['ensure']
@@ -29,16 +29,7 @@ def ensure(paths: Paths, arguments: Sequence[str]) -> None:
         with locks.keeper(paths.locks, 0):
             pass
         with open(paths.keeper_log, 'ab') as output:
-            # The module and not the script: this very installation, wherever its scripts went.
-            process = subprocess.Popen(
-                [sys.executable, '-m', 'nova_qcache.cmd.keeper', *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd='/',
-                start_new_session=True,
-            )
-        _started.append(process)
+            _started.append(processes.start_module('nova_qcache.cmd.keeper', arguments, output))
     except exception.LockTimeout:  # one is at work
         return
     except OSError as e:

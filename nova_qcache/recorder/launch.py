@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import logging
 import os
 import subprocess
-import sys
 from typing import IO
 
 from nova_qcache import control
 from nova_qcache import exception
+from nova_qcache import processes
 from nova_qcache import waiting
 from nova_qcache.key import CacheKey
 from nova_qcache.paths import Paths
@@ -81,16 +81,7 @@ def spawn(output: IO[bytes], arguments: Sequence[str]) -> 'subprocess.Popen[byte
     :param output: where it writes its log
     :raises OSError: if it cannot be started
     """
-    # The module and not the script: it must be this very installation, wherever its scripts went.
-    command = [sys.executable, '-m', 'nova_qcache.cmd.recorder', *arguments]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        cwd='/',
-        start_new_session=True,
-    )
+    process = processes.start_module('nova_qcache.cmd.recorder', arguments, output)
     _started.append(process)
     return process
 

@@ -12,15 +12,21 @@ from unittest import mock
 from nova import objects
 import nova.conf
 import nova.privsep
+from nova.virt import fake
+from nova.virt.libvirt.cpu import api as cpu_api
 import pytest
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
+from nova_qcache.virt import driver as driver_module
+from nova_qcache.virt.driver import QcacheDriver
 from nova_qcache.virt.planner import Planner
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE
 from tests.unit.virt import documents
+from tests.unit.virt import libvirt_double
+from tests.unit.virt.libvirt_double import FakeDomain
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # It would stand still as soon as Nova replaces the threads of Python.
@@ -162,3 +168,36 @@ def events(planner):
     planner.touching.side_effect = touching
     planner.writing.side_effect = writing
     return said
+
+
+# -- a driver, and the one domain of its libvirt
+
+
+@pytest.fixture
+def domain():
+    """Not defined yet."""
+    return FakeDomain()
+
+
+@pytest.fixture
+def running(domain, chained):
+    """It runs on a chain of ours, and is defined without, as the driver leaves it."""
+    domain.inactive, domain.active = documents.PLAIN, chained
+    return domain
+
+
+@pytest.fixture
+def driver(domain, planner):
+    with mock.patch.object(driver_module, 'Planner', autospec=True, return_value=planner):
+        made = QcacheDriver(fake.FakeVirtAPI())
+    made._host = libvirt_double.host(domain)
+    made.cpu_api = mock.create_autospec(cpu_api.API, instance=True)
+    return made
+
+
+@pytest.fixture
+def release(planner, domain):
+    """What the domain is defined with when its lease ends."""
+    defined = []
+    planner.release.side_effect = lambda instance: defined.append(domain.inactive)
+    return defined

@@ -112,3 +112,15 @@ def host(domain: FakeDomain) -> mock.Mock:
     made.get_guest.side_effect = get_guest
     made.write_instance_config.side_effect = define
     return made
+
+
+def refuse(driver, when, error):
+    """Let libvirt refuse to define such a document."""
+    define = driver._host.write_instance_config.side_effect
+
+    def may_define(xml):
+        if when(xml):
+            raise error
+        return define(xml)
+
+    driver._host.write_instance_config.side_effect = may_define
