@@ -102,6 +102,7 @@ class Site:
             'run_path': self.run_path,
             'guest_grace_seconds': 2,  # so that recorders end soon
             'libvirt_uri': '',  # guests here are not libvirt's
+            'start_keeper': False,  # nothing is killed here
             **options,
         }
         file = where.data / f'{name}.conf'

@@ -40,6 +40,7 @@ class Product:
             f'quota = {quota_mib}\n'
             f'recording_idle_seconds = {idle_s}\n'
             'libvirt_uri = \n'
+            'start_keeper = false\n'  # nothing is killed here
         )
 
     def text(self, *arguments: str, timeout_s: float = 60) -> str:

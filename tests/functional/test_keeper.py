@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import os
 import pathlib
 import signal
 from typing import Any
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from tests.functional import sealed
+from tests.functional import users
 from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
@@ -141,3 +143,33 @@ def test_another_base_is_recorded(site: Site, base: pathlib.Path, cache: dict[st
     assert site.boot_plan(base)['kind'] == 'PLAIN'
     waiting.until(lambda: site.plan(base)['kind'] == 'RECORD', 'the examination')
     assert site.plan(base)['generation'] != cache['generation']
+
+
+def test_a_damaged_cache_is_recorded_again(
+    site: Site, base: pathlib.Path, cache: dict[str, Any]
+) -> None:
+    path = pathlib.Path(cache['path'])
+    with open(path, 'r+b') as file:
+        file.seek(-1, os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([byte[0] ^ 1]))
+    assert site.boot_plan(base)['kind'] == 'PLAIN'
+    waiting.until(lambda: not site.files(), 'room for another one')
+    assert site.plan(base)['kind'] == 'RECORD'
+
+
+def test_a_cache_that_was_restored_plays(
+    site: Site, base: pathlib.Path, cache: dict[str, Any]
+) -> None:
+    path = pathlib.Path(cache['path'])
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    os.chown(path, users.PRODUCT.uid, users.PRODUCT.gid)
+    plan = site.boot_plan(base)
+    assert plan['kind'] == 'PLAIN'
+    assert 'replaced or written to' in plan['reason']
+    waiting.until(lambda: not list((site.run_path / 'examinations').iterdir()), 'its turn')
+    assert site.plan(base)['kind'] == 'PLAY'
+    assert path.stat().st_mode & 0o777 == 0o440, 'as it was sealed'

@@ -80,18 +80,10 @@ def test_who_was_paused_by_the_user_stays_so(cloud: Cloud, host: ComputeHost, co
     paused.wait_until_alive()
 
 
-def _play(cloud: Cloud, host: ComputeHost, image: str) -> None:
-    """Boot servers until one plays; those before are plain, and all of them boot."""
-
-    def look() -> bool:
-        server = cloud.boot(image)
-        kind = host.kind(server)
-        assert kind in ('PLAIN', 'PLAY')
-        server.wait_until_booted(boots=1)
-        server.delete()
-        return kind == 'PLAY'
-
-    waiting.until(look, f'a server of image {image} that plays')
+def _examined(host: ComputeHost) -> None:
+    """Wait until no cache is in doubt."""
+    folder = host.run_folder / 'examinations'
+    waiting.until(lambda: not list(folder.iterdir()), 'the examination')
 
 
 def test_a_base_that_was_downloaded_again_keeps_its_cache(
@@ -99,44 +91,42 @@ def test_a_base_that_was_downloaded_again_keeps_its_cache(
 ):
     before = host.show(ready_calm)
     host.base_of(ready_calm).unlink()  # as Nova does with one that was unused for a day
-    server = cloud.boot(ready_calm)
-    assert host.kind(server) == 'PLAIN'
-    server.wait_until_booted(boots=1)
-    server.delete()
-    _play(cloud, host, ready_calm)
+    plain = cloud.boot(ready_calm)
+    assert host.kind(plain) == 'PLAIN'
+    _examined(host)
     after = host.show(ready_calm)
     assert after['state'] == 'READY'
     assert after['generation'] != before['generation']
     assert after['digest'] == before['digest'], 'it was carried over, not recorded again'
+    plays = cloud.boot(ready_calm)
+    assert host.kind(plays) == 'PLAY'
+    for server in (plain, plays):
+        server.wait_until_booted(boots=1)
 
 
-def test_another_image_under_the_same_id(
-    cloud: Cloud, host: ComputeHost, disks: pathlib.Path, cold_busy: str
-):
+def test_another_image_under_the_same_id(cloud: Cloud, host: ComputeHost, disks: pathlib.Path):
     """Nova goes on with the base that it has, and so does the cache; once Nova has downloaded the
     other image, nothing of the old one is used."""
     image = cloud.upload(disks / 'calm.raw')
-    server = cloud.boot(image)
-    server.wait_until_booted(boots=1)
+    cloud.boot(image)
     host.wait_for_state(image, 'READY')
-    server.delete()
 
     cloud.api.image.delete_image(image)
     cloud.purge_images()
     cloud.upload(disks / 'busy.raw', id=image)
+    assert host.kind(cloud.boot(image)) == 'PLAIN', "Glance's hash is another one"
+    _examined(host)
     server = cloud.boot(image)
-    assert host.kind(server) == 'PLAIN', "Glance's hash is another one"
+    assert host.kind(server) == 'PLAY', 'the base is still the one that it was made of'
     server.wait_until_booted(boots=1)
-    server.delete()
-    _play(cloud, host, image)  # the base is still the one that the cache was made of
 
     host.base_of(image).unlink()
     server = cloud.boot(image)
     assert host.kind(server) == 'PLAIN'
-    server.wait_until_booted(boots=1)
-    server.delete()
-    waiting.until(lambda: host.show(image).get('state') == 'STALE', 'the examination', 60)
-    server = cloud.boot(image)
-    assert host.kind(server) == 'RECORD'
-    server.wait_until_booted(boots=1)
-    host.forget(image)
+    _examined(host)
+    assert host.show(image)['state'] == 'STALE'
+    records = cloud.boot(image)
+    assert host.kind(records) == 'RECORD'
+    for each in (server, records):
+        each.wait_until_booted(boots=1)
+    cloud.at_end(host.forget, image)
