@@ -14,16 +14,43 @@ from oslo_config import cfg
 from nova_qcache import exception
 from nova_qcache import options
 
-__all__ = ['MIB', 'config_arguments', 'list_opts', 'quota_bytes', 'register_opts', 'validate']
+__all__ = [
+    'MIB',
+    'config_arguments',
+    'instances_path',
+    'list_opts',
+    'quota_bytes',
+    'register_nova_opts',
+    'register_opts',
+    'validate',
+]
 
 MIB = 1024 * 1024
 _LARGEST_MIB = 2**63 // MIB - 1
+
+_NOVA_OPTS = [
+    cfg.StrOpt('state_path', default='/var/lib/nova'),
+    cfg.StrOpt('instances_path', default='$state_path/instances'),
+]
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register copies of the options: oslo.config keeps overrides in what it is given."""
     conf.register_group(copy.deepcopy(options.GROUP))
     conf.register_opts(copy.deepcopy(options.OPTS), group=options.GROUP.name)
+
+
+def register_nova_opts(conf: cfg.ConfigOpts) -> None:
+    """Register what a program of ours reads of Nova's own options, as Nova has them."""
+    conf.register_opts(copy.deepcopy(_NOVA_OPTS))
+
+
+def instances_path(conf: cfg.ConfigOpts) -> pathlib.Path:
+    """Return the folder of Nova's instances.
+
+    :param conf: Nova's, or one on which :func:`register_nova_opts` was called
+    """
+    return pathlib.Path(conf.qcache.instances_path or conf.instances_path)
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
@@ -60,6 +87,8 @@ def validate(conf: cfg.ConfigOpts) -> None:
     group = conf.qcache
     for name in ('cache_path', 'run_path', 'instances_path'):
         path = getattr(group, name)
+        if name == 'instances_path' and not path:
+            continue  # Nova's own
         if not path.startswith('/') or '\0' in path:
             _refuse(name, repr(path), 'it is not an absolute path', 'Give a path from the root')
     if group.cache_path.rstrip('/').endswith('/_base'):

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import contextlib
 import functools
 import logging
-import pathlib
 
 from oslo_config import cfg
 
@@ -49,7 +48,7 @@ class Manager(Boots):
         super().__init__(conf)
         if domains is None and conf.qcache.libvirt_uri:
             domains = LibvirtDomains(conf.qcache.libvirt_uri)
-        instances = pathlib.Path(conf.qcache.instances_path)
+        instances = qcache_conf.instances_path(conf)
         self._usage = Usage(self.paths, self._leases, instances, domains)
         self._scrubber = Scrubber(self._store)
 

@@ -317,16 +317,15 @@ Related options:
     ),
     cfg.StrOpt(
         'instances_path',
-        default='/var/lib/nova/instances',
+        default='',
         help="""
 Folder of the instances, where rescued ones keep an ``unrescue.xml``; looked at before a cache is
 removed.
 
-Only the command ``nova-qcache`` uses it: nova-compute has its own.
-
 Possible values:
 
-* The value of ``[DEFAULT] instances_path`` of this host's nova-compute.
+* Empty: the value of ``[DEFAULT] instances_path``, as Nova reads it.
+* A path, where the configuration that ``nova-qcache`` and the keeper read is not all of Nova's.
 
 Related options:
 

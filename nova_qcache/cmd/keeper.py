@@ -3,7 +3,6 @@
 
 from collections.abc import Sequence
 import os
-import pathlib
 import signal
 import sys
 
@@ -38,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     conf = cfg.ConfigOpts()
     log.register_options(conf)
     qcache_conf.register_opts(conf)
+    qcache_conf.register_nova_opts(conf)
     try:
         conf(sys.argv[1:] if argv is None else argv, project='nova', prog='nova-qcache-keeper')
         log.setup(conf, 'nova-qcache-keeper')
@@ -65,7 +65,7 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
     domains = LibvirtDomains(group.libvirt_uri) if group.libvirt_uri else None
     guests = Guests(paths, domains, qcache_conf.config_arguments(conf)) if domains else None
     leases = Leases(paths.leases, group.plan_lease_seconds)
-    usage = Usage(paths, leases, pathlib.Path(group.instances_path), domains)
+    usage = Usage(paths, leases, qcache_conf.instances_path(conf), domains)
     examiner = Examiner(
         store, generations, verifier, usage, requests, group.base_reconnect_seconds
     )

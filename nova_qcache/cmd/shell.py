@@ -75,6 +75,7 @@ class Shell(app.App):
         arguments += [f'--config-dir={name}' for name in self.options.config_dir or []]
         log.register_options(self.conf)
         qcache_conf.register_opts(self.conf)
+        qcache_conf.register_nova_opts(self.conf)
         self.conf(arguments, project='nova', prog='nova-qcache')
         _become_owner(pathlib.Path(self.conf.qcache.cache_path))
 

@@ -24,6 +24,8 @@ __all__ = ['Keeper']
 LOG = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_RETRY_SECONDS = 10
+"""After a failure: libvirt is away, say."""
 _IDLE_SECONDS = 10
 _LOCK_SECONDS = 3
 """Longer than whoever looks for a keeper holds its lock."""
@@ -78,13 +80,17 @@ class Keeper:
 
     def _repeat(self, look: Callable[[], object]) -> None:
         while not self._stop.is_set():
+            pause = _TICK_SECONDS
             try:
                 look()
             except (exception.QcacheError, OSError) as e:
                 self._complain(e)
+                pause = _RETRY_SECONDS
             except Exception:  # nothing that is wrong here may end the keeping of the others
                 LOG.exception('The keeper goes on after a fault')
-            self._stop.wait(_TICK_SECONDS)
+                pause = _RETRY_SECONDS
+            self._stop.wait(pause)
 
     def _complain(self, error: Exception) -> None:
-        LOG.log(self._complaints.level(error), 'The keeper: %s', error)
+        if self._complaints.level(error) > logging.INFO:  # or it would say so each time
+            LOG.warning('The keeper: %s', error)

@@ -47,7 +47,6 @@ class Planner:
         :param libvirt_version: as libvirt counts it
         """
         try:
-            CONF.set_default('instances_path', CONF.instances_path, 'qcache')
             manager = Manager(CONF, domains)
             self._obstacle = (
                 confinement.obstacle(manager.paths.guests) or process_survival.obstacle()

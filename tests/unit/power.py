@@ -67,7 +67,7 @@ class Disk:
         for folder in self._folders:
             now = self._look(folder)
             known = self._names[folder]
-            for each in {*known, *now}:
+            for each in sorted({*known, *now}):  # in one order, so that a run can be repeated
                 known.setdefault(each, {None}).add(now.get(each))
         if name not in _SYNCS:
             return
@@ -101,15 +101,19 @@ class Disk:
     def _choices(
         self,
     ) -> tuple[list[list[tuple[pathlib.Path, int | None]]], list[list[tuple[int, bytes]]]]:
+        ages = {inode: age for age, inode in enumerate(self._facts)}  # inodes differ each time
         names = [
-            [(folder / name, inode) for inode in sorted(choices, key=str)]
+            [
+                (folder / name, inode)
+                for inode in sorted(choices, key=lambda inode: ages.get(inode or 0, -1))
+            ]
             for folder, known in self._names.items()
             for name, choices in known.items()
         ]
         reachable = {inode for choices in names for _, inode in choices}
         contents = [
             [(inode, content) for content in self._contents(inode)]
-            for inode in sorted(self._facts)
+            for inode in self._facts
             if inode in reachable
         ]
         return names, contents

@@ -56,6 +56,8 @@ def test_defaults_make_sense(tmp_path):
 @pytest.mark.parametrize('name', ['cache_path', 'run_path', 'instances_path'])
 @pytest.mark.parametrize('path', ['', 'relative', './here', '~/cache', '/with\0NUL'])
 def test_a_folder_has_an_absolute_path(tmp_path, name, path):
+    if (name, path) == ('instances_path', ''):
+        path = 'also relative'  # empty means Nova's own
     said = refusal(tmp_path, **{name: path})
     assert f'[qcache] {name} = {path!r}' in said
     assert 'Give a path from the root' in said
@@ -161,3 +163,23 @@ def test_no_configuration_at_all(tmp_path):
     qcache_conf.register_opts(conf)
     conf([], project='nova', default_config_files=[], default_config_dirs=[])
     assert qcache_conf.config_arguments(conf) == []
+
+
+@pytest.mark.parametrize(
+    ('lines', 'path'),
+    [
+        ('', '/var/lib/nova/instances'),
+        ('[DEFAULT]\nstate_path = /x\n', '/x/instances'),
+        ('[DEFAULT]\ninstances_path = /y\n', '/y'),
+        ('[DEFAULT]\ninstances_path = /y\n[qcache]\ninstances_path = /z\n', '/z'),
+    ],
+)
+def test_the_folder_of_instances_is_novas(tmp_path, lines, path):
+    file = tmp_path / 'nova.conf'
+    file.write_text(lines)
+    conf = cfg.ConfigOpts()
+    qcache_conf.register_opts(conf)
+    qcache_conf.register_nova_opts(conf)
+    conf([f'--config-file={file}'], project='nova')
+    qcache_conf.validate(conf)
+    assert str(qcache_conf.instances_path(conf)) == path

@@ -16,6 +16,7 @@ import itertools
 import logging
 import random
 import shutil
+from unittest import mock
 
 from hypothesis import HealthCheck
 from hypothesis import settings
@@ -61,6 +62,11 @@ class LifeCycle(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.end = contextlib.ExitStack()
+        # Names that are random would sort in another order each time, and no run be repeatable.
+        numbers = itertools.count()
+        for name in ('secrets.token_hex', 'tempfile._RandomNameSequence.__next__'):
+            made = mock.patch(name, lambda *_: f'{next(numbers):012x}')
+            self.end.enter_context(made)
         self.site = Site(self.end.enter_context(memory_folder()) / 'site')
         self.disk = self.site.disk()
         self.versions = itertools.count()

@@ -18,7 +18,9 @@ from nova_qcache.keeper.service import Keeper
 
 @pytest.fixture(autouse=True)
 def hasty():
-    with mock.patch.multiple(service, _TICK_SECONDS=0.001, _IDLE_SECONDS=0.02, _LOCK_SECONDS=0.02):
+    with mock.patch.multiple(
+        service, _TICK_SECONDS=0.001, _RETRY_SECONDS=0.002, _IDLE_SECONDS=0.02, _LOCK_SECONDS=0.02
+    ):
         yield
 
 

@@ -10,6 +10,7 @@ from unittest import mock
 from nova import objects
 import pytest
 
+from nova_qcache import conf as qcache_conf
 from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import process_survival
@@ -256,13 +257,13 @@ def test_a_planner_that_is_not_started_plans_nothing(instance, overlay, made):
 
 def test_it_starts_with_novas_configuration(planner, made, nova_conf, tmp_path):
     made.assert_called_once_with(nova_conf, mock.sentinel.domains)
-    assert nova_conf.qcache.instances_path == str(tmp_path / 'instances')
+    assert qcache_conf.instances_path(nova_conf) == tmp_path / 'instances'
 
 
 def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, obstacles, nova_conf):
     nova_conf.set_override('instances_path', '/elsewhere', 'qcache')
     Planner().start(mock.sentinel.domains, LIBVIRT_9_0)
-    assert nova_conf.qcache.instances_path == '/elsewhere'
+    assert str(qcache_conf.instances_path(nova_conf)) == '/elsewhere'
 
 
 @pytest.mark.parametrize('obstacle', ['confinement', 'process_survival'])
