@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import logging
-import pathlib
 import threading
 
 from oslo_config import cfg
@@ -132,10 +131,14 @@ class Boots:
         """Decide what a boot would use now, and start nothing.
 
         :raises InvalidImageId, InvalidBase: if no boot could use a cache of this
+        :raises CacheBroken: if there is one whose file is not what was sealed
         :raises QcacheError: if it cannot be decided
         """
         source = self._source(base, base_format)
-        return self._judge.judge(canonical_image_id(image_id), source).plan
+        judgement = self._judge.judge(canonical_image_id(image_id), source)
+        if judgement.trouble is not None:
+            raise judgement.trouble
+        return judgement.plan
 
     def keep(self) -> None:
         """Start the keeper, unless one is at work or it is a service manager's."""
@@ -197,16 +200,13 @@ class Boots:
         image_hash: str,
     ) -> Plan:
         source = self._source(base, base_format)
-        try:
-            judgement = self._judge.judge(canonical_image_id(image_id), source, image_hash)
-        except exception.CacheBroken as e:
-            key = CacheKey.from_stem(pathlib.PurePath(e.attributes['path']).stem)
-            if key is not None:
-                self._ask_for_examination(key, image_hash)
-            raise
+        judgement = self._judge.judge(canonical_image_id(image_id), source, image_hash)
         plan = judgement.plan
+        if judgement.trouble is not None:
+            self._complain(image_id, judgement.trouble)
         if judgement.doubtful is not None:
-            self._ask_for_examination(judgement.doubtful, image_hash)
+            self._requests.add(judgement.doubtful, image_hash)
+            self.keep()
         if plan.kind is PlanKind.RECORD and obstacle:
             return dataclasses.replace(plan, kind=PlanKind.PLAIN, reason=obstacle, socket=None)
         if plan.kind is PlanKind.PLAY and consumer:
@@ -216,10 +216,6 @@ class Boots:
                 self._leases.take(consumer, CacheKey(plan.image_id, plan.generation))
             return self._recorded(plan, source, consumer, image_hash)
         return plan
-
-    def _ask_for_examination(self, key: CacheKey, image_hash: str) -> None:
-        self._requests.add(key, image_hash)
-        self.keep()
 
     def _recorded(self, plan: Plan, source: Source, consumer: str, image_hash: str) -> Plan:
         try:

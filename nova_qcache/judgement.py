@@ -8,6 +8,7 @@ is cached (:mod:`nova_qcache.keeper.examination`), and boots are plain until tha
 
 import dataclasses
 
+from nova_qcache import exception
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.plan import Plan
@@ -29,6 +30,8 @@ class Judgement:
     plan: Plan
     doubtful: CacheKey | None = None
     """The cache that is to be compared with the base, so that later boots may use it."""
+    trouble: exception.CacheBroken | None = None
+    """What is wrong with the file of a cache, if the plan is PLAIN for that."""
 
 
 class Judge:
@@ -78,7 +81,10 @@ class Judge:
     def _playing(
         self, plan: Plan, record: CacheRecord, source: Source, identity: BaseIdentity
     ) -> Judgement:
-        path = self._store.require_unchanged(record)
+        try:
+            path = self._store.require_unchanged(record)
+        except exception.CacheBroken as e:
+            return Judgement(dataclasses.replace(plan, reason=str(e)), record.key, e)
         if (
             identity.suspicion(record.base_identity) is Suspicion.TIMES
             and not self._touches.explain(source, record.base_identity, identity)

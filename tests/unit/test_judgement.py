@@ -111,3 +111,12 @@ def test_a_record_of_before_that_cannot_be_read(judge, store, source, current):
 def test_a_judgement_doubts_nothing_by_itself(judge, source):
     found = judge.judge(IMAGE, source)
     assert found == Judgement(found.plan)
+
+
+def test_a_cache_file_that_is_not_what_was_sealed(judge, store, source):
+    ready(store)
+    store.paths.sealed(KEY).unlink()
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
+    assert isinstance(found.trouble, exception.CacheBroken)
+    assert found.plan.reason == str(found.trouble)
