@@ -109,6 +109,8 @@ class Recorder:
 
     async def _start(self) -> None:
         adopted = await ServingDaemon.adopt(self._paths, self._key)
+        # That of a recorder which was killed: its guests wait, whatever becomes of this start.
+        is_missed = duty.read(self._paths, self._key) is not None
         duty.note(self._paths, self._key, self._settings.arguments)
         if adopted is not None:
             self._daemon = adopted
@@ -116,14 +118,17 @@ class Recorder:
         elif self._settings.serve_only:
             await self._serve_again()
         else:
-            await self._start_recording()
+            with contextlib.ExitStack() as undo:
+                if not is_missed:
+                    undo.callback(duty.forget, self._paths, self._key)
+                await self._start_recording()
+                undo.pop_all()
 
     async def _start_recording(self) -> None:
         """Start from nothing; a recording of a former run is dirty, since nothing of it lives."""
+        opener.require_cold_or_dirty(self._store, self._key)
+        self._store.discard_recording(self._key)
         async with contextlib.AsyncExitStack() as undo:
-            undo.callback(duty.forget, self._paths, self._key)
-            opener.require_cold_or_dirty(self._store, self._key)
-            self._store.discard_recording(self._key)
             self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
             undo.push_async_callback(self._daemon.stop)
             undo.callback(self._store.discard_recording, self._key)

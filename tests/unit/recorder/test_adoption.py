@@ -184,6 +184,19 @@ def test_a_daemon_that_is_left_to_its_guests_is_a_duty(stage):
     assert duty.read(stage.store.paths, KEY) == ['--base=/b']
 
 
+@pytest.mark.parametrize('there', ['ready', 'no room'])
+def test_guests_that_wait_are_not_forgotten_by_a_start_that_fails(stage, there):
+    """The keeper serves them: they need no recording."""
+    duty.note(stage.store.paths, KEY, ['of one that was killed'])
+    if there == 'ready':
+        builders.ready(stage.store)
+    else:
+        stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='')
+    with pytest.raises(exception.QcacheError):
+        run(stage, arguments=('--base=/b',))
+    assert duty.read(stage.store.paths, KEY) == ['--base=/b']
+
+
 def test_a_start_that_fails_is_no_duty(stage):
     stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='z')
     with pytest.raises(exception.NoReservation):
