@@ -116,12 +116,15 @@ class Examiner:
             found.compared,
             found.problem or 'equal',
         )
-        if found.problem and self._generations.current(source) == key.generation:
-            self._make_way(key)
+        was_carried_over = found.key != key
+        # As long as a damaged one of the generation of now is there, boots are plain.
+        if was_carried_over or (
+            found.problem and self._generations.current(source) == key.generation
+        ):
+            self._clear_away(key)
 
-    def _make_way(self, key: CacheKey) -> None:
-        """A damaged cache of the generation of now: as long as it is there, boots are plain."""
+    def _clear_away(self, key: CacheKey) -> None:
         try:
             self._store.discard(key, lambda: self._usage.require_none(key))
         except exception.CacheInUse as e:
-            LOG.info('The damaged cache of image %s stays for now: %s', key.image_id, e)
+            LOG.info('A cache of image %s that no boot uses stays for now: %s', key.image_id, e)

@@ -191,10 +191,10 @@ def test_deleted_and_downloaded_again(
     assert plan['generation'].endswith(f'.{before + 1}')
     assert compared() == CACHED
     _require_right_bytes(site, plan, base)
-    rows = {row['Generation']: row for row in site.ask('list')}
-    assert len(rows) == 2, 'the old name stays for guests that have it'
-    (shown,) = [row for row in site.ask('list') if row['Generation'] == plan['generation']]
-    assert shown['State'] == 'READY'
+    (shown,) = waiting.until(
+        lambda: rows if len(rows := site.ask('list')) == 1 else [], 'the end of the old name'
+    )
+    assert (shown['State'], shown['Generation']) == ('READY', plan['generation'])
 
 
 def test_deleted_and_another_one_downloaded(

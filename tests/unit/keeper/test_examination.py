@@ -154,3 +154,23 @@ def test_an_equal_cache_stays(examiner, store, requests, usage, find_source):
     examiner.look()
     assert store.load(KEY) is not None
     usage.require_none.assert_not_called()
+
+
+@pytest.mark.parametrize('in_use', [False, True])
+def test_what_was_carried_over_needs_its_old_name_no_more(
+    examiner, store, proof, requests, usage, find_source, in_use
+):
+    record = builders.ready(store, base='memory://base')
+    new = CacheKey(KEY.image_id, GENERATION.next())
+
+    def carry_over(*arguments):
+        store.carry_over(record, new)
+        return Verification(new, '', 4096)
+
+    proof.verify.side_effect = carry_over
+    if in_use:
+        usage.require_none.side_effect = exception.CacheInUse(path='x', reason='y', remedy='z')
+    requests.add(KEY)
+    examiner.look()
+    assert store.keys() == ([KEY, new] if in_use else [new])
+    assert store.require_unchanged(store.load(new)).read_bytes() == b'cached'
