@@ -48,6 +48,15 @@ class LibvirtDomains:
             for domain in self._asked(libvirt, lambda: connection.listAllDomains(0)):
                 yield from self._of_one(libvirt, domain)
 
+    def version(self) -> str:
+        """Return libvirt's version, by a connection that may resume guests.
+
+        :raises DomainsUnknown: if there is none
+        """
+        with self._connection(read_only=False) as (libvirt, connection):
+            number: int = self._asked(libvirt, connection.getLibVersion)
+        return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'
+
     def living(self) -> Iterator[Document]:
         """Yield what each running or paused domain runs with.
 

@@ -18,6 +18,7 @@ from nova_qcache import filesystem
 from nova_qcache import qemu_img
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
+from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.paths import Paths
 
 __all__ = ['Finding', 'Grade', 'examine']
@@ -58,6 +59,9 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
         yield _finding('O_DIRECT', lambda: _direct_io(paths.cache_path), Grade.WARNING)
         yield _finding('space', lambda: _space(paths.cache_path, qcache_conf.quota_bytes(conf)))
         yield _confinement(paths.guests)
+    if conf.qcache.libvirt_uri:
+        # A warning: without it nothing is evicted, and paused guests are not resumed.
+        yield _finding('libvirt', lambda: _libvirt(conf.qcache.libvirt_uri), Grade.WARNING)
 
 
 def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) -> Finding:
@@ -123,6 +127,10 @@ def _space(folder: pathlib.Path, quota: int) -> str:
             remedy='to less, or free space',
         )
     return f'{free // qcache_conf.MIB} MiB free, room for {free // quota} recordings'
+
+
+def _libvirt(uri: str) -> str:
+    return f'{uri} {LibvirtDomains(uri).version()}, whose guests may be resumed'
 
 
 def _confinement(guests: pathlib.Path) -> Finding:

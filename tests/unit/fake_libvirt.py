@@ -97,6 +97,9 @@ class Connection:
         assert self.is_open
         return _answer(self.domains)
 
+    def getLibVersion(self) -> Any:
+        return 9_002_001
+
     def lookupByUUIDString(self, uuid: str) -> Any:
         assert self.writable, 'a read-only connection resumes nobody'
         found = [each for each in self.domains if each.UUIDString() == uuid]

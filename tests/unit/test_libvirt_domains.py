@@ -259,3 +259,9 @@ def test_a_resume_that_libvirt_refuses(host):
     host.domains = [Domain('one', why=LibvirtError('not paused'))]
     with pytest.raises(exception.DomainsUnknown, match='not paused'):
         LibvirtDomains(URI).resume('uuid-of-one')
+
+
+def test_its_version_by_a_connection_that_may_write(host):
+    assert LibvirtDomains(URI).version() == '9.2.1'
+    assert host.writable
+    assert host.closed == 1

@@ -12,6 +12,7 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import qemu_img
 from nova_qcache import suitability
+from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.suitability import Finding
 from nova_qcache.suitability import Grade
 from tests.unit import builders
@@ -223,3 +224,31 @@ def test_a_name_with_a_full_stop_is_not_the_end_of_the_finding(short_folder):
     found = examine(builders.config(short_folder, cache_path=str(path)))['folders']
     assert str(path) in found.found
     assert found.remedy == 'Move it away or name another folder.'
+
+
+# -- libvirt
+
+
+def libvirt_of(folder):
+    return {
+        f.subject: f for f in suitability.examine(builders.config(folder, libvirt_uri='qemu:///x'))
+    }['libvirt']
+
+
+def test_libvirt(short_folder):
+    with mock.patch.object(LibvirtDomains, 'version', autospec=True, return_value='9.0.0'):
+        found = libvirt_of(short_folder)
+    assert (found.grade, found.found) == (Grade.OK, 'qemu:///x 9.0.0, whose guests may be resumed')
+
+
+def test_a_libvirt_that_lets_nobody_write(short_folder):
+    refusal = exception.DomainsUnknown(uri='qemu:///x', reason='authentication failed')
+    with mock.patch.object(LibvirtDomains, 'version', autospec=True, side_effect=refusal):
+        found = libvirt_of(short_folder)
+    assert found.grade is Grade.WARNING
+    assert 'authentication failed' in found.found
+    assert 'libvirt_uri' in found.remedy
+
+
+def test_no_libvirt(conf):
+    assert 'libvirt' not in {finding.subject for finding in suitability.examine(conf)}
