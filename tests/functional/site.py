@@ -230,6 +230,12 @@ class Site:
         """Return the living processes of the product that outlive their caller."""
         return self.running('nova_qcache.cmd.recorder') + self.daemons()
 
+    def end_keeper(self) -> None:
+        """End the keeper, which would wait for more, once no recorder would start another."""
+        waiting.until(lambda: not self.recorders(), 'the end of the recorders')
+        for keeper in self.running('nova_qcache.cmd.keeper'):
+            keeper.send_signal(signal.SIGTERM)
+
     def daemons(self) -> list[psutil.Process]:
         return self.running('qemu-storage-daemon')
 

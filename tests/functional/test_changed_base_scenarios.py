@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ def keeping(site: Site) -> Iterator[None]:
     """Examinations are the keeper's; it is ended when a test ends, since it waits for more."""
     site.configure(start_keeper=True)
     yield
-    _end_keeper(site)
+    site.end_keeper()
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def compared(site: Site, cache: dict[str, Any]) -> Compared:
     script.chmod(0o666)
     wrapper = f'#!/bin/sh\ntee -a {script} | qemu-io "$@"\n'
     site.configure(qemu_io=str(site.program('qemu-io', wrapper)))
-    _end_keeper(site)  # the next one reads the configuration of now
+    site.end_keeper()  # the next one reads the configuration of now
     waiting.until(lambda: not site.running(_KEEPER), 'the end of the keeper')
 
     def since() -> int:
@@ -54,11 +53,6 @@ def compared(site: Site, cache: dict[str, Any]) -> Compared:
         return sum(int(length) for length in reads)
 
     return since
-
-
-def _end_keeper(site: Site) -> None:
-    for keeper in site.running(_KEEPER):
-        keeper.send_signal(signal.SIGTERM)
 
 
 def _replace(base: pathlib.Path, content: bytes, like: os.stat_result | None = None) -> None:
@@ -220,7 +214,7 @@ def other_host(site: Site, product: installation.Installation) -> Iterator[Site]
     other.image_id = site.image_id
     other.configure(start_keeper=True)
     yield other
-    _end_keeper(other)
+    other.end_keeper()
     problems = book.close()
     assert not problems, '\n'.join(problems)
 

@@ -23,8 +23,7 @@ from tests.functional.site import Site
 def keeping(site: Site) -> Iterator[None]:
     site.configure(start_keeper=True)
     yield
-    for keeper in _keepers(site):  # it waits some time for more to do
-        keeper.send_signal(signal.SIGTERM)
+    site.end_keeper()
 
 
 def _keepers(site: Site) -> list[psutil.Process]:
