@@ -112,7 +112,7 @@ def _enter(
     if complain is not None:
         if seconds > 0:  # one who only tries can be part of no deadlock
             _check_order(rank, name, complain)
-        stack.callback(_held.set, _held.get())
+        stack.callback(_forget, (rank, name))
     _make_private(folder / name)
     # lockutils has no deadline of its own: ask again without blocking until ours has passed.
     deadline = time.monotonic() + seconds
@@ -139,6 +139,11 @@ def _make_private(path: pathlib.Path) -> None:
     """
     with contextlib.suppress(OSError):  # lockutils says what is wrong with the folder
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
+
+
+def _forget(entry: tuple[_Rank, str]) -> None:
+    # Not what was held before: locks may be released in any order.
+    _held.set(tuple(held for held in _held.get() if held != entry))
 
 
 def _check_order(rank: _Rank, name: str, say: Callable[[str], None]) -> None:

@@ -62,13 +62,15 @@ def image_id(instance: Any, base_name: str) -> str | None:
     return None
 
 
-def image_hash(image_meta: Any) -> str:
-    """Return what Glance says of the image's content, empty if it does not.
+def image_hash(instance: Any, image_meta: Any) -> str:
+    """Return what Glance says of the content of the instance's image, empty if it does not, or if
+    it is told of another image: an unshelve begins on that of the shelved disk.
 
     That is its MD5. Nova gives the driver no better one (``os_hash_value`` gets lost on the way),
     and this one only for new instances, not for a reboot; it decides nothing.
     """
-    if not image_meta.obj_attr_is_set('checksum') or not image_meta.checksum:
+    known = all(image_meta.obj_attr_is_set(name) for name in ('id', 'checksum'))
+    if not known or image_meta.id != instance.image_ref or not image_meta.checksum:
         return ''
     return f'md5:{image_meta.checksum}'
 

@@ -117,7 +117,7 @@ class Planner:
     @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
         """Around the making of a new instance, for which Nova has asked Glance for its image."""
-        self._hashes[instance.uuid] = eligibility.image_hash(image_meta)
+        self._hashes[instance.uuid] = eligibility.image_hash(instance, image_meta)
         try:
             yield
         finally:

@@ -90,7 +90,7 @@ def test_a_base_that_was_downloaded_again_keeps_its_cache(
     cloud: Cloud, host: ComputeHost, ready_calm: str
 ):
     before = host.show(ready_calm)
-    host.base_of(ready_calm).unlink()  # as Nova does with one that was unused for a day
+    host.remove_base(ready_calm)
     plain = cloud.boot(ready_calm)
     assert host.kind(plain) == 'PLAIN'
     _examined(host)
@@ -120,7 +120,7 @@ def test_another_image_under_the_same_id(cloud: Cloud, host: ComputeHost, disks:
     assert host.kind(server) == 'PLAY', 'the base is still the one that it was made of'
     server.wait_until_booted(boots=1)
 
-    host.base_of(image).unlink()
+    host.remove_base(image)
     server = cloud.boot(image)
     assert host.kind(server) == 'PLAIN'
     _examined(host)

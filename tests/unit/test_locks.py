@@ -286,3 +286,16 @@ def test_nobody_looks_at_the_order_in_production(tmp_path):
         check=True,
     )
     assert done.stdout == 'None\n'
+
+
+def test_locks_may_be_released_in_any_order(tmp_path, lock_complaints):
+    other = CacheKey(OTHER_IMAGE, KEY.generation)
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(locks.recorder(tmp_path, KEY))
+    second.enter_context(locks.recorder(tmp_path, other))
+    first.close()
+    second.close()
+    with locks.image(tmp_path, IMAGE, 1):
+        pass
+    assert lock_complaints == []
+    assert locks._held.get() == ()

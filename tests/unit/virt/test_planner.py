@@ -383,13 +383,19 @@ def test_a_real_manager_and_an_obstacle(
 
 
 @pytest.mark.parametrize(
-    ('checksum', 'said'),
-    [({'checksum': 'c0ffee'}, 'md5:c0ffee'), ({'checksum': ''}, ''), ({}, '')],
+    ('image', 'said'),
+    [
+        ({'id': IMAGE, 'checksum': 'c0ffee'}, 'md5:c0ffee'),
+        ({'id': IMAGE, 'checksum': ''}, ''),
+        ({'id': IMAGE}, ''),
+        ({'checksum': 'c0ffee'}, ''),
+        ({'id': OTHER_IMAGE, 'checksum': 'c0ffee'}, ''),  # an unshelve
+    ],
 )
 def test_glances_hash_is_passed_on_for_new_instances(
-    planner, ask, overlay, instance, manager, checksum, said
+    planner, ask, overlay, instance, manager, image, said
 ):
-    with planner.spawning(instance, objects.ImageMeta(**checksum)):
+    with planner.spawning(instance, objects.ImageMeta(**image)):
         ask()
         assert manager.plan.call_args.args[-1] == said
     ask()
@@ -399,7 +405,7 @@ def test_glances_hash_is_passed_on_for_new_instances(
 def test_a_spawn_that_fails_is_forgotten(planner, ask, overlay, instance, manager):
     with (
         contextlib.suppress(ValueError),
-        planner.spawning(instance, objects.ImageMeta(checksum='c0ffee')),
+        planner.spawning(instance, objects.ImageMeta(id=IMAGE, checksum='c0ffee')),
     ):
         raise ValueError
     ask()
