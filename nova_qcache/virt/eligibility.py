@@ -62,15 +62,19 @@ def image_id(instance: Any, base_name: str) -> str | None:
     return None
 
 
-def image_hash(instance: Any, image_meta: Any) -> str:
-    """Return what Glance says of the content of the instance's image, empty if it does not, or if
-    it is told of another image: an unshelve begins on that of the shelved disk.
+def image_hash(image_meta: Any, image_id: str) -> str:
+    """Return what Glance says of an image's content, empty if that is not known.
 
     That is its MD5. Nova gives the driver no better one (``os_hash_value`` gets lost on the way),
     and this one only for new instances, not for a reboot; it decides nothing.
+
+    :param image_meta: what Nova starts an instance with, None if it does not start one now. It is
+        of another image in an unshelve: the one of the shelved disk
     """
-    known = all(image_meta.obj_attr_is_set(name) for name in ('id', 'checksum'))
-    if not known or image_meta.id != instance.image_ref or not image_meta.checksum:
+    known = image_meta is not None and all(
+        image_meta.obj_attr_is_set(name) for name in ('id', 'checksum')
+    )
+    if not known or image_meta.id != image_id or not image_meta.checksum:
         return ''
     return f'md5:{image_meta.checksum}'
 

@@ -38,7 +38,7 @@ class Planner:
         self.reconnect_seconds = 0
         self._manager: Manager | None = None
         self._obstacle: str | None = None
-        self._hashes: dict[str, str] = {}
+        self._images: dict[str, Any] = {}
 
     def start(self, domains: Domains, libvirt_version: int) -> None:
         """Begin to plan; a configuration or folder that makes no sense is one error in the log,
@@ -117,11 +117,11 @@ class Planner:
     @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
         """Around the making of a new instance, for which Nova has asked Glance for its image."""
-        self._hashes[instance.uuid] = eligibility.image_hash(instance, image_meta)
+        self._images[instance.uuid] = image_meta
         try:
             yield
         finally:
-            self._hashes.pop(instance.uuid, None)
+            self._images.pop(instance.uuid, None)
 
     @contextlib.contextmanager
     def writing(self, base: str) -> Iterator[None]:
@@ -174,5 +174,5 @@ class Planner:
             base.format,
             instance.uuid,
             self._obstacle,
-            self._hashes.get(instance.uuid, ''),
+            eligibility.image_hash(self._images.get(instance.uuid), image_id),
         )

@@ -389,7 +389,7 @@ def test_a_real_manager_and_an_obstacle(
         ({'id': IMAGE, 'checksum': ''}, ''),
         ({'id': IMAGE}, ''),
         ({'checksum': 'c0ffee'}, ''),
-        ({'id': OTHER_IMAGE, 'checksum': 'c0ffee'}, ''),  # an unshelve
+        ({'id': OTHER_IMAGE, 'checksum': 'c0ffee'}, ''),
     ],
 )
 def test_glances_hash_is_passed_on_for_new_instances(
@@ -400,6 +400,14 @@ def test_glances_hash_is_passed_on_for_new_instances(
         assert manager.plan.call_args.args[-1] == said
     ask()
     assert manager.plan.call_args.args[-1] == ''
+
+
+def test_an_unshelve_begins_on_another_image(planner, ask, overlay, instance, manager):
+    """Nova says that the shelved disk's image is the instance's, until the instance runs."""
+    instance.image_ref = OTHER_IMAGE
+    with planner.spawning(instance, objects.ImageMeta(id=OTHER_IMAGE, checksum='c0ffee')):
+        ask()
+    assert (manager.plan.call_args.args[0], manager.plan.call_args.args[-1]) == (IMAGE, '')
 
 
 def test_a_spawn_that_fails_is_forgotten(planner, ask, overlay, instance, manager):
