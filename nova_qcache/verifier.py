@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import random
 
+from nova_qcache import exception
 from nova_qcache import qemu_img
 from nova_qcache import qemu_io
 from nova_qcache import sealed_file
@@ -133,7 +134,12 @@ class Verifier:
         if key == record.key:
             self._store.refresh(proved)
         else:
-            self._store.carry_over(proved, key)
+            try:
+                self._store.carry_over(proved, key)
+            except exception.WrongState:
+                # It was recorded again meanwhile, and this one is of no use to any boot.
+                self._store.retire(record, f'generation {generation} has a cache of its own')
+                return Verification(record.key, '', total)
         return Verification(key, '', total)
 
     def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:

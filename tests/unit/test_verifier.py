@@ -291,3 +291,18 @@ def test_hashes_of_an_image_are_noted_once_and_bounded(verifier, store, source):
         verifier.verify(store.load(KEY), source, silent, f'md5:x{number}')
     assert len(store.load(KEY).image_hashes) == 8
     assert store.load(KEY).image_hashes[-1] == 'md5:x19'
+
+
+@pytest.mark.parametrize('there', [builders.warm, builders.ready])
+def test_an_equal_cache_beside_one_of_the_new_generation_is_retired(
+    verifier, store, source, raised, there
+):
+    """It was recorded again before anybody compared."""
+    record = builders.ready(store)
+    newer = there(store, b'newer', key=NEW)
+    raised.current.return_value = NEW.generation
+    assert verifier.verify(record, source, silent) == Verification(KEY, '', 12288)
+    assert store.load(NEW) == newer
+    after = store.load(KEY)
+    assert after.state is State.STALE
+    assert 'has a cache of its own' in after.stale_reason
