@@ -8,6 +8,7 @@ locks out of order, never do two processes write one recording, and nothing is l
 import collections
 from collections.abc import Iterator
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ import pytest
 
 from tests.functional import bases
 from tests.functional import users
+from tests.functional import waiting
 from tests.functional.refusals import require_nothing_left
 from tests.functional.site import MIB
 from tests.functional.site import Site
@@ -261,8 +263,15 @@ def _require_order(spied: pathlib.Path) -> None:
 
 def _remove_all(site: Site, image_ids: list[str]) -> None:
     """Nobody uses anything any more: all of it can be removed, and nothing is left."""
-    for image_id in image_ids:
+    said = {}
+
+    def removed(image_id: str) -> bool:
         done = site.qcache('remove', image_id)
-        assert done.returncode == 0 or 'There is no cache' in done.stderr, done
+        said[image_id] = done.stderr
+        return done.returncode == 0 or 'There is no cache' in done.stderr
+
+    for image_id in image_ids:
+        # The last daemons may be about to end, and have their files open until then.
+        waiting.until(functools.partial(removed, image_id), f'the removal ({said})')
     assert not list((site.run_path / 'leases').iterdir())
     require_nothing_left(site)
