@@ -109,9 +109,8 @@ class Store:
             ready = dataclasses.replace(record, state=State.READY, sealed=sealed)
             states.require_transition(key.image_id, before, ready.state)
             recording = self.paths.recording(key)
-            if (
-                recording.exists()
-            ):  # a recorder that was killed right after this rename comes here again
+            # A recorder that was killed right after this rename comes here again.
+            if recording.exists():
                 os.rename(recording, self.paths.sealed(key))
                 filesystem.sync_folder(self.paths.cache_path)
             self._set_state(ready, before)
@@ -184,8 +183,7 @@ class Store:
         """
         with self._locked(key):
             require()
-            self._unlink([self.paths.record(key)])
-            self._unlink([self.paths.recording(key), self.paths.sealed(key)])
+            self._remove(key)
 
     def discard_recording(self, key: CacheKey) -> None:
         """To COLD from WARMING, or from files without a record. What is READY or STALE stays: a
@@ -193,8 +191,7 @@ class Store:
         and boots may have leases of it."""
         with self._locked(key):
             if self._state(key) in (State.COLD, State.WARMING):
-                self._unlink([self.paths.record(key)])
-                self._unlink([self.paths.recording(key), self.paths.sealed(key)])
+                self._remove(key)
 
     def clear_leftovers(self) -> None:
         """Remove records that a crash left half written: nobody writes one without the lock."""
@@ -253,6 +250,10 @@ class Store:
                 reason=f'a record cannot be written ({e.strerror})',
                 remedy='Make room there, or give it to the user that nova-compute runs as',
             ) from e
+
+    def _remove(self, key: CacheKey) -> None:
+        self._unlink([self.paths.record(key)])
+        self._unlink([self.paths.recording(key), self.paths.sealed(key)])
 
     def _unlink(self, paths: Iterable[pathlib.Path]) -> None:
         for path in paths:

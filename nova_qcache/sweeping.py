@@ -28,11 +28,10 @@ def sweep(
     store: Store, leases: Leases, is_named: Callable[[CacheKey], bool] = lambda key: False
 ) -> list[CacheKey]:
     """Clear away what is dead; what lives is left alone, and so is a daemon without a recorder:
-    it may have guests, and the keeper starts a recorder for it. What somebody
-    names is the keeper's, too.
+    it may have guests, and the keeper starts a recorder for it. What somebody names is the
+    keeper's, too.
 
     :param is_named: says whether a domain or a lease names something of a cache
-
     :return: the recordings that were thrown away
     :raises QcacheError, OSError: if it cannot be cleared away
     """
@@ -64,7 +63,8 @@ def _sweep_one(store: Store, key: CacheKey) -> bool:
         return False  # an operator's to look at
     recording, sealed = paths.recording(key), paths.sealed(key)
     if record is None and sealed.exists() and sealed.stat().st_nlink > 1:
-        sealed.unlink(missing_ok=True)  # whoever carried a cache over was killed before its record
+        store.discard_recording(key)  # whoever carried a cache over was killed before its record
+        return False
     if record is None and recording.exists():
         recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files
     elif record is not None and record.state is State.WARMING:

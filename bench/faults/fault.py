@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a fault is, and when it can come."""
 
+import abc
 import enum
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ class Phase(enum.Enum):
 WITH_GUESTS = (Phase.RECORDING, Phase.SEALING, Phase.SEALED, Phase.PLAYING)
 
 
-class Fault:
+class Fault(abc.ABC):
     """One fault of one round: :meth:`inject`, and :meth:`undo` after ``seconds``.
 
     :param scale: of ``seconds``
@@ -56,9 +57,9 @@ class Fault:
         self.scene = scene
         self.seconds = scale * scene.chance.uniform(*self.lasts)
 
+    @abc.abstractmethod
     def inject(self) -> int:
         """Do it; return how many things it hit: processes, files, file systems."""
-        raise NotImplementedError
 
     def undo(self) -> list[str]:
         """Take it back where it is one that ends; return what it found to be wrong."""

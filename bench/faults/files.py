@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of the product's own files: removed, closed to it, damaged."""
 
+import abc
 import os
 import pathlib
 import shutil
@@ -48,8 +49,8 @@ class _Folder(Fault):
     phases = _ANY
 
     @property
-    def path(self) -> pathlib.Path:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def path(self) -> pathlib.Path: ...
 
     def undo(self) -> list[str]:
         self.scene.end_compute()
