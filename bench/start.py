@@ -83,7 +83,7 @@ def plans(site: rig.Site, base: pathlib.Path, times: int) -> list[Figure]:
             if touched:
                 base.touch()
             began = time.perf_counter()
-            plan = site.manager.plan(image_id, str(base), 'raw')
+            plan = site.manager.plan(Boot(image_id, str(base), 'raw'))
             spent.append(1000 * (time.perf_counter() - began))
             if plan.kind.value != 'PLAY':
                 raise rig.BenchError(f'the plan is {plan.kind.value}: {plan.reason}')

@@ -16,7 +16,8 @@ The last child is there for what it says of zeros: nothing. The NBD server asks 
 zeros and does not read those, so they would never be recorded, and each later boot would fetch
 them from the base. A quorum calls zeros only what all of its children call so.
 
-After the seal: top - cache - base, all of it read-only. Without a cache: top - base.
+After the seal: top - cache - base, all of it read-only. After an audit whose copy is given up the
+same, with the cache that it is a copy of: top - old - base. Without a cache: top - base.
 """
 
 import errno
@@ -34,6 +35,7 @@ __all__ = [
     'plain',
     'playing',
     'recording',
+    'replacing',
     'sealing',
 ]
 
@@ -61,21 +63,23 @@ def _top(child: str) -> Node:
     return {'driver': 'raw', 'node-name': TOP, 'read-only': True, 'file': child}
 
 
-def _cache(path: pathlib.Path, *, read_only: bool) -> list[Node]:
+def _cache(
+    path: pathlib.Path, *, read_only: bool, names: tuple[str, str] = (CACHE_FILE_NODE, 'cache')
+) -> list[Node]:
     # The cache file goes through the page cache: it is small, written once and read by every later
     # boot.
     return [
         {
             'driver': 'file',
-            'node-name': CACHE_FILE_NODE,
+            'node-name': names[0],
             'filename': str(path),
             'read-only': read_only,
         },
         {
             'driver': 'qcow2',
-            'node-name': 'cache',
+            'node-name': names[1],
             'read-only': read_only,
-            'file': CACHE_FILE_NODE,
+            'file': names[0],
             'backing': 'base',
         },
     ]
@@ -120,15 +124,31 @@ def recording(source: Source, path: pathlib.Path, virtual_size: int) -> list[Nod
 def sealing(source: Source, path: pathlib.Path) -> list[Command]:
     """Commands that turn a recording into read-only playback under its connected guests."""
     # qemu 7.2 aborts if a node that two branches of the quorum share is reopened: they share none.
-    removed = ['either', RECORDING_NODE]
-    for branch in (source.nodes('base2'), _never(0)):
-        removed += [str(node['node-name']) for node in reversed(branch)]
     cache_file, cache = _cache(path, read_only=True)
     return [
         ('blockdev-reopen', {'options': [_top('cache')]}),
-        *(('blockdev-del', {'node-name': name}) for name in removed),
+        *_removing(['either', RECORDING_NODE], source.nodes('base2'), _never(0)),
         ('blockdev-reopen', {'options': [cache, cache_file]}),
     ]
+
+
+def replacing(source: Source, path: pathlib.Path) -> list[Command]:
+    """Commands that put the sealed cache at ``path`` in the place of a recording under its
+    connected guests. Nothing has the file of the recording open afterwards."""
+    old = _cache(path, read_only=True, names=('old-file', 'old'))
+    cache = _cache(path, read_only=True)
+    return [
+        *(('blockdev-add', node) for node in old),
+        ('blockdev-reopen', {'options': [_top('old')]}),
+        *_removing(['either', RECORDING_NODE], cache, source.nodes('base2'), _never(0)),
+    ]
+
+
+def _removing(first: list[str], *branches: list[Node]) -> list[Command]:
+    names = list(first)
+    for branch in branches:
+        names += [str(node['node-name']) for node in reversed(branch)]
+    return [('blockdev-del', {'node-name': name}) for name in names]
 
 
 def playing(source: Source, path: pathlib.Path) -> list[Node]:

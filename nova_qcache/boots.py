@@ -18,6 +18,9 @@ from nova_qcache import control
 from nova_qcache import exception
 from nova_qcache import inspection
 from nova_qcache import plugins
+from nova_qcache import pool
+from nova_qcache.admission import Admission
+from nova_qcache.audits import Audits
 from nova_qcache.generation import Generations
 from nova_qcache.inspection import CacheView
 from nova_qcache.judgement import Judge
@@ -26,9 +29,14 @@ from nova_qcache.keeper.examination import Requests
 from nova_qcache.key import CacheKey
 from nova_qcache.key import canonical_image_id
 from nova_qcache.leases import Leases
+from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.paths import Paths
+from nova_qcache.pins import Pins
+from nova_qcache.plan import Boot
+from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
+from nova_qcache.pool import Pool
 from nova_qcache.progress import Progress
 from nova_qcache.progress import silent
 from nova_qcache.qemu_img import QemuImg
@@ -37,19 +45,26 @@ from nova_qcache.recorder import launch
 from nova_qcache.repetition import Repetition
 from nova_qcache.source import Source
 from nova_qcache.states import Phase
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from nova_qcache.store import Store
 from nova_qcache.touches import Touches
+from nova_qcache.usage import Domains
+from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verifier
 
 __all__ = ['Boots']
 
 LOG = logging.getLogger(__name__)
 
+_RESERVED_SECONDS = 60
+"""For how long after the start of a recorder its room is reserved at the most."""
+
 
 class Boots:
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, domains: Domains | None = None) -> None:
         """:param conf: on which :func:`nova_qcache.conf.register_opts` was called
+        :param domains: who tells what domains use; by default the libvirt of ``libvirt_uri``
         :raises InvalidOption, InvalidQuota: if the configuration makes no sense
         :raises FolderUnfit: if the folders cannot be used
         """
@@ -64,40 +79,46 @@ class Boots:
             self._store, self._generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
         )
         self._leases = Leases(self.paths.leases, group.plan_lease_seconds)
+        if domains is None and group.libvirt_uri:
+            domains = LibvirtDomains(group.libvirt_uri)
+        instances = qcache_conf.instances_path(conf)
+        self._usage = Usage(self.paths, self._leases, instances, domains)
+        self._pins = Pins(self.paths.pins)
+        self._pool = Pool(
+            self._store,
+            self._pins,
+            self._usage,
+            plugins.eviction_policy(group.eviction_policy),
+            pool.limits(conf, self.paths.cache_path),
+            Leases(self.paths.reservations, group.start_timeout_seconds + _RESERVED_SECONDS),
+            group.lock_timeout_seconds,
+        )
+        self._admission = Admission(self._store.ledger, group.record_from_boot)
+        self._audits = Audits(
+            self._store, self._pool, qcache_conf.config_arguments(conf), group.audit_every
+        )
         self._requests = Requests(self.paths.examinations)
         self._touches = Touches()
         self._judge = Judge(self._store, self._generations, self._verifier, self._touches)
         self._complaints = Repetition()
         self._starts: dict[CacheKey, threading.Lock] = {}
 
-    def plan(
-        self,
-        image_id: str,
-        base: str,
-        base_format: str,
-        consumer: str = '',
-        obstacle: str | None = None,
-        image_hash: str = '',
-    ) -> Plan:
-        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
-        cache's sake.
-
-        :param consumer: whose boot it is; its lease keeps what the plan names until
-            :meth:`release`
-        :param obstacle: why nothing can be recorded, if so
-        :param image_hash: what Glance says of the image's content; empty if nobody knows
-        """
+    def plan(self, boot: Boot) -> Plan:
+        """Decide what a boot uses, start a recorder if it is to record, and count it. Never raises
+        for a cache's sake."""
+        plan = Plan(PlanKind.PLAIN, '', boot.image_id, boot.base, boot.base_format)
         try:
             self.paths.require()
-            plan = self._plan(image_id, base, base_format, consumer, obstacle, image_hash)
+            plan = self._plan(boot)
         except (exception.QcacheError, OSError) as e:
-            self._complain(image_id, e)
-            plan = Plan(PlanKind.PLAIN, str(e), image_id, base, base_format)
+            self._complain(boot.image_id, e)
+            plan = dataclasses.replace(plan, reason=str(e), cause=_cause(e))
         except Exception as e:  # the first invariant: not even a fault of ours fails a boot
-            LOG.exception('Image %s boots without a cache: %s', image_id, e)
-            plan = Plan(PlanKind.PLAIN, str(e), image_id, base, base_format)
+            LOG.exception('Image %s boots without a cache: %s', boot.image_id, e)
+            plan = dataclasses.replace(plan, reason=str(e), cause=Cause.FAILED)
         if plan.kind is PlanKind.PLAIN:
-            self.release(consumer)
+            self.release(boot.consumer)
+        self._store.ledger.boot(plan)
         return plan
 
     def release(self, consumer: str) -> None:
@@ -158,7 +179,8 @@ class Boots:
         guests can connect.
 
         :raises RecorderFailed: if it does not start, with the reason: there is a cache already,
-            the base is unfit, there is no room
+            the base is unfit
+        :raises NoRoom, TooManyRecorders: if another recording has no room, or no leave
         :raises QcacheError: if it cannot even be tried
         """
         image_id = canonical_image_id(image_id)
@@ -170,76 +192,98 @@ class Boots:
             try:
                 status = self._recorder(key).expect_guest()
             except exception.RecorderUnreachable:
-                qcache_conf.quota_bytes(self._conf, quota_mib)
-                status = launch.start(
-                    self.paths,
-                    key,
-                    self._recorder_arguments(image_id, base, base_format, quota_mib, image_hash),
-                    self._conf.qcache.start_timeout_seconds,
-                    progress,
-                )
+                with self._pool.room(key, qcache_conf.quota_bytes(self._conf, quota_mib)):
+                    status = launch.start(
+                        self.paths,
+                        key,
+                        self._recorder_arguments(
+                            image_id, base, base_format, quota_mib, image_hash
+                        ),
+                        self._conf.qcache.start_timeout_seconds,
+                        progress,
+                    )
         self.keep()
         plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
         if status.phase not in (Phase.RECORDING, Phase.SEALING):
-            return dataclasses.replace(
-                plan, reason=f'the recorder does not record any more: {status.note}'
-            )
+            reason = f'the recorder does not record any more: {status.note}'
+            return dataclasses.replace(plan, reason=reason, cause=Cause.STALE)
         return dataclasses.replace(
             plan, kind=PlanKind.RECORD, reason=status.note, socket=str(self.paths.nbd_socket(key))
         )
 
     # -- below
 
-    def _plan(
-        self,
-        image_id: str,
-        base: str,
-        base_format: str,
-        consumer: str,
-        obstacle: str | None,
-        image_hash: str,
-    ) -> Plan:
-        source = self._source(base, base_format)
-        judgement = self._judge.judge(canonical_image_id(image_id), source, image_hash)
+    def _plan(self, boot: Boot) -> Plan:
+        source = self._source(boot.base, boot.base_format)
+        image_id = canonical_image_id(boot.image_id)
+        judgement = self._judge.judge(image_id, source, boot.image_hash)
         plan = judgement.plan
         if judgement.trouble is not None:
-            self._complain(image_id, judgement.trouble)
+            self._complain(boot.image_id, judgement.trouble)
         if judgement.doubtful is not None:
-            self._requests.add(judgement.doubtful, image_hash)
+            self._requests.add(judgement.doubtful, boot.image_hash)
             self.keep()
-        if plan.kind is PlanKind.RECORD and obstacle:
-            return dataclasses.replace(plan, kind=PlanKind.PLAIN, reason=obstacle, socket=None)
-        if plan.kind is PlanKind.PLAY and consumer:
-            return self._leased(plan, consumer)
+        if plan.kind is PlanKind.PLAY:
+            return self._leased(self._audited(plan, boot), boot.consumer)
         if plan.kind is PlanKind.RECORD:
-            if consumer and plan.generation is not None:
-                self._leases.take(consumer, CacheKey(plan.image_id, plan.generation))
-            return self._recorded(plan, source, consumer, image_hash)
+            return self._recorded(plan, source, boot)
         return plan
 
-    def _recorded(self, plan: Plan, source: Source, consumer: str, image_hash: str) -> Plan:
+    def _audited(self, plan: Plan, boot: Boot) -> Plan:
+        audit = None
+        if not boot.obstacle:
+            audit = self._audits.plan(plan, qcache_conf.quota_bytes(self._conf))
+        return audit or plan
+
+    def _recorded(self, plan: Plan, source: Source, boot: Boot) -> Plan:
+        key = CacheKey(plan.image_id, self._generations.current(source))
+        plain = dataclasses.replace(plan, kind=PlanKind.PLAIN, socket=None)
+        if boot.obstacle:
+            return dataclasses.replace(plain, reason=boot.obstacle, cause=Cause.CONFINED)
+        refusal = self._admission.refusal(plan.image_id, boot)
+        if refusal is not None and not self._is_recorded(key):
+            return dataclasses.replace(plain, reason=refusal, cause=Cause.NOT_YET)
+        if boot.consumer:
+            self._leases.take(boot.consumer, key)
         try:
-            found = self.record(plan.image_id, plan.base, plan.base_format, image_hash=image_hash)
+            found = self.record(
+                plan.image_id, plan.base, plan.base_format, image_hash=boot.image_hash
+            )
             if found.kind is PlanKind.RECORD:
                 return found
             failure = None
         except exception.RecorderFailed as e:
             failure = e
         # It may have been sealed since it was judged.
-        again = self._judge.judge(plan.image_id, source, image_hash).plan
+        again = self._judge.judge(plan.image_id, source, boot.image_hash).plan
         if again.kind is PlanKind.PLAY:
-            return self._leased(again, consumer) if consumer else again
+            return self._leased(again, boot.consumer)
         if failure is not None:
             raise failure
         return found
 
+    def _is_recorded(self, key: CacheKey) -> bool:
+        try:
+            return self._recorder(key).status().phase is Phase.RECORDING
+        except exception.RecorderUnreachable:
+            return False
+
     def _leased(self, plan: Plan, consumer: str) -> Plan:
-        assert plan.generation is not None  # it names a cache
-        key = CacheKey(plan.image_id, plan.generation)
+        key = plan.key
+        assert key is not None  # it names a cache
+        if not consumer:
+            return plan
+        if plan.kind is PlanKind.RECORD:  # an audit, which may end when it likes
+            self._leases.take(consumer, key)
+            return plan
         if self._store.lease(key, lambda: self._leases.take(consumer, key)):
             return plan
         return dataclasses.replace(
-            plan, kind=PlanKind.PLAIN, reason='the cache has just gone', cache=None
+            plan,
+            kind=PlanKind.PLAIN,
+            reason='the cache has just gone',
+            cache=None,
+            cause=Cause.STALE,
         )
 
     def _complain(self, about: str, error: Exception) -> None:
@@ -289,15 +333,29 @@ class Boots:
     def _retire_older(self, key: CacheKey) -> None:
         """The base has a new generation: its caches of before are of no use to a boot."""
         for other in self._store.keys(key.image_id):
-            if other != key:
+            if other.generation != key.generation:
                 self._retire(
                     inspection.view(self._store, other),
                     f'the base has generation {key.generation} now',
+                    Staleness.WRITTEN,
                 )
 
-    def _retire(self, view: CacheView, reason: str) -> None:
+    def _retire(self, view: CacheView, reason: str, staleness: Staleness) -> None:
         if view.recorder is not None:
             with contextlib.suppress(exception.RecorderUnreachable):
                 self._recorder(view.key).drop()
         if view.record is not None and view.record.state is State.READY:
-            self._store.retire(view.record, reason)
+            self._store.retire(view.record, reason, staleness)
+
+
+def _cause(error: Exception) -> Cause:
+    match error:
+        case exception.NoRoom() | exception.NoReservation():
+            return Cause.NO_ROOM
+        case exception.TooManyRecorders():
+            return Cause.RECORDERS
+        case exception.RecordBroken() | exception.CacheBroken():
+            return Cause.BROKEN
+        case exception.InvalidBase() | exception.InvalidImageId():
+            return Cause.INELIGIBLE
+    return Cause.FAILED

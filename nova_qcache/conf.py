@@ -8,17 +8,21 @@ oslo.config checks types; :func:`validate` checks sense, with messages that say 
 from collections.abc import Sequence
 import copy
 import pathlib
+import re
 
 from oslo_config import cfg
+from oslo_utils import strutils
 
 from nova_qcache import exception
 from nova_qcache import options
 
 __all__ = [
     'MIB',
+    'budget_bytes',
     'config_arguments',
     'instances_path',
     'list_opts',
+    'min_free_bytes',
     'quota_bytes',
     'register_nova_opts',
     'register_opts',
@@ -27,6 +31,10 @@ __all__ = [
 
 MIB = 1024 * 1024
 _LARGEST_MIB = 2**63 // MIB - 1
+
+_PERCENT = re.compile(r'([0-9]{1,9}(?:\.[0-9]{1,9})?)%')
+_BYTES = re.compile(r'[0-9]{1,19}')
+_AMOUNT = re.compile(r'[0-9]{1,19}(?:\.[0-9]{1,9})?(?:k|[KMGTP]i?)B')
 
 _NOVA_OPTS = [
     cfg.StrOpt('state_path', default='/var/lib/nova'),
@@ -75,6 +83,10 @@ _LEAST = {
     'start_timeout_seconds': 1,
     'lock_timeout_seconds': 1,
     'scrub_mib': 0,
+    'record_from_boot': 1,
+    'max_recorders': 1,
+    'audit_every': 0,
+    'rerecord_miss_percent': 0,
 }
 
 
@@ -97,6 +109,14 @@ def validate(conf: cfg.ConfigOpts) -> None:
             group.cache_path,
             "Nova's image cache manager claims files there",
             'Give a folder of its own',
+        )
+    metrics = group.metrics_file
+    if metrics and not (metrics.startswith('/') and metrics.endswith('.prom')):
+        _refuse(
+            'metrics_file',
+            repr(metrics),
+            'it is no absolute path that ends in .prom',
+            'Give one in the folder that node_exporter reads, or nothing',
         )
     for name, least in _LEAST.items():
         if getattr(group, name) < least:
@@ -123,7 +143,17 @@ def validate(conf: cfg.ConfigOpts) -> None:
             f'clusters of {size} bytes are too small',
             'Set cluster_size to 16384 or more',
         )
+    if group.rerecord_miss_percent > 100:
+        _refuse(
+            'rerecord_miss_percent',
+            group.rerecord_miss_percent,
+            'no boot misses more than 100 percent',
+            'Give a number from 0 to 100',
+        )
     quota_bytes(conf)
+    # What a percentage comes to takes the file system: see pool.limits().
+    budget_bytes(conf, _LARGEST_MIB * MIB)
+    min_free_bytes(conf, _LARGEST_MIB * MIB)
 
 
 def quota_bytes(conf: cfg.ConfigOpts, mib: int | None = None) -> int:
@@ -147,6 +177,64 @@ def quota_bytes(conf: cfg.ConfigOpts, mib: int | None = None) -> int:
             remedy='to more, or [qcache] cluster_size to less',
         )
     return quota
+
+
+def budget_bytes(conf: cfg.ConfigOpts, total: int) -> int:
+    """Return what all caches may take together.
+
+    :param total: bytes of their file system
+    :raises InvalidOption: if it is no amount, or has no room for one quota
+    :raises InvalidQuota: if the quota makes no sense
+    """
+    quota = quota_bytes(conf)
+    value = conf.qcache.cache_budget
+    budget = _size('cache_budget', value, total, 1, 100)
+    if budget < min(quota, total):  # on a file system that is smaller itself, no boot finds room
+        what = '' if _BYTES.fullmatch(value) else f'it is {budget} bytes, and '
+        _refuse(
+            'cache_budget',
+            value,
+            f'{what}a quota is {quota} bytes',
+            'Give as much or more, or set [qcache] quota (MiB) to less',
+        )
+    return budget
+
+
+def min_free_bytes(conf: cfg.ConfigOpts, total: int) -> int:
+    """Return what stays free on the file system of the caches.
+
+    :param total: bytes of that file system
+    :raises InvalidOption: if it is no amount
+    """
+    return _size('min_free', conf.qcache.min_free, total, 0, 99)
+
+
+def _size(option: str, value: str, total: int, least: int, most: int) -> int:
+    if _PERCENT.fullmatch(value):
+        return int(total * _share(option, value, least, most) / 100)
+    if _BYTES.fullmatch(value):
+        return int(value)
+    # Without what else is understood there: bits, for one, which "10Gb" would be.
+    if not _AMOUNT.fullmatch(value):
+        _refuse(
+            option,
+            repr(value),
+            'it is no amount',
+            f'Give a percentage from {least}% to {most}%, or bytes, such as 40GiB or 500MB',
+        )
+    return int(strutils.string_to_bytes(value, unit_system='mixed', return_int=True))
+
+
+def _share(option: str, value: str, least: int, most: int) -> float:
+    share = float(value.removesuffix('%'))
+    if not least <= share <= most:
+        _refuse(
+            option,
+            value,
+            'it is out of range',
+            f'Give a percentage from {least}% to {most}%, or bytes, such as 40GiB',
+        )
+    return share
 
 
 def _refuse(option: str, value: object, reason: str, remedy: str) -> None:

@@ -46,6 +46,13 @@ class RecorderClient:
         """Tell it that one more guest is on its way."""
         return self._ask('expect-guest')
 
+    def claim(self) -> bool:
+        """Tell an audit that the guest which it waits for is on its way.
+
+        :return: whether it did wait for one; if not, it expects nobody more than before
+        """
+        return self._reply('claim').get('claimed') is True
+
     def hold(self) -> Status:
         """Tell it that a domain names its socket whose guest is not connected now: it stays for
         half a minute more."""
@@ -69,19 +76,28 @@ class RecorderClient:
         return self._ask('dismiss')
 
     def _ask(self, command: str) -> Status:
+        reply = self._reply(command)
         try:
-            reply = self._exchange(json.dumps({'command': command}).encode() + b'\n')
-            if 'error' in reply:
-                raise ValueError(reply['error'])
             return Status(
                 phase=Phase(reply['phase']),
                 note=_printable(str(reply['note'])),
                 **{name: operator.index(reply[name]) for name in _NUMBERS},
             )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-            raise exception.RecorderUnreachable(
-                path=str(self._path), reason=_printable(str(e)) or type(e).__name__
-            ) from e
+        except (ValueError, KeyError, TypeError) as e:
+            raise self._unreachable(e) from e
+
+    def _reply(self, command: str) -> dict[str, Any]:
+        try:
+            reply = self._exchange(json.dumps({'command': command}).encode() + b'\n')
+            if 'error' in reply:
+                raise ValueError(reply['error'])
+        except (OSError, ValueError, RecursionError) as e:
+            raise self._unreachable(e) from e
+        return reply
+
+    def _unreachable(self, error: Exception) -> exception.RecorderUnreachable:
+        reason = _printable(str(error)) or type(error).__name__
+        return exception.RecorderUnreachable(path=str(self._path), reason=reason)
 
     def _exchange(self, request: bytes) -> dict[str, Any]:
         deadline = time.monotonic() + self._seconds

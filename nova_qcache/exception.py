@@ -9,17 +9,23 @@ Each sentence names the offending value and what to do about it::
      |    +-- InvalidImageId, InvalidQuota, InvalidOption, InvalidBase, SocketPathTooLong
      +-- FolderUnfit           the cache folder or the run folder cannot be used
      |    +-- NoReservation    its file system does not keep space for a recording
+     |    +-- NoRoom           neither the budget nor eviction gives room for one
+     |    +-- OverBudget       its caches take more than they may, and none can go
      +-- RecordBroken          a record file that cannot be read as one
      |    +-- RecordTooNew     ... since a newer version of the project wrote it
      +-- CacheBroken           a cache file that is not what its record says
-     +-- CacheNotFound, CacheInUse, WrongState
+     +-- PinBroken             a pin's file that cannot be read; it counts as a pin
+     +-- CacheNotFound, CacheInUse, NotPinned, WrongState
      +-- DomainsUnknown        libvirt does not tell what its domains use
+     +-- GlanceUnknown         Glance does not tell which images are deleted
      +-- ToolError             a tool of qemu's
      |    +-- ToolMissing, ToolTooOld, ToolFailed, DriverMissing
+     +-- FiguresUnwritable     a file of figures cannot be written
+     |    +-- MetricsUnwritable, PictureUnwritable, PlottingMissing
      +-- DeadlinePassed        something took longer than it may
      |    +-- LockTimeout
      +-- RecorderError         the recorder of an image
-          +-- RecorderBusy, RecorderFailed, RecorderUnreachable
+          +-- RecorderBusy, RecorderFailed, RecorderUnreachable, TooManyRecorders
 """
 
 from typing import Any, ClassVar
@@ -78,6 +84,14 @@ class NoReservation(FolderUnfit):
     template = 'No recording in {path!r}: {reason}. {remedy}.'
 
 
+class NoRoom(FolderUnfit):
+    template = 'No room for another cache in {path!r}: {reason}. {remedy}.'
+
+
+class OverBudget(FolderUnfit):
+    template = 'The caches in {path!r} take {excess} bytes more than they may: {reason}. {remedy}.'
+
+
 class RecordBroken(QcacheError):
     template = (
         'The record {path!r} cannot be read: {reason}. Its cache is not used; '
@@ -101,6 +115,13 @@ class CacheBroken(QcacheError):
     )
 
 
+class PinBroken(QcacheError):
+    template = (
+        'The pin {path!r} cannot be read: {reason}. Its image counts as pinned; '
+        '`nova-qcache unpin {image_id}` ends that.'
+    )
+
+
 class CacheNotFound(QcacheError):
     template = (
         'There is no cache of image {image_id} here. `nova-qcache list` shows those that are.'
@@ -111,10 +132,23 @@ class CacheInUse(QcacheError):
     template = 'The cache {path!r} is in use: {reason}. {remedy}.'
 
 
+class NotPinned(QcacheError):
+    template = (
+        'The image {image_id} is not pinned here. `nova-qcache stats` shows which images are.'
+    )
+
+
 class DomainsUnknown(QcacheError):
     template = (
         'What the domains of {uri} use cannot be told: {reason}. '
         'See to libvirt, set [qcache] libvirt_uri, or add --force.'
+    )
+
+
+class GlanceUnknown(QcacheError):
+    template = (
+        'Whether images are deleted cannot be told with the credentials in [{section}]: {reason}. '
+        '{remedy}.'
     )
 
 
@@ -147,6 +181,28 @@ class DriverMissing(ToolError):
     )
 
 
+class FiguresUnwritable(QcacheError):
+    """A file of figures cannot be written."""
+
+
+class MetricsUnwritable(FiguresUnwritable):
+    template = (
+        'The metrics file {path!r} cannot be written: {reason}. Make its folder and give it to '
+        'the user that nova-compute runs as, or name another file ([qcache] metrics_file).'
+    )
+
+
+class PictureUnwritable(FiguresUnwritable):
+    template = 'The picture {path!r} cannot be written: {reason}. {remedy}.'
+
+
+class PlottingMissing(FiguresUnwritable):
+    template = (
+        'matplotlib, which draws pictures, cannot be used: {reason}. '
+        'Install it with `pip install nova-qcache[plot]`.'
+    )
+
+
 class DeadlinePassed(QcacheError):
     template = '{what} took longer than {seconds} s. {remedy}.'
 
@@ -171,6 +227,13 @@ class RecorderBusy(RecorderError):
 
 class RecorderFailed(RecorderError):
     template = 'The recorder of image {image_id} did not start: {reason}'
+
+
+class TooManyRecorders(RecorderError):
+    template = (
+        '{count} caches are being recorded on this host, and [qcache] max_recorders is {most}. '
+        'A boot after one of them is sealed records; or raise max_recorders.'
+    )
 
 
 class RecorderUnreachable(RecorderError):

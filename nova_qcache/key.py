@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache is keyed on: an image ID and a generation of its base."""
+"""What a cache is keyed on: an image ID, a generation of its base, and a revision."""
 
 import dataclasses
 import re
@@ -14,6 +14,7 @@ _EPOCH = re.compile(r'[0-9a-f]{12}')
 _LIMIT = 10**18
 _STEM = re.compile(
     rf'(?P<image_id>{_UUID.pattern})\.(?P<epoch>{_EPOCH.pattern})\.(?P<n>[1-9][0-9]{{0,17}})'
+    r'(?:\.r(?P<revision>[2-9]|[1-9][0-9]{1,8}))?'
 )
 
 
@@ -62,18 +63,28 @@ class Generation:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class CacheKey:
-    """Names one cache on a host; ``image_id`` is canonical."""
+    """Names one cache on a host; ``image_id`` is canonical.
+
+    A revision is a cache that was recorded again on top of the one before: the same bytes and
+    more, beside it until nobody reads the old one.
+    """
 
     image_id: str
     generation: Generation
+    revision: int = 1
 
     @property
     def stem(self) -> str:
         """What all files and sockets of this cache are called before their suffix.
 
-        It ends in ``.<n>``, never in ``_<digits>``: Nova takes that for a resized copy of a base.
+        It ends in ``.<n>``, or in ``.r<revision>`` from the second revision on; never in
+        ``_<digits>``: Nova takes that for a resized copy of a base.
         """
-        return f'{self.image_id}.{self.generation}'
+        suffix = f'.r{self.revision}' if self.revision > 1 else ''
+        return f'{self.image_id}.{self.generation}{suffix}'
+
+    def next_revision(self) -> 'CacheKey':
+        return CacheKey(self.image_id, self.generation, self.revision + 1)
 
     @classmethod
     def from_stem(cls, stem: str) -> 'CacheKey | None':
@@ -81,4 +92,5 @@ class CacheKey:
         match = _STEM.fullmatch(stem)
         if match is None:
             return None
-        return cls(match['image_id'], Generation(match['epoch'], int(match['n'])))
+        generation = Generation(match['epoch'], int(match['n']))
+        return cls(match['image_id'], generation, int(match['revision'] or 1))

@@ -7,9 +7,11 @@ waited for, only tried:
 1. ``keeper``, held by the keeper of this host for its whole life.
 2. ``recorder-<stem>``, held by a recorder for its whole life: it names the supervisor of that
    cache.
-3. ``image-<image id>``, held for the milliseconds in which the state of a cache of that image
+3. ``pool``, held while room is made for a recording, or caches are evicted.
+4. ``image-<image id>``, held for the milliseconds in which the state of a cache of that image
    changes.
-4. ``generation-<base>``, beside the base: held while its counter is read, changed and synced.
+5. ``generation-<base>``, beside the base: held while its counter is read, changed and synced.
+6. ``statistics``, held while counters of an image are read, changed and written.
 
 The tests see to it that nobody waits for one out of order, see :data:`complain`.
 
@@ -31,7 +33,7 @@ from oslo_concurrency import lockutils
 from nova_qcache import exception
 from nova_qcache.key import CacheKey
 
-__all__ = ['generation', 'image', 'keeper', 'recorder']
+__all__ = ['generation', 'image', 'keeper', 'pool', 'recorder', 'statistics']
 
 _POLL_SECONDS = 0.005
 _MODE = 0o600
@@ -42,8 +44,10 @@ class _Rank(enum.IntEnum):
 
     KEEPER = 1
     RECORDER = 2
-    IMAGE = 3
-    GENERATION = 4
+    POOL = 3
+    IMAGE = 4
+    GENERATION = 5
+    STATISTICS = 6
 
 
 complain: Callable[[str], None] | None = None
@@ -69,6 +73,28 @@ def recorder(folder: pathlib.Path, key: CacheKey) -> Iterator[None]:
             _enter(stack, _Rank.RECORDER, folder, name, 0)
         except exception.LockTimeout as e:
             raise exception.RecorderBusy(image_id=key.image_id, name=name) from e
+        yield
+
+
+@contextlib.contextmanager
+def pool(folder: pathlib.Path, seconds: float) -> Iterator[None]:
+    """Hold the lock under which room is made for recordings.
+
+    :raises LockTimeout: after ``seconds``
+    """
+    with contextlib.ExitStack() as stack:
+        _enter(stack, _Rank.POOL, folder, 'pool', seconds)
+        yield
+
+
+@contextlib.contextmanager
+def statistics(folder: pathlib.Path, seconds: float) -> Iterator[None]:
+    """Hold the lock of the counters of all images.
+
+    :raises LockTimeout: after ``seconds``
+    """
+    with contextlib.ExitStack() as stack:
+        _enter(stack, _Rank.STATISTICS, folder, 'statistics', seconds)
         yield
 
 

@@ -5,7 +5,7 @@ The way of a boot is in :mod:`nova_qcache.boots`. Here is what operators ask; it
 wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import functools
 import logging
@@ -14,22 +14,33 @@ from oslo_config import cfg
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
+from nova_qcache import figures
 from nova_qcache import inspection
 from nova_qcache import sweeping
 from nova_qcache import waiting
+from nova_qcache.ageing import Ageing
 from nova_qcache.boots import Boots
+from nova_qcache.counters import Counters
+from nova_qcache.figures import Figures
+from nova_qcache.glance import Glance
+from nova_qcache.history import History
+from nova_qcache.history import Point
 from nova_qcache.inspection import CacheView
 from nova_qcache.key import CacheKey
 from nova_qcache.key import canonical_image_id
-from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.pins import Pin
+from nova_qcache.plan import Cause
+from nova_qcache.plan import Plan
+from nova_qcache.plan import PlanKind
 from nova_qcache.progress import Progress
 from nova_qcache.progress import silent
 from nova_qcache.record import CacheRecord
 from nova_qcache.scrubbing import Scrubber
 from nova_qcache.states import Phase
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
+from nova_qcache.upkeep import Upkeep
 from nova_qcache.usage import Domains
-from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verification
 
 __all__ = ['Manager']
@@ -42,15 +53,24 @@ _LEAVE_SECONDS = 30
 
 class Manager(Boots):
     def __init__(self, conf: cfg.ConfigOpts, domains: Domains | None = None) -> None:
-        """:param domains: who tells what domains use; by default the libvirt of ``libvirt_uri``
+        """:param domains: as :class:`Boots` takes it
         :raises QcacheError: as :class:`Boots` does
         """
-        super().__init__(conf)
-        if domains is None and conf.qcache.libvirt_uri:
-            domains = LibvirtDomains(conf.qcache.libvirt_uri)
-        instances = qcache_conf.instances_path(conf)
-        self._usage = Usage(self.paths, self._leases, instances, domains)
-        self._scrubber = Scrubber(self._store)
+        super().__init__(conf, domains)
+        self._history = History(self.paths)
+        section = conf.qcache.glance_auth_section
+        self._upkeep = Upkeep(
+            self._store,
+            self._pool,
+            Ageing(
+                self._store, self._pins, self._pool, Glance(conf, section) if section else None
+            ),
+            Scrubber(self._store),
+            self._history,
+            self.figures,
+            scrub_bytes=conf.qcache.scrub_mib * qcache_conf.MIB,
+            metrics_file=conf.qcache.metrics_file,
+        )
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
         """Look at all caches, or those of one image; the newest of an image last."""
@@ -104,7 +124,7 @@ class Manager(Boots):
         for reference, its_format in sorted(bases):
             self._generations.raise_before_write(self._source(reference, its_format))
         for view in views:
-            self._retire(view, 'invalidated by an operator')
+            self._retire(view, 'invalidated by an operator', Staleness.OPERATOR)
         return [view.key for view in views]
 
     def remove(
@@ -154,18 +174,60 @@ class Manager(Boots):
             if view.record is not None and view.record.state is State.READY:
                 yield self._verified(view.record, progress)
 
-    def scrub(self) -> None:
-        """Read some of the sealed caches and compare them with what was sealed: each call goes on
-        where the last one stopped."""
-        self._scrubber.scrub(self._conf.qcache.scrub_mib * qcache_conf.MIB)
+    def tend(self, used_images: Collection[str], minimum_age_seconds: float | None) -> None:
+        """Look after the pool; called now and then. Never raises; see
+        :class:`nova_qcache.upkeep.Upkeep`."""
+        self._upkeep.run(used_images, minimum_age_seconds)
+
+    def pin(self, image_id: str, until: float | None = None, reason: str = '') -> Pin:
+        """Keep the caches of an image, whatever room is needed.
+
+        :param until: seconds since the epoch; None is for good
+        :return: the pin that holds: one that was there may last longer
+        :raises FolderUnfit: if it cannot be written down
+        """
+        return self._pins.pin(image_id, until, reason)
+
+    def unpin(self, image_id: str) -> None:
+        """:raises NotPinned: if it was not pinned"""
+        if not self._pins.unpin(image_id):
+            raise exception.NotPinned(image_id=image_id)
+
+    def figures(self) -> Figures:
+        """Return what was counted and what is there, of all images and of the host."""
+        return figures.gather(self._store, self._pool, self._pins)
+
+    def history(self) -> list[Point]:
+        """Return what the figures of the host were before."""
+        return self._history.points()
+
+    def allocated(self) -> int:
+        """Return the bytes that all caches take on their file system.
+
+        :raises OSError: if the folder cannot be read
+        """
+        return self._store.inventory.allocated()
+
+    def count_plain(self, image_id: str, cause: Cause) -> None:
+        """Count a boot of which Nova's side has decided that it has no cache."""
+        self._store.ledger.boot(Plan(PlanKind.PLAIN, '', image_id, '', '', cause=cause))
+
+    def count_fallback(self, image_id: str) -> None:
+        """Count a boot that did not start with what it was told to use, and then did without."""
+        with contextlib.suppress(exception.InvalidImageId):
+            self._store.ledger.add(canonical_image_id(image_id), Counters(fallbacks=1))
 
     def sweep(self) -> list[CacheKey]:
-        """Clear away what processes that died have left; see :mod:`nova_qcache.sweeping`.
+        """Clear away what processes that died have left (see :mod:`nova_qcache.sweeping`), and
+        bring the pool within its budget.
 
         :return: the recordings that were thrown away
         :raises QcacheError, OSError: if it cannot be cleared away
         """
-        return sweeping.sweep(self._store, self._leases, self._is_named)
+        thrown_away = sweeping.sweep(self._store, self._leases, self._is_named)
+        self._upkeep.name_foreign_files()
+        self._pool.trim()
+        return thrown_away
 
     # -- below the verbs
 
@@ -181,6 +243,7 @@ class Manager(Boots):
             source = self._source(record.base, record.base_format)
             return self._verifier.verify(record, source, progress)
         except (exception.QcacheError, OSError) as e:
+            self._store.ledger.add(record.key.image_id, Counters(verifications={'unknown': 1}))
             return Verification(record.key, f'it cannot be compared: {e}', 0)
 
     def _is_sealed(self, key: CacheKey) -> bool | None:

@@ -7,6 +7,8 @@
                  <stem>.recording   cache file while it is written
                  <stem>.qcow2       sealed cache file
                  generations/       counters of bases whose own storage cannot keep them
+                 statistics/        <image id>.json, past.json, history.json
+                 pins/              <image id>.json, images whose caches stay
                  locks/
     run_path/    guests/  <stem>.nbd                      what guests connect to
                  control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's
@@ -14,6 +16,7 @@
                           <stem>.duty                     how to start it again
                           keeper.log                      the keeper's last words
                  leases/                                  of boots that are on their way
+                 reservations/                            room for recordings that begin
                  examinations/                            caches to be compared with their bases
 
 ``<stem>`` is :attr:`nova_qcache.key.CacheKey.stem`.
@@ -61,6 +64,18 @@ class Paths:
     @property
     def examinations(self) -> pathlib.Path:
         return self.run_path / 'examinations'
+
+    @property
+    def reservations(self) -> pathlib.Path:
+        return self.run_path / 'reservations'
+
+    @property
+    def statistics(self) -> pathlib.Path:
+        return self.cache_path / 'statistics'
+
+    @property
+    def pins(self) -> pathlib.Path:
+        return self.cache_path / 'pins'
 
     @property
     def locks(self) -> pathlib.Path:
@@ -117,10 +132,13 @@ class Paths:
             (self.cache_path, 0o711),
             (self.locks, 0o700),
             (self.generations, 0o700),
+            (self.statistics, 0o700),
+            (self.pins, 0o700),
             (self.run_path, 0o711),
             (self.guests, 0o750),
             (self.control, 0o700),
             (self.leases, 0o700),
+            (self.reservations, 0o700),
             (self.examinations, 0o700),
         ):
             self._prepare_one(path, mode)

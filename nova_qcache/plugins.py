@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plugins by stevedore: which source understands a reference to a base."""
+"""Plugins by stevedore: which source understands a reference to a base, and which caches go
+first."""
 
 import functools
 import re
@@ -9,10 +10,14 @@ from stevedore import driver
 from stevedore import exception as stevedore_exception
 
 from nova_qcache import exception
+from nova_qcache.eviction import EvictionPolicy
 from nova_qcache.source import FORMATS
 from nova_qcache.source import Source
 
-__all__ = ['SOURCES', 'source']
+__all__ = ['EVICTION_POLICIES', 'SOURCES', 'eviction_policy', 'source']
+
+EVICTION_POLICIES = 'nova_qcache.eviction_policies'
+"""Namespace of the entry points of eviction policies."""
 
 SOURCES = 'nova_qcache.sources'
 """Namespace of the entry points of sources."""
@@ -58,3 +63,34 @@ def source(reference: str, base_format: str, *, reconnect_seconds: int = 0) -> S
             remedy=f'Give a path or an NBD URI, or install a plugin for {SOURCES}',
         )
     return found(reference, base_format, reconnect_seconds=reconnect_seconds)
+
+
+def eviction_policy(name: str) -> EvictionPolicy:
+    """Return the policy of that name.
+
+    :raises InvalidOption: if there is none, or it cannot be loaded
+    """
+    try:
+        found: Any = driver.DriverManager(EVICTION_POLICIES, name, invoke_on_load=True).driver
+    except stevedore_exception.NoMatches as e:
+        raise exception.InvalidOption(
+            option='eviction_policy',
+            value=name,
+            reason='no such policy is installed',
+            remedy=f'Give value or lru, or install a plugin for {EVICTION_POLICIES}',
+        ) from e
+    except Exception as e:  # whatever somebody else's module raises when it is imported
+        raise exception.InvalidOption(
+            option='eviction_policy',
+            value=name,
+            reason=f'it cannot be loaded ({e})',
+            remedy='Mend or remove the package that the plugin is of',
+        ) from e
+    if not isinstance(found, EvictionPolicy):
+        raise exception.InvalidOption(
+            option='eviction_policy',
+            value=name,
+            reason=f'it is {type(found).__name__!r} and no EvictionPolicy',
+            remedy='Mend or remove the package that the plugin is of',
+        )
+    return found

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import IO
 
-__all__ = ['Process', 'connections', 'listener_pid', 'start_module']
+__all__ = ['Process', 'bytes_read', 'connections', 'listener_pid', 'start_module']
 
 
 def start_module(
@@ -61,6 +61,19 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.fd, number)
+
+
+def bytes_read(pid: int) -> int:
+    """Return how many bytes a process has read so far with read(2), pread(2) and their like, from
+    a disk or from the page cache. What it has received with recvmsg(2) is not among them.
+
+    :raises OSError: if it is gone, or another user's
+    """
+    for line in pathlib.Path(f'/proc/{pid}/io').read_text().splitlines():
+        name, _, value = line.partition(': ')
+        if name == 'rchar':
+            return int(value)
+    raise OSError(errno.ENODATA, 'The kernel does not count what processes read')
 
 
 def listener_pid(path: pathlib.Path) -> int | None:

@@ -48,7 +48,6 @@ class CacheRecord:
     extended_l2: bool
     created_at: float
     """Seconds since the epoch."""
-    revision: int = 1
     image_hashes: tuple[str, ...] = ()
     """What Glance said of the image's content whenever the cache was found to go with its base;
     the latest last."""
@@ -63,6 +62,7 @@ def dumps(record: CacheRecord) -> bytes:
         'version': VERSION,
         'image_id': record.key.image_id,
         'generation': {'epoch': record.key.generation.epoch, 'n': record.key.generation.n},
+        'revision': record.key.revision,
         'state': record.state.value,
     }
     for name in _PLAIN_FIELDS:
@@ -113,7 +113,6 @@ _PLAIN_FIELDS: dict[str, type] = {
     'cluster_size': int,
     'extended_l2': bool,
     'created_at': float,
-    'revision': int,
     'stale_reason': str,
 }
 
@@ -139,7 +138,9 @@ def _hashes(data: Any) -> tuple[str, ...]:
 def _record(data: Any, key: CacheKey) -> CacheRecord:
     generation = _typed(data, 'generation', dict)
     said = CacheKey(
-        _typed(data, 'image_id', str), Generation(generation['epoch'], generation['n'])
+        _typed(data, 'image_id', str),
+        Generation(generation['epoch'], generation['n']),
+        _typed(data, 'revision', int),
     )
     if said != key:
         raise ValueError(f'it is about {said.stem}')

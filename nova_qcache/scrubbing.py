@@ -13,8 +13,10 @@ import time
 from typing import Any
 
 from nova_qcache import exception
+from nova_qcache.counters import Counters
 from nova_qcache.key import CacheKey
 from nova_qcache.record import CacheRecord
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from nova_qcache.store import Store
 
@@ -101,6 +103,10 @@ class Scrubber:
             return
         if reading.record.sealed is not None and now.sealed.digest == reading.record.sealed.digest:
             if found != now.sealed.digest:
-                self._store.retire(now, f'its digest is {found} and was {now.sealed.digest}')
+                reason = f'its digest is {found} and was {now.sealed.digest}'
+                self._store.retire(now, reason, Staleness.DAMAGED)
+                result = 'damaged'
             else:
+                result = 'intact'
                 LOG.debug('The cache of image %s is as it was sealed', key.image_id)
+            self._store.ledger.add(key.image_id, Counters(verifications={result: 1}))

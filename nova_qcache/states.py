@@ -18,7 +18,7 @@ import enum
 
 from nova_qcache import exception
 
-__all__ = ['FinishReason', 'Phase', 'State', 'require_transition']
+__all__ = ['FinishReason', 'Phase', 'Staleness', 'State', 'require_transition']
 
 
 class State(enum.Enum):
@@ -51,6 +51,21 @@ def require_transition(image_id: str, state: State, wanted: State) -> None:
             wanted=wanted.value,
             remedy=f'See its record with `nova-qcache show {image_id}`',
         )
+
+
+class Staleness(enum.Enum):
+    """What kind of reason made a cache STALE: few and fixed, so that they can be counted."""
+
+    CHANGED = 'changed'
+    """The base has other content."""
+    WRITTEN = 'written'
+    """The base was written, and a cache of its new generation took over."""
+    DAMAGED = 'damaged'
+    """The file is not what was sealed."""
+    REVISION = 'revision'
+    """It was recorded again on top of itself."""
+    OPERATOR = 'operator'
+    """``nova-qcache invalidate``."""
 
 
 class FinishReason(enum.Enum):

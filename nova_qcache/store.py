@@ -19,10 +19,14 @@ from nova_qcache import filesystem
 from nova_qcache import locks
 from nova_qcache import record as record_module
 from nova_qcache import states
+from nova_qcache.counters import Counters
+from nova_qcache.inventory import Inventory
 from nova_qcache.key import CacheKey
+from nova_qcache.ledger import Ledger
 from nova_qcache.paths import Paths
 from nova_qcache.record import CacheRecord
 from nova_qcache.record import SealedFile
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 
 __all__ = ['Store']
@@ -31,27 +35,24 @@ LOG = logging.getLogger(__name__)
 
 _RECORD_MODE = 0o640
 _SEALED_MODE = 0o440
+_COUNT_SECONDS = 1
+"""Nobody waits longer for what is only counted."""
 
 
 class Store:
     def __init__(self, paths: Paths, lock_seconds: float) -> None:
         self.paths = paths
+        self.inventory = Inventory(paths.cache_path)
+        self.ledger = Ledger(paths, min(lock_seconds, _COUNT_SECONDS))
         self._lock_seconds = lock_seconds
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
         """Return the keys of all caches here, or of one image's: of records, and of files that
-        lost theirs."""
-        try:
-            names = os.listdir(self.paths.cache_path)
-        except FileNotFoundError:
-            return []
-        stems = {
-            name.rpartition('.')[0]
-            for name in names
-            if name.endswith(('.json', '.recording', '.qcow2'))
-        }
-        found = (CacheKey.from_stem(stem) for stem in stems)
-        return sorted(key for key in found if key is not None and image_id in (None, key.image_id))
+        lost theirs.
+
+        :raises OSError: if the folder of the caches cannot be read
+        """
+        return self.inventory.keys(image_id)
 
     def load(self, key: CacheKey) -> CacheRecord | None:
         """Return the record of a cache, None if it is COLD.
@@ -116,8 +117,13 @@ class Store:
             self._set_state(ready, before)
         return ready
 
-    def retire(self, record: CacheRecord, reason: str) -> None:
+    def retire(
+        self, record: CacheRecord, reason: str, staleness: Staleness = Staleness.CHANGED
+    ) -> None:
         """READY to STALE: no boot uses it any more, guests that do go on.
+
+        :param reason: for people
+        :param staleness: what is counted
 
         Harmless if it is not that READY cache any more: others retire and remove caches, too.
         """
@@ -128,7 +134,10 @@ class Store:
             self._set_state(
                 dataclasses.replace(now, state=State.STALE, stale_reason=reason), now.state
             )
-        LOG.warning('The cache of image %s is not used any more: %s', record.key.image_id, reason)
+        # Recording again on top of a cache is no trouble with it.
+        level = logging.INFO if staleness is Staleness.REVISION else logging.WARNING
+        LOG.log(level, 'The cache of image %s is not used any more: %s', record.key.stem, reason)
+        self.ledger.add(record.key.image_id, Counters(invalidations={staleness.value: 1}))
 
     def refresh(self, record: CacheRecord) -> None:
         """Note, for a READY cache whose content was proved, what its file and its base look like
@@ -200,6 +209,7 @@ class Store:
             if key is not None:
                 with self._locked(key):
                     path.unlink(missing_ok=True)
+        self.ledger.clear_leftovers()
 
     def seal_file(self, path: pathlib.Path) -> None:
         """Take everybody's right to write a cache file, and let qemu's group read it."""

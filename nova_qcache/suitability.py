@@ -15,7 +15,10 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import pool
 from nova_qcache import qemu_img
+from nova_qcache.glance import Glance
+from nova_qcache.inventory import Inventory
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
 from nova_qcache.libvirt_domains import LibvirtDomains
@@ -57,17 +60,21 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     if folders.grade is Grade.OK:
         yield _finding('reservation', lambda: _reservation(paths.cache_path))
         yield _finding('O_DIRECT', lambda: _direct_io(paths.cache_path), Grade.WARNING)
+        yield _finding('budget', lambda: _budget(conf, paths.cache_path))
         yield _finding('space', lambda: _space(paths.cache_path, qcache_conf.quota_bytes(conf)))
         yield _confinement(paths.guests)
     if conf.qcache.libvirt_uri:
         # A warning: without it nothing is evicted, and paused guests are not resumed.
         yield _finding('libvirt', lambda: _libvirt(conf.qcache.libvirt_uri), Grade.WARNING)
+    yield _glance(conf)
 
 
 def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) -> Finding:
     """Look; an error is a finding, and its own words name the remedy."""
     try:
         return Finding(subject, Grade.OK, look())
+    except exception.OverBudget as e:  # what is READY is played all the same
+        return Finding(subject, Grade.WARNING, *e.problem_and_remedy())
     except exception.QcacheError as e:
         return Finding(subject, grade, *e.problem_and_remedy())
     except OSError as e:
@@ -129,8 +136,40 @@ def _space(folder: pathlib.Path, quota: int) -> str:
     return f'{free // qcache_conf.MIB} MiB free, room for {free // quota} recordings'
 
 
+def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
+    limits, mib = pool.limits(conf, folder), qcache_conf.MIB
+    taken, free = Inventory(folder).allocated(), filesystem.free_bytes(folder)
+    found = (
+        f'caches take {taken // mib} MiB of {limits.budget // mib}, and {free // mib} MiB are '
+        f'free, of which {limits.min_free // mib} stay so'
+    )
+    excess = max(taken - limits.budget, limits.min_free - free)
+    if excess > 0:
+        raise exception.OverBudget(
+            path=str(folder),
+            excess=excess,
+            reason=found,
+            remedy='Those that nobody uses go at the next recording or run of the image cache '
+            'manager; or raise [qcache] cache_budget, or lower min_free',
+        )
+    return found
+
+
 def _libvirt(uri: str) -> str:
     return f'{uri} {LibvirtDomains(uri).version()}, whose guests may be resumed'
+
+
+def _glance(conf: cfg.ConfigOpts) -> Finding:
+    # A warning: caches of deleted images only stay for longer.
+    section = conf.qcache.glance_auth_section
+    if not section:
+        return Finding(
+            'glance',
+            Grade.WARNING,
+            'caches of deleted images go by age only',
+            'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
+        )
+    return _finding('glance', lambda: Glance(conf, section).check(), Grade.WARNING)
 
 
 def _confinement(guests: pathlib.Path) -> Finding:

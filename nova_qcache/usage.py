@@ -53,10 +53,24 @@ class Usage:
         for lease in self._leases.active():
             if lease.key == key:
                 yield f'the boot of {lease.consumer} that is on its way'
-        wanted = {str(self._paths.sealed(key)), str(self._paths.nbd_socket(key))}
+        wanted = self._names(key)
         for whose, text in self._documents():
             if wanted & paths_in(text):
                 yield whose
+
+    def in_use(self) -> set[CacheKey]:
+        """Return all caches that somebody uses, at the cost of asking for one.
+
+        :raises DomainsUnknown: if libvirt does not tell
+        """
+        # Leases first: one that ends meanwhile has become a domain, which is asked for then.
+        found = {lease.key for lease in self._leases.active()}
+        for _, text in self._documents():
+            for name in paths_in(text):
+                key = CacheKey.from_stem(pathlib.PurePath(name).stem)
+                if key is not None and name in self._names(key):
+                    found.add(key)
+        return found
 
     def require_none(self, key: CacheKey) -> None:
         """:raises CacheInUse: if somebody uses the cache, or nobody can tell"""
@@ -70,6 +84,9 @@ class Usage:
             raise exception.CacheInUse(
                 path=str(self._paths.sealed(key)), reason=reason, remedy=remedy
             )
+
+    def _names(self, key: CacheKey) -> set[str]:
+        return {str(self._paths.sealed(key)), str(self._paths.nbd_socket(key))}
 
     def _documents(self) -> Iterator[Document]:
         for name in self._instance_names():

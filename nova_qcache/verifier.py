@@ -11,6 +11,7 @@ from nova_qcache import exception
 from nova_qcache import qemu_img
 from nova_qcache import qemu_io
 from nova_qcache import sealed_file
+from nova_qcache.counters import Counters
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.progress import Done
@@ -18,6 +19,7 @@ from nova_qcache.progress import ignore
 from nova_qcache.progress import Progress
 from nova_qcache.record import CacheRecord
 from nova_qcache.source import Source
+from nova_qcache.states import Staleness
 from nova_qcache.store import Store
 
 __all__ = ['Verification', 'Verifier', 'sample']
@@ -112,13 +114,16 @@ class Verifier:
         except OSError as e:
             found = e.strerror or str(e)
         if found != sealed.digest:
-            self._store.retire(record, f'its digest is {found} and was {sealed.digest}')
+            reason = f'its digest is {found} and was {sealed.digest}'
+            self._store.retire(record, reason, Staleness.DAMAGED)
+            self._count(record, 'damaged')
             return Verification(record.key, 'the cache file is not what was sealed', 0)
         extents = self._image_tool.cached_extents(path)
         total = sum(length for _, length in extents)
         difference = self._first_difference(
             path, source, extents, progress('Comparing with the base', total)
         )
+        self._count(record, 'equal' if difference is None else 'different')
         if difference is not None:
             self._retire(record, source, difference)
             return Verification(record.key, f'the base differs at offset {difference}', total)
@@ -130,17 +135,22 @@ class Verifier:
             base_identity=identity,
             image_hashes=tuple([*hashes, image_hash][-_MOST_HASHES:] if image_hash else hashes),
         )
-        key = CacheKey(record.key.image_id, generation)
-        if key == record.key:
+        key = record.key
+        if generation == key.generation:
             self._store.refresh(proved)
         else:
+            key = CacheKey(key.image_id, generation)
             try:
                 self._store.carry_over(proved, key)
             except exception.WrongState:
                 # It was recorded again meanwhile, and this one is of no use to any boot.
-                self._store.retire(record, f'generation {generation} has a cache of its own')
+                reason = f'generation {generation} has a cache of its own'
+                self._store.retire(record, reason, Staleness.WRITTEN)
                 return Verification(record.key, '', total)
         return Verification(key, '', total)
+
+    def _count(self, record: CacheRecord, result: str) -> None:
+        self._store.ledger.add(record.key.image_id, Counters(verifications={result: 1}))
 
     def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:
         # In this order: STALE without a new generation would mean plain boots for good.

@@ -18,10 +18,11 @@ from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.manager import Manager
+from nova_qcache.plan import Boot
 
 
 def _plan(manager: Manager, *arguments: str) -> dict[str, Any]:
-    plan = manager.plan(*arguments)
+    plan = manager.plan(Boot(*arguments))
     return {**dataclasses.asdict(plan), 'kind': plan.kind.value}
 
 

@@ -12,7 +12,7 @@ from nova_qcache import exception
 from nova_qcache.cmd import shell
 from nova_qcache.inspection import CacheView
 
-__all__ = ['List', 'Show', 'fields']
+__all__ = ['List', 'Show', 'fields', 'when']
 
 _MIB = 1024 * 1024
 
@@ -77,11 +77,11 @@ def fields(view: CacheView) -> dict[str, Any]:
             'virtual_size': record.virtual_size,
             'base': record.base,
             'base_format': record.base_format,
-            'revision': record.revision,
-            'created_at': _when(record.created_at),
+            'revision': view.key.revision,
+            'created_at': when(record.created_at),
         }
         if record.sealed is not None:
-            shown |= {'sealed_at': _when(record.sealed.sealed_at), 'digest': record.sealed.digest}
+            shown |= {'sealed_at': when(record.sealed.sealed_at), 'digest': record.sealed.digest}
     if view.recorder is not None:
         shown |= {
             'phase': view.recorder.phase.value,
@@ -92,9 +92,10 @@ def fields(view: CacheView) -> dict[str, Any]:
     return shown
 
 
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """Return a moment, in seconds since the epoch, as people and programs read it."""
     try:
-        when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     except (ValueError, OverflowError, OSError):  # a clock that was very wrong
         return f'{seconds} s after 1970'
-    return when.isoformat(timespec='seconds')
+    return moment.isoformat(timespec='seconds')

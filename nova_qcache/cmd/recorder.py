@@ -39,7 +39,13 @@ _CLI_OPTS = [
     cfg.IntOpt('quota-mib', help='Quota in MiB in place of the option quota'),
     cfg.StrOpt('image-hash', default='', help="Glance's hash of the image's content"),
     cfg.BoolOpt('serve-only', help='Record nothing: serve the guests of one that was killed'),
-    cfg.StrOpt('generation', help='The one it had, to serve its guests'),
+    cfg.StrOpt('generation', help='That of the cache in place of that of the base'),
+    cfg.IntOpt(
+        'revision',
+        default=1,
+        min=1,
+        help='From 2 on: an audit of the cache of the revision before, on a copy of it',
+    ),
 ]
 
 
@@ -92,19 +98,19 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         storage_daemon=group.qemu_storage_daemon,
         image_hash=conf.image_hash,
         serve_only=bool(conf.serve_only),
+        rerecord_miss_percent=group.rerecord_miss_percent,
         arguments=(*qcache_conf.config_arguments(conf), *_own_arguments(conf)),
     )
     store = Store(paths, group.lock_timeout_seconds)
-    recorder = Recorder(
-        CacheKey(image_id, generation), source, store, QemuImg(group.qemu_img), settings
-    )
+    cache_key = CacheKey(image_id, generation, conf.revision)
+    recorder = Recorder(cache_key, source, store, QemuImg(group.qemu_img), settings)
     keeping = asyncio.create_task(_keep_the_keeper(conf, paths)) if group.start_keeper else None
     try:
         await recorder.run()
     finally:
         if keeping is not None:
             keeping.cancel()
-    paths.log(CacheKey(image_id, generation)).unlink(missing_ok=True)
+    paths.log(cache_key).unlink(missing_ok=True)
 
 
 async def _keep_the_keeper(conf: cfg.ConfigOpts, paths: Paths) -> None:

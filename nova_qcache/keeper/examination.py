@@ -12,6 +12,7 @@ import pathlib
 
 from nova_qcache import exception
 from nova_qcache import plugins
+from nova_qcache.counters import Counters
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.progress import silent
@@ -98,6 +99,7 @@ class Examiner:
                 self._examine(key, image_hash)
             except (exception.QcacheError, OSError) as e:
                 LOG.warning('The cache of image %s cannot be examined: %s', key.image_id, e)
+                self._store.ledger.add(key.image_id, Counters(verifications={'unknown': 1}))
             finally:
                 self._requests.done(key)
         return len(pending)

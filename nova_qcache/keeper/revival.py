@@ -81,4 +81,12 @@ class Revival:
             return
         LOG.warning('The recorder of image %s is gone and started again', key.image_id)
         with open(self._paths.log(key), 'ab') as output:
-            launch.spawn(output, ['--serve-only', f'--generation={key.generation}', *arguments])
+            launch.spawn(
+                output,
+                [
+                    '--serve-only',
+                    f'--generation={key.generation}',
+                    f'--revision={key.revision}',
+                    *arguments,
+                ],
+            )

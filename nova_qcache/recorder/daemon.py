@@ -2,8 +2,8 @@
 """The qemu-storage-daemon of one cache: start, adoption, what it serves, its end.
 
 Lifecycle of :class:`ServingDaemon`: ``start`` or ``adopt``; then ``record``, ``play`` or
-``serve_plain`` once, to which ``stop`` is the counterpart; ``seal`` turns recording into playing
-under connected guests.
+``serve_plain`` once, to which ``stop`` is the counterpart; ``seal`` and ``replace`` turn recording
+into playing under connected guests.
 """
 
 import asyncio
@@ -128,8 +128,17 @@ class ServingDaemon:
 
         The commands drain reads in flight, so this takes as long as the base takes to answer them.
         """
-        for command, arguments in block_graph.sealing(source, path):
-            if command == 'blockdev-del' and arguments['node-name'] not in await self.node_names():
+        await self._end_writing(block_graph.sealing(source, path))
+
+    async def replace(self, source: Source, path: pathlib.Path) -> None:
+        """End the writing under the connected guests, and let them read a sealed cache in place of
+        what was recorded; the rest as :meth:`seal`."""
+        await self._end_writing(block_graph.replacing(source, path))
+
+    async def _end_writing(self, commands: list[block_graph.Command]) -> None:
+        for command, arguments in commands:
+            is_there = arguments.get('node-name') in await self.node_names()
+            if (command, is_there) in (('blockdev-del', False), ('blockdev-add', True)):
                 continue
             pending = asyncio.ensure_future(self.monitor.execute(command, arguments))
             while not (await asyncio.wait([pending], timeout=_LONG_COMMAND_SECONDS))[0]:

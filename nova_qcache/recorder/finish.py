@@ -15,6 +15,8 @@ __all__ = ['FinishPoint', 'Limits', 'Verdict']
 
 _HOLD_SECONDS = 30
 """Some times as long as the keeper takes from one look at all domains to the next."""
+_LEAST_READ = 512
+"""Bytes of a guest's smallest read; less than that are signals between the daemon's threads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +39,33 @@ class Verdict(enum.Enum):
 
 
 class FinishPoint:
-    """Watches one recording, and after it the guests that still read through the recorder."""
+    """Watches one recording, and after it the guests that still read through the recorder.
 
-    def __init__(self, limits: Limits, now: float, empty_size: int) -> None:
-        """:param empty_size: length in bytes of the cache file before anything was recorded"""
+    A recording that has not grown has recorded nothing, and is not worth keeping. An audit's file
+    was full of what is good for its guests before they came: it finishes when they are silent, and
+    as long as they read from it they are not.
+    """
+
+    def __init__(
+        self, limits: Limits, now: float, empty_size: int, patience: float | None = None
+    ) -> None:
+        """
+        :param empty_size: length in bytes of the cache file before anything was recorded
+        :param patience: of an audit: for how long it waits for a guest that nobody has announced
+            yet. None: it is a recording, whose first guest was told to come.
+        """
         self._limits = limits
         self._size = empty_size
         self._empty_size = empty_size
-        self._growth_at = now
+        self._read = 0
+        self._busy_at = now
         self._first_guest_at: float | None = None
         self._guests = 0
+        self._came = 0
         self._gone_at = now
-        self._leases = [now + limits.lease]
+        self._is_audit = patience is not None
+        self._patient_until = -math.inf if patience is None else now + patience
+        self._leases = [now + limits.lease] if patience is None else []
         self._held_until = now
         self._settled = False
         self._dismissed = False
@@ -65,35 +82,59 @@ class FinishPoint:
     def expect_nobody(self) -> None:
         """Whoever was told to come will not."""
         self._leases = []
-        self._held_until = -math.inf
+        self._patient_until = self._held_until = -math.inf
         self._dismissed = True
 
     def note_outage(self, now: float) -> None:
         """The base does not answer: that nothing was added lately says nothing of the guests."""
-        self._growth_at = now
+        self._busy_at = now
         self._settled = False
 
-    def observe(self, now: float, size: int, guests: int) -> None:
-        """Note the length of the cache file in bytes and the number of connected guests."""
+    def observe(self, now: float, size: int, guests: int, read: int = 0) -> None:
+        """Note the length of the cache file in bytes and the number of connected guests.
+
+        :param read: of an audit: bytes that its daemon has read so far
+        """
         if guests and self._first_guest_at is None:
             self._first_guest_at = now
         if guests and not self._guests:
             # The time without a guest is no sign of a guest that has read all it needs.
-            self._growth_at = now
+            self._busy_at = now
         if size > self._size:
             self._size = size
-            self._growth_at = now
+            self._busy_at = now
+        if read - self._read >= _LEAST_READ:
+            self._read = read
+            self._busy_at = now
         if self._guests and not guests:
             self._gone_at = now
         arrived = max(0, guests - self._guests)
         self._leases = [until for until in self._leases[arrived:] if until > now]
         self._guests = guests
-        if guests and self.recorded and now - self._growth_at >= self._limits.settle:
+        self._came += arrived
+        if guests and self._has_content and now - self._busy_at >= self._limits.settle:
             self._settled = True
 
     @property
     def guests(self) -> int:
         return self._guests
+
+    @property
+    def came(self) -> int:
+        """How many guests have connected so far."""
+        return self._came
+
+    def seconds(self, now: float) -> float:
+        """Return the time since the first guest connected."""
+        return 0.0 if self._first_guest_at is None else now - self._first_guest_at
+
+    def is_awaiting(self, now: float) -> bool:
+        """Return whether it is an audit that has had no guest and was told of none."""
+        return (
+            self._first_guest_at is None
+            and now < self._patient_until
+            and all(until <= now for until in self._leases)
+        )
 
     @property
     def recorded(self) -> int:
@@ -103,17 +144,21 @@ class FinishPoint:
     def while_recording(self, now: float) -> FinishReason | Verdict:
         """Say whether to seal, and why; or to go on; or to drop what there is."""
         if self._guests:
-            if self.recorded and now - self._growth_at >= self._limits.idle:
+            if self._has_content and now - self._busy_at >= self._limits.idle:
                 return FinishReason.IDLE
-        elif self._nobody_expected(now):
-            return FinishReason.LAST_GUEST if self.recorded and self._settled else Verdict.DROP
+        elif self._nobody_expected(now) and not self.is_awaiting(now):
+            return FinishReason.LAST_GUEST if self._settled else Verdict.DROP
         if self._first_guest_at is not None and now - self._first_guest_at >= self._limits.longest:
-            return FinishReason.MAX_TIME if self.recorded else Verdict.DROP
+            return FinishReason.MAX_TIME if self._has_content else Verdict.DROP
         return Verdict.GO_ON
 
     def while_serving(self, now: float) -> Verdict:
         """Say whether anybody still needs the recorder."""
         return Verdict.LEAVE if not self._guests and self._nobody_expected(now) else Verdict.GO_ON
+
+    @property
+    def _has_content(self) -> bool:
+        return self._is_audit or self.recorded > 0
 
     def _nobody_expected(self, now: float) -> bool:
         # Grace: Nova's hard reboot ends a guest before it makes the XML of the next. Lease: a

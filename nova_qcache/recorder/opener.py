@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a base that is fit to an empty cache file with all its space; see also ``sealer``."""
+"""From a base that is fit to a cache file with all its space, empty or a copy; see also
+``sealer``."""
 
+import dataclasses
+import pathlib
+import shutil
 import time
 
 from nova_qcache import base
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import sealed_file
 from nova_qcache.conf import MIB
 from nova_qcache.key import CacheKey
 from nova_qcache.qemu_img import QemuImg
@@ -16,12 +21,13 @@ from nova_qcache.source import Source
 from nova_qcache.states import State
 from nova_qcache.store import Store
 
-__all__ = ['open_recording', 'require_cold_or_dirty']
+__all__ = ['open_copy', 'open_recording', 'require_audited', 'require_cold_or_dirty']
 
 
-def require_cold_or_dirty(store: Store, key: CacheKey) -> None:
+def require_cold_or_dirty(store: Store, key: CacheKey) -> bool:
     """Called where no other recorder lives: a WARMING of before is dirty.
 
+    :return: whether there is one
     :raises WrongState: if there is a sealed cache
     :raises RecordBroken: if nobody can say what there is
     """
@@ -33,6 +39,78 @@ def require_cold_or_dirty(store: Store, key: CacheKey) -> None:
             wanted=State.WARMING.value,
             remedy=f'To record it again, `nova-qcache remove {key.image_id}` first',
         )
+    return record is not None
+
+
+def require_audited(store: Store, key: CacheKey) -> CacheRecord:
+    """Return the READY cache that an audit is about: the newest revision before its own.
+
+    :raises WrongState: if there is none
+    :raises RecordBroken: if nobody can say
+    """
+    before = [
+        each
+        for each in store.keys(key.image_id)
+        if each.generation == key.generation and each.revision < key.revision
+    ]
+    for each in reversed(before):
+        record = store.load(each)
+        if record is not None and record.state is State.READY:
+            return record
+    raise exception.WrongState(
+        image_id=key.image_id,
+        state=State.COLD.value,
+        wanted=State.WARMING.value,
+        remedy=f'There is no READY cache before revision {key.revision} that could be audited',
+    )
+
+
+def open_copy(
+    store: Store,
+    qemu_img: QemuImg,
+    source: Source,
+    key: CacheKey,
+    audited: CacheRecord,
+    its_quota: int,
+) -> CacheRecord:
+    """Make the WARMING record and the file of an audit, a copy of a READY cache; a caller that
+    fails later discards both.
+
+    :param its_quota: bytes that the copy may take
+    :raises InvalidBase: if no cache may stand on the base, or this one does not fit it
+    :raises NoReservation: if the file system cannot keep the quota for it
+    :raises CacheBroken: if the cache is not what was sealed
+    :raises OSError: if it cannot be copied
+    """
+    original = store.require_unchanged(audited)
+    virtual_size = base.inspect(source, qemu_img)
+    if virtual_size != audited.virtual_size:
+        raise exception.InvalidBase(
+            base=source.reference,
+            reason=f'it has {virtual_size} bytes and its cache is of {audited.virtual_size}',
+            remedy=f'`nova-qcache verify {key.image_id}` decides about the cache',
+        )
+    record = dataclasses.replace(
+        audited,
+        key=key,
+        state=State.WARMING,
+        quota=its_quota,
+        created_at=time.time(),
+        sealed=None,
+    )
+    store.begin(record)
+    path = store.paths.recording(key)
+    path.touch(0o600)
+    _reserve(path, its_quota)
+    # No reflink: the first write to a block that is shared takes another one, which nobody has
+    # reserved.
+    with open(original, 'rb') as source_file, open(path, 'r+b') as copy:
+        shutil.copyfileobj(source_file, copy)
+    if audited.sealed is None or sealed_file.digest(path) != audited.sealed.digest:
+        raise exception.CacheBroken(
+            path=str(original), reason='its digest is another than sealed', image_id=key.image_id
+        )
+    return record
 
 
 def open_recording(
@@ -78,9 +156,13 @@ def open_recording(
             reason=f'is too little for the tables of a disk of {virtual_size} bytes',
             remedy=f'to {-(-least // MIB)} or more, or [qcache] cluster_size to more',
         )
-    try:
-        filesystem.reserve(path, quota.file_limit(settings.quota))
-    except exception.NoReservation as e:
-        reason = f'for a quota of {settings.quota} bytes {e.attributes["reason"]}'
-        raise exception.NoReservation(**{**e.attributes, 'reason': reason}) from e
+    _reserve(path, settings.quota)
     return record
+
+
+def _reserve(path: pathlib.Path, its_quota: int) -> None:
+    try:
+        filesystem.reserve(path, quota.file_limit(its_quota))
+    except exception.NoReservation as e:
+        reason = f'for a quota of {its_quota} bytes {e.attributes["reason"]}'
+        raise exception.NoReservation(**{**e.attributes, 'reason': reason}) from e

@@ -9,16 +9,13 @@ next recorder of the image adopts it.
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
-import pathlib
 import signal
 import time
 from typing import Any
 
 from nova_qcache import base
-from nova_qcache import block_graph
 from nova_qcache import duty
 from nova_qcache import exception
 from nova_qcache import locks
@@ -26,19 +23,15 @@ from nova_qcache import processes
 from nova_qcache.key import CacheKey
 from nova_qcache.leases import Leases
 from nova_qcache.qemu_img import QemuImg
-from nova_qcache.record import CacheRecord
-from nova_qcache.recorder import opener
-from nova_qcache.recorder import quota
-from nova_qcache.recorder import sealer
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.door import Door
 from nova_qcache.recorder.finish import FinishPoint
 from nova_qcache.recorder.finish import Verdict
+from nova_qcache.recorder.recording import Recording
 from nova_qcache.recorder.settings import Settings
 from nova_qcache.source import Source
 from nova_qcache.states import FinishReason
 from nova_qcache.states import Phase
-from nova_qcache.states import State
 from nova_qcache.store import Store
 
 __all__ = ['Recorder']
@@ -66,7 +59,7 @@ class Recorder:
         self._settings = settings
         self._phase = Phase.STARTING
         self._note = ''
-        self._record: CacheRecord | None = None
+        self._recording = Recording(key, source, store, qemu_img, settings)
         self._wanted: FinishReason | Verdict | None = None
         self._told_at: float | None = None
         self._wake = asyncio.Event()
@@ -77,6 +70,7 @@ class Recorder:
             {
                 'status': self._status,
                 'expect-guest': self._expect_guest,
+                'claim': self._claim,
                 'hold': self._hold,
                 'seal': lambda: self._ask_for(FinishReason.OPERATOR),
                 'drop': lambda: self._ask_for(Verdict.DROP),
@@ -85,7 +79,10 @@ class Recorder:
             },
         )
         self._daemon: ServingDaemon
-        self._finish: FinishPoint
+
+    @property
+    def _finish(self) -> FinishPoint:
+        return self._recording.finish
 
     async def run(self) -> None:
         """Serve and record until nobody needs it.
@@ -126,75 +123,35 @@ class Recorder:
 
     async def _start_recording(self) -> None:
         """Start from nothing; a recording of a former run is dirty, since nothing of it lives."""
-        opener.require_cold_or_dirty(self._store, self._key)
-        self._store.discard_recording(self._key)
+        self._recording.prepare()
         async with contextlib.AsyncExitStack() as undo:
-            self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
+            self._daemon = ServingDaemon.start(self._paths, self._key, self._recording.settings)
             undo.push_async_callback(self._daemon.stop)
             undo.callback(self._store.discard_recording, self._key)
             self._watch_threshold()
-            self._record = opener.open_recording(
-                self._store, self._qemu_img, self._source, self._key, self._settings
-            )
-            path = self._paths.recording(self._key)
-            self._finish = self._new_finish_point(path.stat().st_size)
-            await self._daemon.record(
-                self._source, path, self._record.virtual_size, self._threshold
-            )
+            note = await self._recording.record(self._daemon)
             undo.pop_all()
-        self._enter(Phase.RECORDING, f'into {path}')
+        self._enter(Phase.RECORDING, note)
 
     async def _serve_again(self) -> None:
-        """Serve the guests that a dead daemon left behind; what it recorded is dirty.
+        """Serve the guests that a dead daemon left behind.
 
         If that fails now, the duty stays: the keeper tries again.
         """
-        try:
-            self._record = self._store.load(self._key)
-        except exception.RecordBroken as e:
-            LOG.warning('%s', e)
-        if self._record is not None and self._record.state is State.WARMING:
-            self._discard()
+        self._recording.give_up()
         async with contextlib.AsyncExitStack() as undo:
             self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
             undo.push_async_callback(self._daemon.stop)
             await self._serve()
             undo.pop_all()
-        self._finish = self._new_finish_point(0)
         self._enter(Phase.SERVING, 'its daemon was gone')
 
     async def _resume(self) -> None:
         """Go on where a killed recorder stopped, with its daemon."""
-        record = self._store.load(self._key)
-        names = await self._daemon.node_names()
-        recording = self._paths.recording(self._key)
-        size = recording.stat().st_size if recording.exists() else 0
-        self._finish = self._new_finish_point(0)
-        self._record = record
-        if record is None or record.state is not State.WARMING:
-            if block_graph.RECORDING_NODE in names:
-                await self._drop('its record is gone')
-            self._enter(Phase.SERVING, 'adopted')
-            return
-        if block_graph.CACHE_FILE_NODE not in names:
-            self._discard()
-            self._enter(Phase.SERVING, 'adopted; it does not record')
-            return
-        self._settings = dataclasses.replace(
-            self._settings, quota=record.quota, cluster_size=record.cluster_size
-        )
-        self._enter(Phase.RECORDING, 'adopted')
-        self._watch_threshold()
-        if block_graph.RECORDING_NODE not in names or size >= self._threshold:
-            # Killed while it sealed, or the event of the threshold has come and gone unheard.
-            self._wanted = FinishReason.QUOTA
-
-    def _new_finish_point(self, empty_size: int) -> FinishPoint:
-        return FinishPoint(self._settings.limits, time.monotonic(), empty_size)
-
-    @property
-    def _threshold(self) -> int:
-        return quota.threshold(self._settings.quota, self._settings.cluster_size)
+        self._wanted, note = await self._recording.resume(self._daemon)
+        self._enter(Phase.RECORDING if self._recording.is_open else Phase.SERVING, note)
+        if self._recording.is_open:
+            self._watch_threshold()
 
     # -- work
 
@@ -230,54 +187,24 @@ class Recorder:
         return min(1.0, limits.idle / 8, limits.settle / 4, max(limits.grace, 0.4) / 4)
 
     def _observe(self) -> None:
-        size = 0
-        if self._phase is Phase.RECORDING:
-            with contextlib.suppress(OSError):  # removed, or closed to us for now: it says nothing
-                size = self._paths.recording(self._key).stat().st_size
-        self._finish.observe(
-            time.monotonic(), size, processes.connections(self._paths.nbd_socket(self._key))
+        self._recording.observe(
+            time.monotonic(), processes.connections(self._paths.nbd_socket(self._key))
         )
 
     async def _act(self, verdict: FinishReason | Verdict) -> None:
-        if verdict is Verdict.GO_ON or self._record is None:
+        if verdict is Verdict.GO_ON or not self._recording.is_open:
             return
         self._wanted = None
         if isinstance(verdict, FinishReason):
-            await self._seal(self._record, verdict)
+            self._enter(Phase.SEALING, verdict.value)
+            note = await self._recording.end(self._daemon, verdict)
+            self._enter(Phase.SERVING, note)
         else:
-            await self._drop(
-                'it was not worth keeping' if verdict is Verdict.DROP else verdict.value
-            )
-
-    async def _seal(self, record: CacheRecord, reason: FinishReason) -> None:
-        self._enter(Phase.SEALING, reason.value)
-        try:
-            await self._daemon.seal(self._source, self._paths.recording(self._key))
-            self._record = await sealer.seal(self._store, self._qemu_img, record, reason)
-        except (exception.QcacheError, OSError) as e:
-            LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
-            self._discard()
-            self._enter(Phase.SERVING, f'sealing failed: {e}')
-        else:
-            self._enter(Phase.SERVING, f'sealed: {reason.value}')
+            await self._drop('it was not worth keeping')
 
     async def _drop(self, why: str) -> None:
-        """Stop writing, forget the recording, go on serving. An open file outlives its name."""
-        if not self._daemon.ended.is_set():
-            self._enter(Phase.SEALING, why)
-            try:
-                await self._daemon.seal(self._source, self._paths.recording(self._key))
-            except exception.QcacheError as e:
-                LOG.warning('Ending the recording of image %s: %s', self._key.image_id, e)
-        self._discard()
-        self._enter(Phase.SERVING, f'dropped: {why}')
-
-    def _discard(self) -> None:
-        try:
-            self._store.discard_recording(self._key)
-            self._record = None  # or it is tried again at the end
-        except (exception.QcacheError, OSError) as e:
-            LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
+        self._enter(Phase.SEALING, why)
+        self._enter(Phase.SERVING, await self._recording.drop(self._daemon, why))
 
     async def _replace_daemon(self) -> None:
         """The daemon is gone under its guests: serve them again, without recording."""
@@ -295,20 +222,11 @@ class Recorder:
         await self._serve()
 
     async def _serve(self) -> None:
-        path = self._sealed_path()
+        path = self._recording.sealed_path()
         if path is not None:
             await self._daemon.play(self._source, path)
         else:
             await self._daemon.serve_plain(self._source)
-
-    def _sealed_path(self) -> pathlib.Path | None:
-        if self._record is None or self._record.state is not State.READY:
-            return None
-        try:
-            return self._store.require_unchanged(self._record)
-        except exception.CacheBroken as e:
-            LOG.warning('%s', e)
-            return None
 
     def _watch_threshold(self) -> None:
         async def watch() -> None:
@@ -331,8 +249,8 @@ class Recorder:
             )
             await self._daemon.leave()
             return  # and its duty stays: somebody is to adopt the daemon
-        if self._record is not None and self._record.state is State.WARMING:
-            self._discard()
+        if self._recording.is_open:
+            self._recording.discard()
         await self._daemon.stop()
         if self._phase is Phase.LEAVING:
             duty.forget(self._paths, self._key)
@@ -357,6 +275,13 @@ class Recorder:
     def _expect_guest(self) -> dict[str, Any]:
         self._finish.expect_guest(time.monotonic())
         return self._status()
+
+    def _claim(self) -> dict[str, Any]:
+        now = time.monotonic()
+        waits = self._phase is Phase.RECORDING and self._finish.is_awaiting(now)
+        if waits:
+            self._finish.expect_guest(now)
+        return {**self._status(), 'claimed': waits}
 
     def _hold(self) -> dict[str, Any]:
         self._finish.hold(time.monotonic())

@@ -21,5 +21,7 @@ class Settings:
     """What Glance says of the image's content; empty if nobody knows."""
     serve_only: bool = False
     """Serve the guests that are there, and record nothing."""
+    rerecord_miss_percent: int = 100
+    """How much an audited boot may miss before the copy becomes the next revision."""
     arguments: tuple[str, ...] = ()
     """With which it can be started again."""

@@ -91,6 +91,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                     e,
                     instance=instance,
                 )
+                self._planner.fall_back(instance)
                 return start(chain.strip(xml))
             self._define_plain(instance)
             return guest
@@ -227,11 +228,11 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         path = os.path.join(
             self.image_cache_manager.cache_dir, nova_imagecache.get_cache_fname(image_id)
         )
-        if os.path.exists(path):
-            with self._planner.touching(path):
-                return bool(super().cache_image(context, image_id))
-        with self._planner.writing(path):
-            return bool(super().cache_image(context, image_id))
+        around = self._planner.touching if os.path.exists(path) else self._planner.writing
+        with around(path):
+            is_new = bool(super().cache_image(context, image_id))
+        self._planner.precached(image_id)
+        return is_new
 
 
 class _Once:

@@ -7,14 +7,27 @@ possible.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from nova.compute import task_states
 from nova.compute import vm_states
 import nova.conf
 from nova.virt.libvirt import imagecache
 
-__all__ = ['POLICIES', 'POLICY', 'ROOT_DISK', 'image_hash', 'image_id', 'obstacle']
+from nova_qcache.plan import Cause
+from nova_qcache.plan import Wish
+
+__all__ = [
+    'POLICIES',
+    'POLICY',
+    'ROOT_DISK',
+    'Refusal',
+    'boots_once',
+    'image_hash',
+    'image_id',
+    'obstacle',
+    'wish',
+]
 
 CONF = nova.conf.CONF
 
@@ -26,26 +39,56 @@ ROOT_DISK = 'disk'
 """What Nova calls the root disk."""
 
 
+class Refusal(NamedTuple):
+    """Why a disk is not cached: as a clause for the log, and as what is counted."""
+
+    reason: str
+    cause: Cause = Cause.INELIGIBLE
+
+
 def obstacle(
     instance: Any, disk_name: str, mapping: Mapping[str, Any], extra_specs: Mapping[str, str]
-) -> str | None:
-    """Return why a disk is not cached, as a clause for the log; None if nothing speaks against it.
+) -> Refusal | None:
+    """Return why a disk is not cached, None if nothing speaks against it.
 
     :param mapping: of the disk, as Nova's blockinfo makes it
     :param extra_specs: of the flavor
     """
     if disk_name != ROOT_DISK:
-        return f'{disk_name} is no root disk'
+        return Refusal(f'{disk_name} is no root disk')
     if instance.task_state == task_states.RESCUING or instance.vm_state == vm_states.RESCUED:
-        return 'a rescued instance boots without a cache'
+        return Refusal('a rescued instance boots without a cache')
     if mapping.get('encrypted') or instance.get('ephemeral_key_uuid'):
-        return 'its disk is encrypted'
+        return Refusal('its disk is encrypted')
     refusal = _refusal('image property', _image_policy(instance)) or _refusal(
         'flavor extra spec', extra_specs.get(POLICY)
     )
-    if refusal is None and _is_validated(instance):
-        return 'its image is subject to certificate validation'
-    return refusal
+    if refusal is not None:
+        return Refusal(refusal, Cause.POLICY)
+    if _is_validated(instance):
+        return Refusal('its image is subject to certificate validation')
+    return None
+
+
+def wish(instance: Any, extra_specs: Mapping[str, str]) -> Wish:
+    """Return what the image or the flavor asks for: each may ask for ``always``."""
+    said = (_image_policy(instance), extra_specs.get(POLICY))
+    return Wish.ALWAYS if Wish.ALWAYS.value in said else Wish.AUTO
+
+
+def boots_once(instance: Any, image_id: str) -> bool:
+    """Return whether an image is the snapshot that Nova made to move a server, in an unshelve or
+    to another cell: it is deleted after this boot.
+
+    Nova rebases such a disk on the image of before, if that still exists.
+    """
+    if image_id != instance.image_ref:
+        return False
+    moves = (
+        instance.vm_state == vm_states.SHELVED_OFFLOADED
+        or instance.task_state == task_states.RESIZE_FINISH
+    )
+    return moves and image_id != instance.system_metadata.get('image_base_image_ref')
 
 
 def image_id(instance: Any, base_name: str) -> str | None:

@@ -4,10 +4,11 @@
 One planner lives in a nova-compute. Until it is started, and if it cannot be, every boot is plain.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 import contextlib
 import os
 import pathlib
+import time
 from typing import Any
 
 import nova.conf
@@ -19,6 +20,7 @@ from nova_qcache import exception
 from nova_qcache import overlay
 from nova_qcache import process_survival
 from nova_qcache.manager import Manager
+from nova_qcache.plan import Boot
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.usage import Domains
@@ -87,10 +89,11 @@ class Planner:
             return None
         try:
             plan = self._decide(self._manager, instance, disk_name, path, mapping, extra_specs)
-            if isinstance(plan, str):
-                LOG.info('%s boots without a cache: %s', path, plan, instance=instance)
+            if isinstance(plan, eligibility.Refusal):
+                LOG.info('%s boots without a cache: %s', path, plan.reason, instance=instance)
                 if disk_name == eligibility.ROOT_DISK:
                     self.release(instance)  # of an earlier plan
+                    self._manager.count_plain(instance.image_ref or '', plan.cause)
                 return None
             LOG.info(
                 'Image %s: %s, %s', plan.image_id, plan.kind.value, plan.reason, instance=instance
@@ -99,6 +102,11 @@ class Planner:
         except Exception:  # the first invariant: not even a fault of ours fails a boot
             LOG.exception('The disk %s boots without a cache', path, instance=instance)
             return None
+
+    def fall_back(self, instance: Any) -> None:
+        """Say that the domain of an instance did not start with its plan, and starts without."""
+        if self._manager is not None:
+            self._manager.count_fallback(instance.image_ref or '')
 
     def release(self, instance: Any) -> None:
         """Say that the domain of an instance runs, or will not."""
@@ -137,15 +145,43 @@ class Planner:
         if self._manager is not None:
             self._manager.announce_write(base, 'raw')
 
-    def scrub(self) -> None:
-        """Read some of the sealed caches and see whether they are what was sealed."""
+    def precached(self, image_id: str) -> None:
+        """Say that somebody has asked Nova for an image to be at hand: its cache stays for as long
+        as Nova keeps its base unused."""
         if self._manager is None:
             return
+        grace = CONF.image_cache.remove_unused_original_minimum_age_seconds
+        try:
+            self._manager.pin(image_id, time.time() + grace, 'precached')
+        except (exception.QcacheError, OSError) as e:
+            LOG.warning('The cache of image %s is not pinned: %s', image_id, e)
+
+    def tend(self, used_images: Collection[str]) -> None:
+        """Look after the caches, when Nova looks after its bases.
+
+        :param used_images: of all instances that this host knows of
+        """
+        if self._manager is None:
+            return
+        minimum_age = None
+        if CONF.image_cache.remove_unused_base_images:
+            minimum_age = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
             self._manager.keep()
-            self._manager.scrub()
+            self._manager.tend(used_images, minimum_age)
         except Exception:  # Nova's periodic work goes on
-            LOG.exception('The caches were not read through')
+            LOG.exception('The caches were not looked after')
+
+    def disk_usage(self, device: int) -> int:
+        """Return the bytes that the caches take on a device, as ``st_dev`` has it."""
+        if self._manager is None:
+            return 0
+        try:
+            if os.stat(self._manager.paths.cache_path).st_dev != device:
+                return 0
+            return self._manager.allocated()
+        except OSError:  # as stock Nova says nothing of a folder that it cannot read
+            return 0
 
     def _decide(
         self,
@@ -155,24 +191,28 @@ class Planner:
         path: str,
         mapping: Mapping[str, Any],
         extra_specs: Mapping[str, str],
-    ) -> Plan | str:
-        obstacle = eligibility.obstacle(instance, disk_name, mapping, extra_specs)
-        if obstacle is not None:
-            return obstacle
+    ) -> Plan | eligibility.Refusal:
+        refusal = eligibility.obstacle(instance, disk_name, mapping, extra_specs)
+        if refusal is not None:
+            return refusal
         try:
             base = overlay.backing(pathlib.Path(path))
         except exception.InvalidBase as e:
-            return str(e)
+            return eligibility.Refusal(str(e))
         if base is None:
-            return 'it stands on no base'
+            return eligibility.Refusal('it stands on no base')
         image_id = eligibility.image_id(instance, os.path.basename(base.path))
         if image_id is None:
-            return f"{base.path} is not the base of the instance's image"
+            return eligibility.Refusal(f"{base.path} is not the base of the instance's image")
         return manager.plan(
-            image_id,
-            base.path,
-            base.format,
-            instance.uuid,
-            self._obstacle,
-            eligibility.image_hash(self._images.get(instance.uuid), image_id),
+            Boot(
+                image_id,
+                base.path,
+                base.format,
+                consumer=instance.uuid,
+                image_hash=eligibility.image_hash(self._images.get(instance.uuid), image_id),
+                wish=eligibility.wish(instance, extra_specs),
+                boots_once=eligibility.boots_once(instance, image_id),
+                obstacle=self._obstacle,
+            )
         )

@@ -27,11 +27,13 @@ import dataclasses, json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache.manager import Manager
+from nova_qcache.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
-plan = Manager(conf).plan(*json.loads(sys.argv[2]))
-print(json.dumps({**dataclasses.asdict(plan), 'kind': plan.kind.value}))
+plan = Manager(conf).plan(Boot(*json.loads(sys.argv[2])))
+said = {**dataclasses.asdict(plan), 'kind': plan.kind.value}
+print(json.dumps({**said, 'cause': plan.cause and plan.cause.value}))
 """
 
 
@@ -54,6 +56,7 @@ class Site:
             'cache_path': self.cache_path,
             'run_path': self.run_path,
             'quota': 64,
+            'min_free': 0,  # tests fill small disks
             'recording_idle_seconds': 60,
             'recording_settle_seconds': 1,
             'recording_max_seconds': 120,

@@ -20,6 +20,7 @@ import json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache.manager import Manager
+from nova_qcache.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
@@ -36,7 +37,7 @@ conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
 *boot, consumer = json.loads(sys.argv[2])
-print(Manager(conf).plan(*boot, consumer=consumer).kind.value)
+print(Manager(conf).plan(Boot(*boot, consumer=consumer)).kind.value)
 """
 
 _MANY_PLANS = """
@@ -51,7 +52,7 @@ manager = Manager(conf)
 boot, first, number = json.loads(sys.argv[2])
 plans = []
 def plan(consumer):
-    plans.append(manager.plan(*boot, consumer=consumer))
+    plans.append(manager.plan(Boot(*boot, consumer=consumer)))
 threads = [threading.Thread(target=plan, args=(f'instance-{first + i}',)) for i in range(number)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]

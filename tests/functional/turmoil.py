@@ -31,6 +31,7 @@ from nova_qcache import plan as plan_module
 from nova_qcache import sealed_file
 from nova_qcache.key import CacheKey
 from nova_qcache.manager import Manager
+from nova_qcache.plan import Boot
 from nova_qcache.record import CacheRecord
 from nova_qcache.states import State
 from nova_qcache.store import Store
@@ -126,7 +127,7 @@ class Actor:
     def boot(self, image: Image) -> str:
         self._boots += 1
         consumer = f'instance-{self._task.number}-{self._boots}'
-        plan = self._manager.plan(image.id, image.base, 'raw', consumer=consumer)
+        plan = self._manager.plan(Boot(image.id, image.base, 'raw', consumer=consumer))
         try:
             if plan.kind is plan_module.PlanKind.PLAY:
                 return self._play(image, plan)

@@ -11,6 +11,7 @@ from nova_qcache import sealed_file
 from nova_qcache.control import Status
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
+from nova_qcache.plan import Boot
 from nova_qcache.record import CacheRecord
 from nova_qcache.record import SealedFile
 from nova_qcache.source import BaseIdentity
@@ -56,6 +57,7 @@ def config(folder: pathlib.Path, **options: Any) -> cfg.ConfigOpts:
         'cache_path': str(folder / 'cache'),
         'run_path': str(folder / 'run'),
         'quota': 16,
+        'min_free': 0,  # whatever is free where tests run
         'lock_timeout_seconds': 1,
         'libvirt_uri': '',
         'start_keeper': False,
@@ -69,6 +71,10 @@ def config(folder: pathlib.Path, **options: Any) -> cfg.ConfigOpts:
     qcache_conf.register_opts(conf)
     conf([f'--config-file={file}'], project='nova')
     return conf
+
+
+def boot(**changes: Any) -> Boot:
+    return Boot(*BOOT, **changes)
 
 
 def sealed(**changes: Any) -> SealedFile:

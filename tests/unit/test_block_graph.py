@@ -11,6 +11,7 @@ from nova_qcache.source import Node
 from tests.unit.builders import MemorySource
 
 PATH = pathlib.Path('/cache/file.recording')
+SEALED = pathlib.Path('/cache/file.qcow2')
 SIZE = 64 * 1024 * 1024
 
 
@@ -20,10 +21,13 @@ class Graph:
     def __init__(self, nodes):
         self.nodes: dict[str, Node] = {}
         for node in nodes:
-            name = node['node-name']
-            assert name not in self.nodes, f'{name} is there already'
-            assert children(node) <= set(self.nodes), f'{name} has a child that does not exist'
-            self.nodes[name] = node
+            self._add(node)
+
+    def _add(self, node):
+        name = node['node-name']
+        assert name not in self.nodes, f'{name} is there already'
+        assert children(node) <= set(self.nodes), f'{name} has a child that does not exist'
+        self.nodes[name] = node
 
     def execute(self, command, arguments):
         if command == 'blockdev-del':
@@ -31,6 +35,8 @@ class Graph:
             users = [other for other, node in self.nodes.items() if name in children(node)]
             assert not users, f'{name} is in use by {users}'
             del self.nodes[name]
+        elif command == 'blockdev-add':
+            self._add(arguments)
         else:
             assert command == 'blockdev-reopen'
             for node in arguments['options']:
@@ -129,6 +135,33 @@ def test_nothing_is_written_to_while_guests_read_it_as_sealed(recording, source)
         and any(node['node-name'] == 'cache' for node in arguments['options'])
     )
     assert gone < read_only
+
+
+def replace(graph, source):
+    """As the daemon does: what is there already is not added, and what has gone not deleted."""
+    for command, arguments in block_graph.replacing(source, SEALED):
+        is_there = arguments.get('node-name') in graph.nodes
+        if (command, is_there) not in (('blockdev-add', True), ('blockdev-del', False)):
+            graph.execute(command, arguments)
+        assert 'base' in graph.below(block_graph.TOP), 'a guest is never without its disk'
+
+
+def test_a_recording_that_another_cache_replaces(recording, source):
+    replace(recording, source)
+    assert recording.writers() == set()
+    assert recording.below(block_graph.TOP) == set(recording.nodes), 'nothing else is left'
+    names = {node.get('filename') for node in recording.nodes.values()}
+    assert names == {None, str(SEALED)}
+    assert recording.nodes['old']['backing'] == 'base'
+    replace(recording, source)
+
+
+@pytest.mark.parametrize('done', range(8))
+def test_a_seal_that_was_interrupted_can_be_replaced(recording, source, done):
+    for command, arguments in block_graph.sealing(source, PATH)[:done]:
+        recording.execute(command, arguments)
+    replace(recording, source)
+    assert recording.below(block_graph.TOP) == set(recording.nodes)
 
 
 def test_playing(source):

@@ -15,6 +15,8 @@ import pytest
 from nova_qcache import exception
 from nova_qcache.boots import Boots
 from nova_qcache.keeper.examination import Requests
+from nova_qcache.plan import Boot
+from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.recorder import launch
@@ -46,8 +48,8 @@ def ready(boots, store):
     return builders.ready(store, base='memory://base')
 
 
-def plain(reason):
-    return Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION)
+def plain(reason, cause):
+    return Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION, cause=cause)
 
 
 def test_no_cache_yet(boots, paths, launch_start, recorder):
@@ -78,18 +80,18 @@ def test_a_ready_cache(boots, ready, store, verifier):
         generation=GENERATION,
         cache=str(store.paths.sealed(KEY)),
     )
-    assert boots.preview(*BOOT) == boots.plan(*BOOT) == expected
+    assert boots.preview(*BOOT) == boots.plan(Boot(*BOOT)) == expected
     verifier.sample_is_equal.assert_not_called()
 
 
 def test_an_image_id_in_capitals_is_the_same_image(boots, ready):
-    plan = boots.plan(IMAGE.upper(), *BOOT[1:])
+    plan = boots.plan(Boot(IMAGE.upper(), *BOOT[1:]))
     assert (plan.kind, plan.image_id) == (PlanKind.PLAY, IMAGE)
 
 
 def test_a_stale_cache(boots, ready, store):
     store.retire(ready, 'the base differs')
-    assert boots.preview(*BOOT) == plain('the cache is stale: the base differs')
+    assert boots.preview(*BOOT) == plain('the cache is stale: the base differs', Cause.STALE)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier,
     with pytest.raises(exception.CacheBroken):
         boots.preview(*BOOT)
     verifier.sample_is_equal.assert_not_called()
-    plan = boots.plan(*BOOT)
+    plan = boots.plan(Boot(*BOOT))
     assert plan.kind is PlanKind.PLAIN
     assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
     assert Requests(boots.paths.examinations).pending() == {KEY: ''}
@@ -138,7 +140,7 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier,
 
 def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current, store):
     current.return_value = GENERATION.next()
-    plan = boots.plan(*BOOT, image_hash='md5:1')
+    plan = boots.plan(Boot(*BOOT, image_hash='md5:1'))
     assert (plan.kind, plan.generation) == (PlanKind.PLAIN, GENERATION.next())
     assert 'the base was written' in plan.reason
     assert Requests(boots.paths.examinations).pending() == {KEY: 'md5:1'}
@@ -154,7 +156,7 @@ def test_a_preview_asks_for_no_examination(boots, ready, current):
 def test_an_examination_that_cannot_be_asked_for(boots, ready, current):
     current.return_value = GENERATION.next()
     boots.paths.examinations.rmdir()
-    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
 
 
 @pytest.mark.parametrize('state', ['stale', 'warm', 'of another base'])
@@ -167,7 +169,7 @@ def test_what_goes_with_no_base_of_now_is_retired(boots, current, store, state):
         if state == 'stale':
             store.retire(record, 'x')
     current.return_value = GENERATION.next()
-    plan = boots.plan(*BOOT)
+    plan = boots.plan(Boot(*BOOT))
     assert (plan.kind, plan.generation) == (PlanKind.RECORD, GENERATION.next())
     assert store.load(KEY).state is (State.WARMING if state == 'warm' else State.STALE)
 
@@ -176,7 +178,7 @@ def test_what_goes_with_no_base_of_now_is_retired(boots, current, store, state):
 def test_no_image_id(boots, image_id, launch_start):
     with pytest.raises(exception.InvalidImageId):
         boots.preview(image_id, *BOOT[1:])
-    plan = boots.plan(image_id, *BOOT[1:])
+    plan = boots.plan(Boot(image_id, *BOOT[1:]))
     assert (plan.kind, plan.image_id) == (PlanKind.PLAIN, image_id)
     assert 'is not an image ID' in plan.reason
     launch_start.assert_not_called()
@@ -185,7 +187,7 @@ def test_no_image_id(boots, image_id, launch_start):
 def test_a_base_that_is_not_there(boots, launch_start):
     unfit = exception.InvalidBase(base='x', reason='No such file', remedy='Give one')
     with mock.patch.object(builders.MemorySource, 'identity', autospec=True, side_effect=unfit):
-        assert boots.plan(*BOOT) == Plan(PlanKind.PLAIN, str(unfit), *BOOT)
+        assert boots.plan(Boot(*BOOT)) == Plan(PlanKind.PLAIN, str(unfit), *BOOT, cause=Cause.INELIGIBLE)
     launch_start.assert_not_called()
 
 
@@ -207,8 +209,9 @@ def test_plan_never_raises(
             'launch': launch_start,
         }
         guilty[who].side_effect = error
-        plan = boots.plan(*BOOT)
-    assert plan == Plan(PlanKind.PLAIN, plan.reason, *BOOT)
+        plan = boots.plan(Boot(*BOOT))
+    assert plan == Plan(PlanKind.PLAIN, plan.reason, *BOOT, cause=plan.cause)
+    assert plan.cause is not None
     assert str(error) in plan.reason
     warnings = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert len(warnings) == 1
@@ -220,13 +223,13 @@ def test_plan_never_raises(
 def test_a_sample_that_fails_stops_no_boot(boots, ready, source, verifier, error):
     source.now = BaseIdentity(source.now.size, source.now.inode, 3)
     verifier.sample_is_equal.side_effect = error
-    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
 
 
 def test_plan_can_be_interrupted(boots, current):
     current.side_effect = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        boots.plan(*BOOT)
+        boots.plan(Boot(*BOOT))
 
 
 text = st.text(max_size=80)
@@ -260,6 +263,6 @@ def popen():
 @example(IMAGE, '/no-such/\ud800', 'raw')
 @example(IMAGE, '/no-such/' + 'x' * 5000, 'raw')
 def test_any_words_make_a_plan(conf, recorder, popen, image_id, base, base_format):
-    plan = Boots(conf).plan(image_id, base, base_format)
+    plan = Boots(conf).plan(Boot(image_id, base, base_format))
     assert plan.kind is PlanKind.PLAIN
     assert plan.reason

@@ -13,6 +13,8 @@ import pytest
 from nova_qcache import exception
 from nova_qcache import locks
 from nova_qcache.leases import Leases
+from nova_qcache.plan import Boot
+from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.states import Phase
@@ -62,16 +64,16 @@ def said(caplog):
 
 
 def test_a_play_is_leased(boots, ready, leased):
-    assert boots.plan(*BOOT, consumer=INSTANCE).kind is PlanKind.PLAY
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.PLAY
     assert leased() == {INSTANCE: KEY}
-    boots.plan(*BOOT, consumer=OTHER_INSTANCE)
+    boots.plan(Boot(*BOOT, consumer=OTHER_INSTANCE))
     assert leased() == {INSTANCE: KEY, OTHER_INSTANCE: KEY}
     boots.release(INSTANCE)
     assert leased() == {OTHER_INSTANCE: KEY}
 
 
 def test_a_play_of_nobody_is_not_leased(boots, ready, leased):
-    assert boots.plan(*BOOT).kind is PlanKind.PLAY
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     assert leased() == {}
     boots.release('')
 
@@ -84,7 +86,7 @@ def test_a_recording_is_leased_before_it_starts(boots, leased, launch_start):
         return builders.status()
 
     launch_start.side_effect = start
-    assert boots.plan(*BOOT, consumer=INSTANCE).kind is PlanKind.RECORD
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.RECORD
     assert seen == [{INSTANCE: KEY}]
     assert leased() == {INSTANCE: KEY}
 
@@ -96,36 +98,36 @@ def test_a_preview_leases_nothing(boots, ready, leased):
 
 def test_a_lease_lasts_as_long_as_the_option_says(boots, ready, paths, conf):
     before = time.monotonic()
-    boots.plan(*BOOT, consumer=INSTANCE)
+    boots.plan(Boot(*BOOT, consumer=INSTANCE))
     (lease,) = Leases(paths.leases, 1).active()
     assert before + 300 <= lease.until <= time.monotonic() + conf.qcache.plan_lease_seconds
 
 
 PLAIN = {
-    'no image': lambda boots: boots.plan('x', *BOOT[1:], consumer=INSTANCE),
-    'another format': lambda boots: boots.plan(*BOOT[:2], 'qcow2', consumer=INSTANCE),
+    'no image': lambda boots: boots.plan(Boot('x', *BOOT[1:], consumer=INSTANCE)),
+    'another format': lambda boots: boots.plan(Boot(*BOOT[:2], 'qcow2', consumer=INSTANCE)),
 }
 
 
 @pytest.mark.parametrize('ask', PLAIN.values(), ids=PLAIN)
 def test_a_plan_that_is_plain_ends_the_lease_of_before(boots, ready, leased, ask):
-    boots.plan(*BOOT, consumer=INSTANCE)
-    boots.plan(*BOOT, consumer=OTHER_INSTANCE)
+    boots.plan(Boot(*BOOT, consumer=INSTANCE))
+    boots.plan(Boot(*BOOT, consumer=OTHER_INSTANCE))
     assert ask(boots).kind is PlanKind.PLAIN
     assert leased() == {OTHER_INSTANCE: KEY}
 
 
 def test_a_stale_cache_ends_the_lease_of_before(boots, ready, store, leased):
-    boots.plan(*BOOT, consumer=INSTANCE)
+    boots.plan(Boot(*BOOT, consumer=INSTANCE))
     store.retire(ready, 'x')
-    assert boots.plan(*BOOT, consumer=INSTANCE).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.PLAIN
     assert leased() == {}
 
 
 def test_an_obstacle_ends_the_lease_of_before(boots, ready, store, leased):
-    boots.plan(*BOOT, consumer=INSTANCE)
+    boots.plan(Boot(*BOOT, consumer=INSTANCE))
     store.discard(KEY)
-    boots.plan(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE)
+    boots.plan(Boot(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE))
     assert leased() == {}
 
 
@@ -134,13 +136,13 @@ def test_an_obstacle_ends_the_lease_of_before(boots, ready, store, leased):
 )
 def test_a_recorder_that_does_not_start_ends_the_lease(boots, leased, launch_start, error):
     launch_start.side_effect = error
-    assert boots.plan(*BOOT, consumer=INSTANCE).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.PLAIN
     assert leased() == {}
 
 
 def test_a_recorder_that_does_not_record_ends_the_lease(boots, leased, launch_start):
     launch_start.return_value = builders.status(Phase.SERVING)
-    assert boots.plan(*BOOT, consumer=INSTANCE).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.PLAIN
     assert leased() == {}
 
 
@@ -159,16 +161,16 @@ def test_a_cache_that_goes_between_preview_and_lease(boots, ready, store, leased
         return judgement
 
     with mock.patch.object(boots._judge, 'judge', autospec=True, side_effect=and_then_it_goes):
-        plan = boots.plan(*BOOT, consumer=INSTANCE)
+        plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
     reason = 'the cache has just gone'
-    assert plan == Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION)
+    assert plan == Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION, cause=Cause.STALE)
     assert leased() == {}
 
 
 def test_a_cache_that_is_locked_for_long(boots, ready, paths, leased):
     boots._store = Store(paths, 0)
     with locks.image(paths.locks, IMAGE, 0):
-        plan = boots.plan(*BOOT, consumer=INSTANCE)
+        plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
     assert plan.kind is PlanKind.PLAIN
     assert f'image-{IMAGE}' in plan.reason
     assert leased() == {}
@@ -180,14 +182,14 @@ def test_a_lease_that_cannot_be_taken(boots, store, leased, launch_start, kind):
         builders.ready(store, base='memory://base')
     full = OSError(errno.ENOSPC, 'No space left on device')
     with mock.patch.object(Leases, 'take', autospec=True, side_effect=full):
-        plan = boots.plan(*BOOT, consumer=INSTANCE)
-    assert plan == Plan(PlanKind.PLAIN, str(full), *BOOT)
+        plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
+    assert plan == Plan(PlanKind.PLAIN, str(full), *BOOT, cause=Cause.FAILED)
     launch_start.assert_not_called()
 
 
 @pytest.mark.parametrize('consumer', ['x\0y', '\ud800', 'x' * 300, 'no/such'])
 def test_a_consumer_that_makes_no_sense_stops_no_boot(boots, ready, consumer):
-    assert boots.plan(*BOOT, consumer=consumer).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT, consumer=consumer)).kind is PlanKind.PLAIN
     boots.release(consumer)
 
 
@@ -200,8 +202,10 @@ def test_an_obstacle_keeps_from_recording(
 ):
     there(store)
     before = store.load(KEY)
-    plan = boots.plan(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE)
-    assert plan == Plan(PlanKind.PLAIN, OBSTACLE, *BOOT, generation=GENERATION)
+    plan = boots.plan(Boot(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE))
+    assert plan == Plan(
+        PlanKind.PLAIN, OBSTACLE, *BOOT, generation=GENERATION, cause=Cause.CONFINED
+    )
     launch_start.assert_not_called()
     recorder.expect_guest.assert_not_called()
     assert leased() == {}
@@ -210,19 +214,19 @@ def test_an_obstacle_keeps_from_recording(
 
 
 def test_an_obstacle_keeps_nobody_from_playing(boots, ready, leased):
-    plan = boots.plan(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE)
+    plan = boots.plan(Boot(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE))
     assert (plan.kind, plan.reason) == (PlanKind.PLAY, 'the cache is ready')
     assert leased() == {INSTANCE: KEY}
 
 
 def test_an_obstacle_does_not_hide_what_else_is_wrong(boots, ready, store):
     store.retire(ready, 'x')
-    assert 'is stale' in boots.plan(*BOOT, obstacle=OBSTACLE).reason
+    assert 'is stale' in boots.plan(Boot(*BOOT, obstacle=OBSTACLE)).reason
 
 
 @pytest.mark.parametrize('obstacle', [None, ''])
 def test_no_obstacle(boots, obstacle):
-    assert boots.plan(*BOOT, obstacle=obstacle).kind is PlanKind.RECORD
+    assert boots.plan(Boot(*BOOT, obstacle=obstacle)).kind is PlanKind.RECORD
 
 
 # -- folders that vanish
@@ -234,9 +238,9 @@ def test_no_obstacle(boots, obstacle):
 def test_a_folder_that_vanished(boots, ready, paths, launch_start, caplog, name):
     folder = getattr(paths, name)
     folder.rename(f'{folder}.away')
-    plans = [boots.plan(*BOOT, consumer=INSTANCE) for _ in range(3)]
+    plans = [boots.plan(Boot(*BOOT, consumer=INSTANCE)) for _ in range(3)]
     for plan in plans:
-        assert plan == Plan(PlanKind.PLAIN, plans[0].reason, *BOOT)
+        assert plan == Plan(PlanKind.PLAIN, plans[0].reason, *BOOT, cause=Cause.FAILED)
     assert 'it has vanished' in plan.reason
     assert 'Bring it back' in plan.reason
     assert not folder.exists(), 'an empty mount point is no place for caches'
@@ -248,29 +252,29 @@ def test_a_folder_that_vanished(boots, ready, paths, launch_start, caplog, name)
 
 def test_a_folder_that_comes_back(boots, ready, paths, leased):
     paths.leases.rename(f'{paths.leases}.away')
-    assert boots.plan(*BOOT, consumer=INSTANCE).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.PLAIN
     os.rename(f'{paths.leases}.away', paths.leases)
-    assert boots.plan(*BOOT, consumer=INSTANCE).kind is PlanKind.PLAY
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.PLAY
     assert leased() == {INSTANCE: KEY}
 
 
 def test_two_folders_that_vanished_are_two_warnings(boots, paths, caplog):
     shutil.rmtree(paths.leases)
-    boots.plan(*BOOT)
+    boots.plan(Boot(*BOOT))
     shutil.rmtree(paths.control)
-    boots.plan(*BOOT)
+    boots.plan(Boot(*BOOT))
     assert [level for level, _ in said(caplog)] == [logging.WARNING, logging.WARNING]
 
 
 def test_a_warning_concerns_every_image(boots, paths, caplog):
     shutil.rmtree(paths.leases)
-    boots.plan(*BOOT)
-    boots.plan(builders.OTHER_IMAGE, *BOOT[1:])
+    boots.plan(Boot(*BOOT))
+    boots.plan(Boot(builders.OTHER_IMAGE, *BOOT[1:]))
     assert [level for level, _ in said(caplog)] == [logging.WARNING, logging.INFO]
 
 
 def test_a_ready_cache_whose_folder_vanished_is_not_given_up(boots, ready, paths, store):
     paths.cache_path.rename(f'{paths.cache_path}.away')
-    boots.plan(*BOOT)
+    boots.plan(Boot(*BOOT))
     os.rename(f'{paths.cache_path}.away', paths.cache_path)
     assert store.load(KEY).state is State.READY

@@ -11,6 +11,8 @@ import pytest
 from nova_qcache import exception
 from nova_qcache.boots import Boots
 from nova_qcache.leases import Leases
+from nova_qcache.plan import Boot
+from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.progress import silent
@@ -35,7 +37,7 @@ def test_the_recorder_at_work_is_told_of_one_more_guest(
 ):
     recorder.expect_guest.side_effect = None
     recorder.expect_guest.return_value = builders.status(phase)
-    assert boots.record(*BOOT) == boots.plan(*BOOT) == recording(paths)
+    assert boots.record(*BOOT) == boots.plan(Boot(*BOOT)) == recording(paths)
     assert recorder.expect_guest.call_count == 2
     launch_start.assert_not_called()
 
@@ -45,7 +47,9 @@ def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
     recorder.expect_guest.side_effect = None
     recorder.expect_guest.return_value = builders.status(phase, note='dropped: x')
     plan = boots.record(*BOOT)
-    assert plan == Plan(PlanKind.PLAIN, plan.reason, *BOOT, generation=GENERATION)
+    assert plan == Plan(
+        PlanKind.PLAIN, plan.reason, *BOOT, generation=GENERATION, cause=Cause.STALE
+    )
     assert 'dropped: x' in plan.reason
     launch_start.assert_not_called()
 
@@ -92,7 +96,9 @@ def test_a_recorder_that_does_not_start(boots, launch_start, error):
     launch_start.side_effect = error
     with pytest.raises(type(error)):
         boots.record(*BOOT)
-    assert boots.plan(*BOOT) == Plan(PlanKind.PLAIN, str(error), *BOOT)
+    assert boots.plan(Boot(*BOOT)) == Plan(
+        PlanKind.PLAIN, str(error), *BOOT, cause=Cause.FAILED
+    )
 
 
 def test_caches_of_older_generations_are_retired(boots, store, current):
@@ -152,7 +158,7 @@ def test_of_many_boots_at_once_the_first_one_starts_the_recorder(boots, launch_s
     launch_start.side_effect = start
     recorder.expect_guest.return_value = builders.status()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        plans = list(pool.map(lambda _: boots.plan(*BOOT), range(8)))
+        plans = list(pool.map(lambda _: boots.plan(Boot(*BOOT)), range(8)))
     assert {plan.kind for plan in plans} == {PlanKind.RECORD}
     launch_start.assert_called_once()
 
@@ -163,10 +169,10 @@ def test_a_start_that_hangs_stops_no_other_boot(boots, launch_start, recorder, c
     go_on = threading.Event()
     launch_start.side_effect = lambda *arguments: go_on.wait(30) and builders.status()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(boots.plan, *BOOT)
+        first = pool.submit(boots.plan, Boot(*BOOT))
         while not launch_start.called:
             time.sleep(0.001)
-        second = boots.plan(*BOOT)
+        second = boots.plan(Boot(*BOOT))
         go_on.set()
     assert second.kind is PlanKind.PLAIN
     assert 'Another start' in second.reason
@@ -186,7 +192,7 @@ def test_what_was_sealed_meanwhile_is_played(boots, store, paths, launch_start, 
         return builders.status(Phase.SERVING)
 
     launch_start.side_effect = sealed_meanwhile
-    plan = boots.plan(*BOOT, consumer=consumer)
+    plan = boots.plan(Boot(*BOOT, consumer=consumer))
     assert (plan.kind, plan.cache) == (PlanKind.PLAY, str(paths.sealed(KEY)))
     leased = [lease.key for lease in Leases(paths.leases, 1).active()]
     assert leased == ([KEY] if consumer else [])

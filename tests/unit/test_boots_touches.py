@@ -13,6 +13,7 @@ from nova_qcache import plugins
 from nova_qcache.boots import Boots
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
+from nova_qcache.plan import Boot
 from nova_qcache.plan import PlanKind
 from nova_qcache.source import BaseIdentity
 from tests.unit import builders
@@ -49,7 +50,7 @@ def touch(boots, source):
 def test_an_explained_touch_needs_no_sample(boots, ready, source, verifier):
     for _ in range(3):
         touch(boots, source)
-        assert boots.plan(*BOOT).kind is PlanKind.PLAY
+        assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     verifier.sample_is_equal.assert_not_called()
 
 
@@ -57,7 +58,7 @@ def test_a_foreign_touch_needs_one(boots, ready, source, verifier):
     verifier.sample_is_equal.return_value = False
     touch(boots, source)
     change(source)
-    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
     verifier.sample_is_equal.assert_called_once_with(ready, source)
 
 
@@ -65,7 +66,7 @@ def test_a_foreign_touch_between_two_of_nova(boots, ready, source, verifier):
     touch(boots, source)
     change(source)
     touch(boots, source)
-    boots.plan(*BOOT)
+    boots.plan(Boot(*BOOT))
     verifier.sample_is_equal.assert_called_once_with(ready, source)
 
 
@@ -77,20 +78,20 @@ def test_a_touch_of_another_base_explains_nothing(boots, ready, source, find_sou
         change(other)
     find_source.return_value = source
     source.now = other.now
-    boots.plan(*BOOT)
+    boots.plan(Boot(*BOOT))
     verifier.sample_is_equal.assert_called_once_with(ready, source)
 
 
 def test_touches_before_a_restart_are_forgotten(boots, ready, source, verifier, conf):
     touch(boots, source)
-    assert Boots(conf).plan(*BOOT).kind is PlanKind.PLAY
+    assert Boots(conf).plan(Boot(*BOOT)).kind is PlanKind.PLAY
     verifier.sample_is_equal.assert_called_once_with(ready, source)
 
 
 def test_a_touch_does_not_excuse_another_file(boots, ready, source, verifier):
     with boots.touching(*BASE):
         source.now = BaseIdentity(1, 2, 3)
-    plan = boots.plan(*BOOT)
+    plan = boots.plan(Boot(*BOOT))
     assert plan.kind is PlanKind.PLAIN
     assert 'another file than before' in plan.reason
 
@@ -98,7 +99,7 @@ def test_a_touch_does_not_excuse_another_file(boots, ready, source, verifier):
 def test_a_touch_does_not_excuse_a_broken_cache(boots, ready, source, store):
     touch(boots, source)
     store.paths.sealed(ready.key).write_bytes(b'')
-    assert boots.plan(*BOOT).kind is PlanKind.PLAIN
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
 
 
 @pytest.mark.parametrize('error', [NOWHERE, ValueError('a plugin')], ids=['no base', 'fault'])
@@ -131,12 +132,12 @@ def boot(base):
 
 def recorded(boots, store, boot):
     """Make a READY cache of a base that is a real file."""
-    generation = boots.plan(*boot).generation
+    generation = boots.plan(Boot(*boot)).generation
     assert generation is not None
     identity = plugins.source(*boot[1:]).identity()
     key = CacheKey(IMAGE, generation)
     builders.ready(store, key=key, base=boot[1], base_identity=identity)
-    assert boots.plan(*boot).kind is PlanKind.PLAY
+    assert boots.plan(Boot(*boot)).kind is PlanKind.PLAY
     return generation
 
 
@@ -145,10 +146,10 @@ def test_a_real_file(on_disk, store, boot, verifier):
     for _ in range(2):
         with on_disk.touching(*boot[1:]):
             os.utime(boot[1])
-        assert on_disk.plan(*boot).kind is PlanKind.PLAY
+        assert on_disk.plan(Boot(*boot)).kind is PlanKind.PLAY
     verifier.sample_is_equal.assert_not_called()
     os.utime(boot[1], ns=(1, 1))
-    on_disk.plan(*boot)
+    on_disk.plan(Boot(*boot))
     verifier.sample_is_equal.assert_called_once()
 
 
@@ -158,23 +159,23 @@ def test_a_real_file(on_disk, store, boot, verifier):
 def test_no_cache_of_before_a_write_is_used(on_disk, store, boot):
     before = recorded(on_disk, store, boot)
     on_disk.announce_write(*boot[1:])
-    plan = on_disk.plan(*boot)
+    plan = on_disk.plan(Boot(*boot))
     assert (plan.kind, plan.generation) == (PlanKind.PLAIN, before.next())
     assert 'the base was written since' in plan.reason
 
 
 def test_every_write_raises_the_generation(on_disk, boot):
-    before = on_disk.plan(*boot).generation
+    before = on_disk.plan(Boot(*boot)).generation
     for _ in range(3):
         on_disk.announce_write(*boot[1:])
-    assert on_disk.plan(*boot).generation == before.next().next().next()
+    assert on_disk.plan(Boot(*boot)).generation == before.next().next().next()
 
 
 def test_a_base_that_is_not_there_yet(on_disk, base, boot):
     base.unlink()
     on_disk.announce_write(*boot[1:])
     base.write_bytes(b'new' * 512)
-    assert on_disk.plan(*boot).generation.n == 1
+    assert on_disk.plan(Boot(*boot)).generation.n == 1
 
 
 KEPT_NOWHERE = {

@@ -19,6 +19,10 @@ TOO_SMALL = {
     'base_reconnect_seconds': -1,
     'start_timeout_seconds': 0,
     'lock_timeout_seconds': 0,
+    'record_from_boot': 0,
+    'max_recorders': 0,
+    'audit_every': -1,
+    'rerecord_miss_percent': -1,
 }
 
 QUOTAS = [
@@ -141,6 +145,18 @@ def test_options_are_not_global(tmp_path):
         one.clear_override('quota', group='qcache')
 
 
+@pytest.mark.parametrize('path', ['', '/var/lib/node_exporter/nova-qcache.prom'])
+def test_metrics_file(tmp_path, path):
+    qcache_conf.validate(builders.config(tmp_path, metrics_file=path))
+
+
+@pytest.mark.parametrize('path', ['nova-qcache.prom', '/var/lib/node_exporter/', '/x.txt', ' '])
+def test_no_metrics_file(tmp_path, path):
+    said = refusal(tmp_path, metrics_file=f'"{path}"')
+    assert f'[qcache] metrics_file = {path!r}: it is no absolute path that ends in .prom' in said
+    assert 'node_exporter' in said
+
+
 def test_a_folder_that_nova_claims(tmp_path):
     with pytest.raises(exception.InvalidOption, match="Nova's image cache manager"):
         qcache_conf.validate(builders.config(tmp_path, cache_path='/nova/instances/_base/'))
@@ -183,3 +199,90 @@ def test_the_folder_of_instances_is_novas(tmp_path, lines, path):
     conf([f'--config-file={file}'], project='nova')
     qcache_conf.validate(conf)
     assert str(qcache_conf.instances_path(conf)) == path
+
+
+# -- shares of a file system
+
+
+@pytest.mark.parametrize('option', ['cache_budget', 'min_free'])
+@pytest.mark.parametrize(
+    ('text', 'amount'),
+    [
+        ('17000000', 17_000_000),
+        ('40GiB', 40 * 1024**3),
+        ('0.5GiB', 512 * MIB),
+        ('500MB', 500_000_000),
+        ('20000kB', 20_000_000),
+        ('20000KB', 20_000_000),
+        ('16384KiB', 16 * MIB),
+        ('2TB', 2 * 10**12),
+        ('1PiB', 1024**5),
+        ('20%', 200 * MIB),
+        ('2.5%', 25 * MIB),
+        ('99%', 990 * MIB),
+    ],
+)
+def test_amounts(tmp_path, option, text, amount):
+    conf = builders.config(tmp_path, **{option: text})
+    qcache_conf.validate(conf)
+    of = {'cache_budget': qcache_conf.budget_bytes, 'min_free': qcache_conf.min_free_bytes}
+    assert of[option](conf, 1000 * MIB) == amount
+
+
+@pytest.mark.parametrize(
+    ('option', 'text', 'amount'),
+    [('cache_budget', '100%', 64 * MIB), ('min_free', '0%', 0), ('min_free', '0', 0)],
+)
+def test_amounts_at_the_end_of_their_range(tmp_path, option, text, amount):
+    conf = builders.config(tmp_path, **{option: text})
+    qcache_conf.validate(conf)
+    of = {'cache_budget': qcache_conf.budget_bytes, 'min_free': qcache_conf.min_free_bytes}
+    assert of[option](conf, 64 * MIB) == amount
+
+
+@pytest.mark.parametrize(
+    ('option', 'text', 'allowed'),
+    [
+        *[('cache_budget', text, '1% to 100%') for text in ('0%', '0.9%', '100.1%', '101%')],
+        *[('min_free', text, '0% to 99%') for text in ('99.5%', '100%', '1000%')],
+    ],
+)
+def test_shares_out_of_range(tmp_path, option, text, allowed):
+    said = refusal(tmp_path, **{option: text})
+    assert f'[qcache] {option} = {text}: it is out of range' in said
+    assert f'Give a percentage from {allowed}' in said
+
+
+@pytest.mark.parametrize('option', ['cache_budget', 'min_free'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '', 'much', '-1', '-5%', '+5GiB', '40 GiB', '40G', '40Gib', '10Gb', '5 %', '%', '.5%',
+        '5%%', '1e9', '1,5GiB', '40gib', '5B', '9' * 20, '9' * 20 + 'GiB', 'nan%', '\u0663GiB',
+    ],
+)  # fmt: skip
+def test_no_amounts(tmp_path, option, text):
+    said = refusal(tmp_path, **{option: text})
+    assert f'[qcache] {option} = {text!r}: it is no amount' in said
+    assert 'such as 40GiB or 500MB' in said
+
+
+@pytest.mark.parametrize(
+    ('text', 'said_as'),
+    [('16777215', ''), ('0', ''), ('15MiB', f'it is {15 * MIB} bytes, and ')],
+)
+def test_a_budget_without_room_for_one_quota(tmp_path, text, said_as):
+    said = refusal(tmp_path, cache_budget=text)
+    assert f'[qcache] cache_budget = {text}: {said_as}a quota is {16 * MIB} bytes' in said
+    assert 'or set [qcache] quota (MiB) to less' in said
+
+
+def test_a_budget_with_room_for_one_quota(tmp_path):
+    qcache_conf.validate(builders.config(tmp_path, cache_budget='16MiB'))
+
+
+def test_more_than_all_misses(tmp_path):
+    qcache_conf.validate(builders.config(tmp_path, rerecord_miss_percent=100))
+    said = refusal(tmp_path, rerecord_miss_percent=101)
+    assert '[qcache] rerecord_miss_percent = 101: no boot misses more' in said
+    assert 'Give a number from 0 to 100' in said

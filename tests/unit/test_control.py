@@ -99,6 +99,24 @@ def test_verbs(path, verb, command):
     assert requests == [json.dumps({'command': command}).encode() + b'\n']
 
 
+@pytest.mark.parametrize(
+    ('more', 'claimed'),
+    [({'claimed': True}, True), ({'claimed': False}, False), ({'claimed': 1}, False), ({}, False)],
+)
+def test_claim(path, more, claimed):
+    with server(path, json.dumps({**REPLY, **more}).encode() + b'\n') as requests:
+        assert RecorderClient(path, 60).claim() is claimed
+    assert requests == [b'{"command": "claim"}\n']
+
+
+def test_a_claim_of_a_recorder_that_knows_none(path):
+    with (
+        server(path, b'{"error": "no such command"}\n'),
+        pytest.raises(exception.RecorderUnreachable, match='no such command'),
+    ):
+        RecorderClient(path, 60).claim()
+
+
 def test_a_reply_in_pieces(path):
     text = json.dumps(REPLY).encode() + b'\n'
     with server(path, text[:1], text[1:20], text[20:], hold=True):

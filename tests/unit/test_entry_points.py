@@ -28,11 +28,14 @@ COMMANDS = {
     "check",
     "invalidate",
     "list",
+    "pin",
     "plan",
     "record",
     "remove",
     "seal",
     "show",
+    "stats",
+    "unpin",
     "verify",
 }
 

@@ -6,10 +6,10 @@ from unittest import mock
 
 import pytest
 
+from nova_qcache import boots as boots_module
 from nova_qcache import exception
 from nova_qcache import inspection
 from nova_qcache import locks
-from nova_qcache import manager as manager_module
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
 from nova_qcache.leases import Leases
@@ -159,7 +159,7 @@ class TestRemoveOfWhatIsUsed:
 class TestWhoTellsOfDomains:
     @pytest.fixture
     def made(self):
-        with mock.patch.object(manager_module, 'LibvirtDomains', autospec=LibvirtDomains) as made:
+        with mock.patch.object(boots_module, 'LibvirtDomains', autospec=LibvirtDomains) as made:
             made.return_value.documents.side_effect = lambda: iter(())
             yield made
 

@@ -8,6 +8,8 @@ from stevedore import driver
 
 from nova_qcache import exception
 from nova_qcache import plugins
+from nova_qcache.eviction import LeastRecentlyUsed
+from nova_qcache.eviction import LeastValuable
 from nova_qcache.sources.file import FileSource
 from nova_qcache.sources.nbd import NbdSource
 
@@ -81,3 +83,36 @@ def test_a_plugin_that_cannot_be_loaded(forgetful, error):
     ):
         plugins.source('broken://x', 'raw')
     assert str(error) in str(caught.value)
+
+
+# -- eviction policies
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('value', LeastValuable), ('lru', LeastRecentlyUsed)])
+def test_policies(name, kind):
+    assert type(plugins.eviction_policy(name)) is kind
+
+
+@pytest.mark.parametrize('name', ['', 'LRU', 'best'])
+def test_a_policy_of_nobody(name):
+    with pytest.raises(exception.InvalidOption) as caught:
+        plugins.eviction_policy(name)
+    said = str(caught.value)
+    assert f'[qcache] eviction_policy = {name}: no such policy is installed' in said
+    assert 'Give value or lru, or install a plugin for nova_qcache.eviction_policies' in said
+
+
+def test_a_policy_that_cannot_be_loaded():
+    error = ImportError('no module of that name')
+    with (
+        mock.patch.object(driver, 'DriverManager', autospec=True, side_effect=error),
+        pytest.raises(exception.InvalidOption, match='no module of that name'),
+    ):
+        plugins.eviction_policy('broken')
+
+
+def test_a_policy_that_is_none():
+    with mock.patch.object(driver, 'DriverManager', autospec=True) as load:
+        load.return_value.driver = 5
+        with pytest.raises(exception.InvalidOption, match="it is 'int' and no EvictionPolicy"):
+            plugins.eviction_policy('odd')

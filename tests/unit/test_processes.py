@@ -76,6 +76,29 @@ def test_a_process_that_is_gone():
             processes.Process(process.pid)
 
 
+def test_bytes_that_a_process_reads_from_files(tmp_path):
+    path = tmp_path / 'file'
+    path.write_bytes(b'x' * 300_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(path, 'rb', buffering=0) as file:
+        theirs.sendall(b'y' * 10_000)
+        before = processes.bytes_read(os.getpid())
+        nothing = processes.bytes_read(os.getpid()) - before
+        os.pread(file.fileno(), 200_000, 0)
+        os.pread(file.fileno(), 200_000, 0)
+        ours.recv(10_000)
+        read = processes.bytes_read(os.getpid()) - before
+    assert 400_000 <= read <= 400_000 + 3 * nothing
+
+
+def test_a_process_that_is_gone_reads_nothing():
+    with child() as process:
+        process.kill()
+        process.wait()
+        with pytest.raises(OSError):
+            processes.bytes_read(process.pid)
+
+
 def test_the_listener_is_named(path, listener):
     assert processes.listener_pid(path) == os.getpid()
 

@@ -12,6 +12,7 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import qemu_img
 from nova_qcache import suitability
+from nova_qcache.glance import Glance
 from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.suitability import Finding
 from nova_qcache.suitability import Grade
@@ -27,8 +28,10 @@ SUBJECTS = [
     'folders',
     'reservation',
     'O_DIRECT',
+    'budget',
     'space',
     'confinement',
+    'glance',
 ]
 
 
@@ -72,9 +75,21 @@ def obstacle():
         yield made
 
 
+@pytest.fixture
+def ask_glance():
+    with mock.patch.object(Glance, 'check', autospec=True, return_value='http://glance') as made:
+        yield made
+
+
 @pytest.fixture(autouse=True)
-def host(version, drivers, reserve, direct_io, free, obstacle):
+def host(version, drivers, reserve, direct_io, free, obstacle, ask_glance, monkeypatch):
     """A host on which all is well; a test spoils one thing."""
+    plain = builders.config
+
+    def config(folder, **options):
+        return plain(folder, **{'glance_auth_section': 'admin', **options})
+
+    monkeypatch.setattr(builders, 'config', config)
 
 
 def examine(conf):
@@ -110,7 +125,12 @@ def test_each_tool_is_the_configured_one(short_folder, version):
 
 def test_nothing_stays_behind(conf, paths):
     examine(conf)
-    assert sorted(os.listdir(paths.cache_path)) == ['generations', 'locks']
+    assert sorted(os.listdir(paths.cache_path)) == [
+        'generations',
+        'locks',
+        'pins',
+        'statistics',
+    ]
 
 
 def test_a_configuration_that_makes_no_sense(short_folder):
@@ -148,7 +168,7 @@ def test_a_driver_that_is_missing(conf, drivers, driver):
 def test_folders_that_are_none(conf, short_folder):
     (short_folder / 'cache').write_text('')
     found = examine(conf)
-    assert list(found) == SUBJECTS[:6], 'what needs the folders is not asked'
+    assert list(found) == [*SUBJECTS[:6], 'glance'], 'what needs the folders is not asked'
     assert found['folders'].grade is Grade.ERROR
     assert found['folders'].remedy == 'Move it away or name another folder.'
 
@@ -180,6 +200,35 @@ def test_no_direct_io(conf, direct_io):
     assert (found.subject, found.grade) == ('O_DIRECT', Grade.WARNING)
     assert 'has no O_DIRECT' in found.found
     assert 'set disk_cachemodes' in found.remedy
+
+
+def test_a_budget(short_folder):
+    conf = builders.config(short_folder, cache_budget='32MiB', min_free='90MiB')
+    found = examine(conf)['budget']
+    assert found.grade is Grade.OK
+    assert 'caches take 0 MiB of 32, and 100 MiB are free, of which 90 stay so' in found.found
+
+
+def test_a_pool_that_is_over_its_budget(short_folder, store):
+    builders.ready(store, b'x' * (17 * MIB))
+    found = bad(builders.config(short_folder, cache_budget='16MiB'))
+    assert (found.subject, found.grade) == ('budget', Grade.WARNING)
+    assert f'take {MIB} bytes more than they may: caches take 17 MiB of 16' in found.found
+    assert 'raise [qcache] cache_budget' in found.remedy
+
+
+def test_less_free_than_stays_so(short_folder):
+    found = bad(builders.config(short_folder, min_free='101MiB'))
+    assert (found.subject, found.grade) == ('budget', Grade.WARNING)
+    assert f'take {MIB} bytes more than they may' in found.found
+
+
+def test_a_share_that_has_no_room_for_one_quota(short_folder):
+    with mock.patch('shutil.disk_usage', autospec=True) as usage:
+        usage.return_value.total = 100 * MIB
+        found = bad(builders.config(short_folder, cache_budget='10%'))
+    assert (found.subject, found.grade) == ('budget', Grade.ERROR)
+    assert 'cache_budget = 10%' in found.found
 
 
 @pytest.mark.parametrize(('bytes_free', 'enough'), [(16 * MIB, True), (16 * MIB - 1, False)])
@@ -252,3 +301,33 @@ def test_a_libvirt_that_lets_nobody_write(short_folder):
 
 def test_no_libvirt(conf):
     assert 'libvirt' not in {finding.subject for finding in suitability.examine(conf)}
+
+
+# -- Glance
+
+
+def test_the_section_is_asked_with(short_folder, ask_glance):
+    assert examine(builders.config(short_folder))['glance'] == Finding(
+        'glance', Grade.OK, 'http://glance'
+    )
+    assert ask_glance.call_args.args[0]._section == 'admin'
+
+
+def test_nobody_asks_glance(short_folder, ask_glance):
+    assert bad(builders.config(short_folder, glance_auth_section='')) == Finding(
+        'glance',
+        Grade.WARNING,
+        'caches of deleted images go by age only',
+        'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
+    )
+    ask_glance.assert_not_called()
+
+
+def test_a_glance_that_does_not_tell(conf, ask_glance):
+    ask_glance.side_effect = exception.GlanceUnknown(
+        section='admin', reason='it answers 403', remedy='Give its user the role admin'
+    )
+    found = bad(conf)
+    assert (found.subject, found.grade) == ('glance', Grade.WARNING)
+    assert 'it answers 403' in found.found
+    assert found.remedy == 'Give its user the role admin.'

@@ -321,3 +321,46 @@ def test_xml_that_is_wrapped():
     """A document of libvirt's own has the domain one level down."""
     text = "<domstatus><domain><disk><source file='/x'/></disk></domain></domstatus>"
     assert paths_in(text) == {'/x'}
+
+
+# -- all at once
+
+
+def test_all_that_are_in_use(usage, leases, instances, host, paths):
+    keys = [KEY, *(CacheKey(IMAGE, GENERATION, revision) for revision in (2, 3, 4, 5))]
+    leases.take(INSTANCE, keys[0])
+    rescued(instances, play(paths, keys[1]))
+    host.domains = [
+        Domain('one', play(paths, keys[2]), record(paths, keys[3]), mirror(paths, keys[4])),
+        Domain('two', plain(paths, OTHER), play(paths, KEY)),
+    ]
+    assert usage.in_use() == set(keys)
+    assert host.closed == 1
+    assert all(list(usage.users(key)) for key in keys)
+
+
+def test_names_elsewhere_are_no_use(usage, host, paths):
+    text = play(paths).replace(str(paths.cache_path), '/elsewhere')
+    other = play(paths).replace('.qcow2', '.recording')
+    host.domains = [Domain('one', text), Domain('two', other), Domain('three', plain(paths))]
+    assert usage.in_use() == set()
+
+
+def test_a_boot_that_ends_while_all_are_asked(usage, leases, host, paths, monkeypatch):
+    """Its lease ends when its domain is there: one of the two is seen."""
+    leases.take(INSTANCE, KEY)
+    active = leases.active
+
+    def ends_then():
+        yield from list(active())
+        host.domains = [Domain('one', play(paths))]
+        leases.release(INSTANCE)
+
+    monkeypatch.setattr(leases, 'active', ends_then)
+    assert usage.in_use() == {KEY}
+
+
+def test_nobody_can_tell_who_uses_what(usage, host):
+    host.domains = fake_libvirt.LibvirtError('away')
+    with pytest.raises(exception.DomainsUnknown):
+        usage.in_use()

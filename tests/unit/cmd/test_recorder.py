@@ -84,6 +84,20 @@ def test_the_generation_is_that_of_the_base(run, service, generations, base):
     assert service.call_args.args[0] == CacheKey(IMAGE, current)
 
 
+def test_an_audit(run, service, short_folder):
+    builders.config(short_folder, rerecord_miss_percent=7)
+    assert run('--generation=0123456789ab.3', '--revision=2') == 0
+    key, _, _, _, settings = service.call_args.args
+    assert key == builders.KEY.next_revision()
+    assert settings.rerecord_miss_percent == 7
+    assert not settings.serve_only
+
+
+def test_a_revision_that_makes_no_sense(run, service, capsys):
+    assert run('--revision=0') == 1
+    service.assert_not_called()
+
+
 def test_another_one_is_at_work(run, service, capsys):
     service.return_value.run.side_effect = exception.RecorderBusy(image_id=IMAGE, name='x')
     assert run() == launch.BUSY

@@ -59,7 +59,22 @@ def test_one_that_is_missed_twice(revival, paths, spawn, missed):
     assert revival.look() == 1
     ((output, arguments), _) = spawn.call_args
     assert output.name == str(paths.log(KEY))
-    assert arguments == ['--serve-only', f'--generation={KEY.generation}', *ARGUMENTS]
+    assert arguments == [
+        '--serve-only',
+        f'--generation={KEY.generation}',
+        '--revision=1',
+        *ARGUMENTS,
+    ]
+
+
+def test_the_recorder_of_an_audit(revival, paths, spawn):
+    audit = KEY.next_revision()
+    duty.note(paths, audit, ARGUMENTS)
+    revival.look()
+    revival.look()
+    ((output, arguments), _) = spawn.call_args
+    assert output.name == str(paths.log(audit))
+    assert arguments[:3] == ['--serve-only', f'--generation={KEY.generation}', '--revision=2']
 
 
 def test_it_gets_time_to_start(revival, spawn, clock, missed):

@@ -34,6 +34,8 @@ class Stage:
         self, store: Store, daemon_class: mock.Mock, open_recording: mock.Mock, seal: mock.Mock
     ) -> None:
         self.store = store
+        self.key = KEY
+        """Of the cache that is recorded."""
         self.daemon_class = daemon_class
         self.open_recording = open_recording
         self.seal = seal
@@ -73,12 +75,12 @@ class Stage:
         self.on_record = recorder._door._handlers[command]
 
     def grow(self):
-        with open(self.store.paths.recording(KEY), 'ab') as file:
+        with open(self.store.paths.recording(self.key), 'ab') as file:
             file.write(b'recorded')
 
     @property
     def state(self):
-        record = self.store.load(KEY)
+        record = self.store.load(self.key)
         return record.state if record else State.COLD
 
 
@@ -88,13 +90,13 @@ def run(stage, limits=HASTY, prepare=lambda recorder: None, **settings):
     async def live():
         told = Settings(16 * MIB, 4096, False, limits, 'qsd', **settings)
         tool = mock.create_autospec(QemuImg, instance=True)
-        recorder = Recorder(KEY, builders.MemorySource(), stage.store, tool, told)
+        recorder = Recorder(stage.key, builders.MemorySource(), stage.store, tool, told)
         prepare(recorder)
         await recorder.run()
         return recorder
 
     recorder = asyncio.run(live())
-    assert not stage.store.paths.control_socket(KEY).exists()
+    assert not stage.store.paths.control_socket(stage.key).exists()
     return recorder
 
 

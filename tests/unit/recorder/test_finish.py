@@ -264,3 +264,100 @@ def test_ready_is_only_what_is_worth_it_and_nobody_is_left_behind(given_steps):
         if verdict is GO_ON:
             assert not abandoned
             assert history.age < LIMITS.longest
+
+
+# -- audits
+
+PATIENCE = 1000
+
+
+def audit(steps):
+    """Yield the verdict after each (time, growth in bytes, guests, bytes read so far)."""
+    point = FinishPoint(LIMITS, 0, EMPTY, PATIENCE)
+    for step in steps:
+        if callable(step):
+            step(point)
+            continue
+        now, growth, guests, read = step
+        point.observe(now, EMPTY + growth, guests, read)
+        yield point.while_recording(now)
+
+
+AUDITS = {
+    'waits for a guest that nobody announced': ([(999, 0, 0, 0)], GO_ON),
+    'waits in vain': ([(1000, 0, 0, 0)], Verdict.DROP),
+    'waits for one that is late': ([expect(990), (1001, 0, 0, 0), (1039, 0, 0, 0)], GO_ON),
+    'whoever was expected did not come': ([expect(10), (61, 0, 0, 0), (999, 0, 0, 0)], GO_ON),
+    'told that nobody comes': ([nobody, (1, 0, 0, 0)], Verdict.DROP),
+    'nothing was missed': (
+        [(1, 0, 1, 0), (2, 0, 1, 9999), (11, 0, 1, 9999), (12, 0, 1, 9999)],
+        FinishReason.IDLE,
+    ),
+    'reads from its cache': ([(1, 0, 1, 0), (9, 0, 1, 9999), (12, 0, 1, 9999)], GO_ON),
+    'signals are no reads': (
+        [(1, 0, 1, 0), (2, 0, 1, 9999), (9, 0, 1, 9999 + 511), (12, 0, 1, 9999 + 511)],
+        FinishReason.IDLE,
+    ),
+    'the smallest read': (
+        [(1, 0, 1, 0), (2, 0, 1, 9999), (9, 0, 1, 9999 + 512), (12, 0, 1, 9999 + 512)],
+        GO_ON,
+    ),
+    'misses': ([(1, 0, 1, 0), (9, 7, 1, 0), (12, 7, 1, 0)], GO_ON),
+    'leaves in the middle of its boot': (
+        [(1, 0, 1, 0), (2, 0, 1, 9999), (4, 0, 0, 9999), (7, 0, 0, 9999)],
+        Verdict.DROP,
+    ),
+    'leaves after it was quiet': (
+        [(1, 0, 1, 0), (2, 0, 1, 9999), (6, 0, 1, 9999), (7, 0, 0, 9999), (10, 0, 0, 9999)],
+        FinishReason.LAST_GUEST,
+    ),
+    'waits for no second guest': (
+        [(1, 0, 1, 0), (2, 0, 1, 9999), (4, 0, 0, 9999), (7, 0, 0, 9999)],
+        Verdict.DROP,
+    ),
+    'reads for ever': (
+        [(1, 0, 1, 0), *((at, 0, 1, at * 999) for at in range(2, 101)), (101, 0, 1, 101 * 999)],
+        FinishReason.MAX_TIME,
+    ),
+}
+
+
+@pytest.mark.parametrize(('steps', 'verdict'), AUDITS.values(), ids=AUDITS)
+def test_audit(steps, verdict):
+    *before, last = audit(steps)
+    assert set(before) <= {GO_ON}
+    assert last is verdict
+
+
+def test_awaiting():
+    point = FinishPoint(LIMITS, 0, EMPTY, PATIENCE)
+    assert point.is_awaiting(999)
+    assert not point.is_awaiting(1000)
+    point.expect_guest(10)
+    assert not point.is_awaiting(10)
+    assert point.is_awaiting(60), 'whoever was expected has not come'
+    point.observe(61, EMPTY, 1)
+    point.observe(62, EMPTY, 0)
+    assert not point.is_awaiting(62), 'it has had its guest'
+
+
+def test_a_recording_awaits_nobody():
+    point = FinishPoint(LIMITS, 0, EMPTY)
+    assert not point.is_awaiting(0)
+    assert not point.is_awaiting(60)
+
+
+def test_an_audit_that_serves_is_not_patient():
+    point = FinishPoint(LIMITS, 0, EMPTY, PATIENCE)
+    point.observe(4, EMPTY, 0)
+    assert point.while_recording(4) is GO_ON
+    assert point.while_serving(4) is Verdict.LEAVE
+
+
+def test_who_came_and_when():
+    point = FinishPoint(LIMITS, 0, EMPTY)
+    assert (point.came, point.seconds(5)) == (0, 0)
+    for now, guests in enumerate([0, 2, 1, 2, 0, 1]):
+        point.observe(now, EMPTY, guests)
+    assert point.came == 4
+    assert point.seconds(11) == 10

@@ -122,7 +122,89 @@ def test_a_sealed_cache_is_not_recorded_over(store):
             store.retire(ready, 'old')
 
 
+def test_whether_there_is_something_dirty(store):
+    assert not opener.require_cold_or_dirty(store, KEY)
+    builders.warm(store)
+    assert opener.require_cold_or_dirty(store, KEY)
+
+
 def test_what_cannot_be_read_is_not_recorded_over(store):
     store.paths.record(KEY).write_bytes(b'nonsense')
     with pytest.raises(exception.RecordBroken):
         opener.require_cold_or_dirty(store, KEY)
+
+
+# -- copies
+
+AUDIT = KEY.next_revision()
+CONTENT = b'what was sealed' * 1000
+
+
+def open_copy(store, tool, audited, its_quota=MIB):
+    return opener.open_copy(store, tool, builders.MemorySource(), AUDIT, audited, its_quota)
+
+
+def test_a_copy(store, tool, reserve):
+    audited = builders.ready(store, CONTENT, image_hashes=('a',))
+    record = open_copy(store, tool, audited, 2 * MIB)
+    path = store.paths.recording(AUDIT)
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert store.load(AUDIT) == record
+    assert (record.state, record.sealed, record.quota) == (State.WARMING, None, 2 * MIB)
+    assert record.created_at > audited.created_at
+    for name in ('base', 'base_format', 'base_identity', 'virtual_size', 'image_hashes'):
+        assert getattr(record, name) == getattr(audited, name)
+    reserve.assert_called_once_with(path, quota.file_limit(2 * MIB))
+    assert store.load(KEY) == audited
+    store.require_unchanged(audited)
+
+
+def test_space_is_reserved_before_it_is_copied_into(store, tool, reserve):
+    sizes: list[int] = []
+    reserve.side_effect = lambda path, size: sizes.append(path.stat().st_size)
+    open_copy(store, tool, builders.ready(store, CONTENT))
+    assert sizes == [0]
+
+
+def test_a_copy_on_a_base_of_another_size(store, tool, inspect):
+    inspect.return_value += 512
+    audited = builders.ready(store, CONTENT)
+    with pytest.raises(exception.InvalidBase, match='its cache is of'):
+        open_copy(store, tool, audited)
+    assert store.keys() == [KEY]
+
+
+def test_a_cache_that_was_written_to_is_not_copied(store, tool):
+    audited = builders.ready(store, CONTENT)
+    store.paths.sealed(KEY).chmod(0o600)
+    store.paths.sealed(KEY).write_bytes(CONTENT[:-1])
+    with pytest.raises(exception.CacheBroken):
+        open_copy(store, tool, audited)
+    assert store.keys() == [KEY]
+
+
+def test_a_cache_that_is_damaged_is_not_copied(store, tool):
+    """Its copy would get a digest of its own, and nobody would ever know."""
+    audited = builders.ready(store, CONTENT)
+    sealed = dataclasses.replace(audited.sealed, digest='sha256:' + '00' * 32)
+    with pytest.raises(exception.CacheBroken, match='its digest is another'):
+        open_copy(store, tool, dataclasses.replace(audited, sealed=sealed))
+
+
+def test_the_audited_cache_is_the_newest_that_is_ready(store):
+    revisions = [KEY]
+    for _ in range(3):
+        revisions.append(revisions[-1].next_revision())
+    ready = [builders.ready(store, key=key) for key in revisions[:3]]
+    assert opener.require_audited(store, revisions[3]) == ready[2]
+    assert opener.require_audited(store, revisions[2]) == ready[1], 'not its own'
+    store.retire(ready[2], 'x')
+    assert opener.require_audited(store, revisions[3]) == ready[1]
+
+
+def test_nothing_to_audit(store):
+    builders.warm(store)
+    builders.ready(store, key=dataclasses.replace(KEY, generation=KEY.generation.next()))
+    with pytest.raises(exception.WrongState, match='no READY cache before revision 2'):
+        opener.require_audited(store, AUDIT)

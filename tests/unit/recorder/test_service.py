@@ -7,6 +7,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache import locks
+from nova_qcache.counters import Counters
 from nova_qcache.paths import Paths
 from nova_qcache.states import FinishReason
 from nova_qcache.states import State
@@ -46,6 +47,27 @@ def test_the_threshold_ends_the_recording(stage):
     one_guest_until(stage, lambda: stage.state is State.READY)
     run(stage, PATIENT)
     assert stage.store.load(KEY).sealed.reason is FinishReason.QUOTA
+
+
+def test_a_recording_is_counted(stage):
+    one_guest_until(stage, lambda: stage.state is State.READY)
+    run(stage)
+    counted = stage.store.ledger.of(KEY.image_id)
+    seconds = counted.recording_seconds
+    assert 0 < seconds < 600
+    assert counted == Counters(
+        recordings=1, recorded_bytes=8, boot_bytes=8, recording_seconds=seconds
+    )
+
+
+def test_a_recording_that_is_dropped_is_counted(stage):
+    one_guest_until(stage, lambda: stage.state is State.COLD)
+    run(stage, PATIENT, lambda recorder: stage.ask(recorder, 'drop'))
+    stage.on_record, stage.script = lambda: None, lambda count: 0
+    builders.warm(stage.store, b'of one that was killed')
+    run(stage)
+    counted = stage.store.ledger.of(KEY.image_id)
+    assert counted == Counters(dropped_recordings=3, recorded_bytes=counted.recorded_bytes)
 
 
 @pytest.mark.parametrize(('command', 'state'), [('seal', State.READY), ('drop', State.COLD)])

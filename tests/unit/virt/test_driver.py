@@ -47,17 +47,29 @@ def happened(events):
         yield events
 
 
-def test_an_image_that_is_cached_by_request_is_announced(driver, base_path, happened):
+def test_an_image_that_is_cached_by_request_is_announced(driver, base_path, happened, planner):
     base_path.unlink()
     assert driver.cache_image(CONTEXT, IMAGE) is True
     base = str(base_path)
     assert happened == [('writing', base), ('fetch', IMAGE, base), 'written']
+    planner.precached.assert_called_once_with(IMAGE)
 
 
-def test_an_image_that_is_there_is_touched(driver, base_path, happened):
+def test_an_image_that_is_there_is_touched(driver, base_path, happened, planner):
     assert driver.cache_image(CONTEXT, IMAGE) is False
     base = str(base_path)
     assert happened == [('touching', base), ('touch', base), 'touched']
+    planner.precached.assert_called_once_with(IMAGE)
+
+
+def test_an_image_that_cannot_be_had_is_reported_and_not_pinned(
+    driver, base_path, happened, planner
+):
+    base_path.unlink()
+    images.fetch_to_raw.side_effect = ConnectionError
+    with pytest.raises(ConnectionError):
+        driver.cache_image(CONTEXT, IMAGE)
+    planner.precached.assert_not_called()
 
 
 # -- the whole driver

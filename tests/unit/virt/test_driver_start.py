@@ -74,7 +74,7 @@ def test_the_callback_is_between_definition_and_start(driver, domain, instance, 
 
 
 def test_a_start_that_fails_is_tried_once_without(
-    driver, domain, instance, chained, release, caplog
+    driver, domain, instance, chained, release, planner, caplog
 ):
     domain.launch_errors = [libvirt_double.error('no such socket')]
     called = mock.Mock(return_value=None)
@@ -86,6 +86,7 @@ def test_a_start_that_fails_is_tried_once_without(
     assert documents.same(second, documents.PLAIN)
     assert documents.same(domain.inactive, documents.PLAIN)
     called.assert_called_once_with()
+    planner.fall_back.assert_called_once_with(instance)
     assert len(release) == 1
     assert warnings(caplog) == [
         'It does not start through its cache, and boots without: no such socket'

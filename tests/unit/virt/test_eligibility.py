@@ -8,14 +8,21 @@ from nova.compute import task_states
 from nova.compute import vm_states
 import pytest
 
+from nova_qcache.plan import Cause
+from nova_qcache.plan import Wish
 from nova_qcache.virt import eligibility
 from tests.unit.builders import IMAGE
 from tests.unit.builders import OTHER_IMAGE
 from tests.unit.virt import documents
 
 
-def obstacle(instance, disk_name='disk', mapping=None, extra_specs=None):
+def refusal(instance, disk_name='disk', mapping=None, extra_specs=None):
     return eligibility.obstacle(instance, disk_name, mapping or {}, extra_specs or {})
+
+
+def obstacle(*arguments, **more):
+    found = refusal(*arguments, **more)
+    return found.reason if found else None
 
 
 def base_name(image_id):
@@ -154,6 +161,53 @@ def test_the_policy_of_another_name_is_none_of_ours(instance):
     instance.system_metadata['qcache:policy'] = 'never'
     instance.system_metadata['image_other:policy'] = 'never'
     assert obstacle(instance, extra_specs={'other:policy': 'never'}) is None
+
+
+@pytest.mark.parametrize(
+    ('image', 'flavor', 'wish'),
+    [
+        (None, None, Wish.AUTO),
+        ('auto', 'auto', Wish.AUTO),
+        ('always', None, Wish.ALWAYS),
+        (None, 'always', Wish.ALWAYS),
+        ('auto', 'always', Wish.ALWAYS),
+    ],
+)
+def test_a_wish_of_the_image_or_the_flavor(instance, image, flavor, wish):
+    if image:
+        instance.system_metadata['image_qcache:policy'] = image
+    extra_specs = {'qcache:policy': flavor} if flavor else {}
+    assert eligibility.wish(instance, extra_specs) is wish
+
+
+def test_what_is_counted_of_a_refusal(instance):
+    assert refusal(instance, 'disk.swap').cause is Cause.INELIGIBLE
+    assert refusal(instance, extra_specs={'qcache:policy': 'never'}).cause is Cause.POLICY
+
+
+# -- images of one boot
+
+
+@pytest.mark.parametrize(
+    ('vm_state', 'task_state', 'image_ref', 'base_image_ref', 'once'),
+    [
+        (vm_states.SHELVED_OFFLOADED, task_states.SPAWNING, OTHER_IMAGE, IMAGE, True),
+        (vm_states.ACTIVE, task_states.RESIZE_FINISH, OTHER_IMAGE, IMAGE, True),
+        # a resize in the same cell, a volume's or a user's snapshot, an ordinary boot
+        (vm_states.ACTIVE, task_states.RESIZE_FINISH, OTHER_IMAGE, OTHER_IMAGE, False),
+        (vm_states.SHELVED_OFFLOADED, task_states.SPAWNING, OTHER_IMAGE, OTHER_IMAGE, False),
+        (vm_states.BUILDING, task_states.SPAWNING, OTHER_IMAGE, IMAGE, False),
+        (vm_states.ACTIVE, None, OTHER_IMAGE, IMAGE, False),
+    ],
+)
+def test_the_snapshot_that_nova_moves_a_server_with(
+    instance, vm_state, task_state, image_ref, base_image_ref, once
+):
+    instance.vm_state, instance.task_state = vm_state, task_state
+    instance.image_ref = image_ref
+    instance.system_metadata['image_base_image_ref'] = base_image_ref
+    assert eligibility.boots_once(instance, OTHER_IMAGE) is once
+    assert not eligibility.boots_once(instance, IMAGE)  # Nova has rebased the disk on it
 
 
 # -- whose base it is

@@ -4,10 +4,13 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import subprocess
+import time
 from unittest import mock
 
 from nova import objects
+from nova.compute import vm_states
 import pytest
 
 from nova_qcache import conf as qcache_conf
@@ -15,7 +18,10 @@ from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import process_survival
 from nova_qcache.paths import Paths
+from nova_qcache.plan import Boot
+from nova_qcache.plan import Cause
 from nova_qcache.plan import PlanKind
+from nova_qcache.plan import Wish
 from nova_qcache.virt import planner as planner_module
 from nova_qcache.virt.planner import Planner
 from tests.unit.builders import IMAGE
@@ -80,6 +86,13 @@ def ask(planner, instance, overlay_path):
     return ask
 
 
+def asked(manager) -> Boot:
+    """Return what the manager was asked last."""
+    (boot,) = manager.plan.call_args.args
+    assert isinstance(boot, Boot)
+    return boot
+
+
 def problems(caplog):
     return [
         (record.levelno, record.getMessage())
@@ -95,7 +108,7 @@ def test_a_plan_is_the_managers(ask, overlay, base_path, manager, plan):
     manager.plan.return_value = plan
     assert ask() is plan
     manager.plan.assert_called_once_with(
-        IMAGE, str(base_path), 'raw', documents.INSTANCE, None, ''
+        Boot(IMAGE, str(base_path), 'raw', consumer=documents.INSTANCE)
     )
 
 
@@ -107,13 +120,25 @@ def test_the_chain_ends_where_the_overlay_says(ask, overlay, base_path, tmp_path
     rebase = ['qemu-img', 'rebase', '-u', '-b', str(moved), '-F', 'qcow2', str(overlay)]
     subprocess.run(rebase, check=True, timeout=60)
     ask()
-    assert manager.plan.call_args.args[1:3] == (str(moved), 'qcow2')
+    assert (asked(manager).base, asked(manager).base_format) == (str(moved), 'qcow2')
 
 
 def test_an_unshelved_instance_uses_the_cache_of_its_first_image(ask, overlay, instance, manager):
     instance.image_ref = OTHER_IMAGE
     ask()
-    assert manager.plan.call_args.args[0] == IMAGE
+    assert asked(manager).image_id == IMAGE
+
+
+def test_what_the_image_or_flavor_wishes_is_passed_on(ask, overlay, manager):
+    ask(extra_specs={'qcache:policy': 'always'})
+    assert asked(manager).wish is Wish.ALWAYS
+
+
+def test_an_image_of_one_boot_is_said_to_be_one(ask, overlay, instance, manager):
+    instance.vm_state = vm_states.SHELVED_OFFLOADED
+    instance.system_metadata['image_base_image_ref'] = OTHER_IMAGE
+    ask()
+    assert asked(manager).boots_once
 
 
 def test_a_plain_plan_is_none(ask, overlay, manager, record):
@@ -127,6 +152,11 @@ def test_what_is_not_eligible_is_no_question_for_the_manager(ask, overlay, manag
     assert ask(mapping={'encrypted': True}) is None
     assert ask(extra_specs={'qcache:policy': 'never'}) is None
     manager.plan.assert_not_called()
+    # A swap disk is no boot.
+    assert manager.count_plain.mock_calls == [
+        mock.call(IMAGE, Cause.INELIGIBLE),
+        mock.call(IMAGE, Cause.POLICY),
+    ]
     assert 'boots without a cache: its disk is encrypted' in caplog.text
     assert problems(caplog) == []
 
@@ -278,7 +308,7 @@ def test_an_obstacle_is_said_once_and_passed_on(
     ]
     for _ in range(2):
         planner.plan(instance, 'disk', str(overlay), {}, {})
-        assert manager.plan.call_args.args[-2] == 'the remedy is here'
+        assert asked(manager).obstacle == 'the remedy is here'
     assert len(problems(caplog)) == 1
 
 
@@ -397,9 +427,9 @@ def test_glances_hash_is_passed_on_for_new_instances(
 ):
     with planner.spawning(instance, objects.ImageMeta(**image)):
         ask()
-        assert manager.plan.call_args.args[-1] == said
+        assert asked(manager).image_hash == said
     ask()
-    assert manager.plan.call_args.args[-1] == ''
+    assert asked(manager).image_hash == ''
 
 
 def test_an_unshelve_begins_on_another_image(planner, ask, overlay, instance, manager):
@@ -407,7 +437,7 @@ def test_an_unshelve_begins_on_another_image(planner, ask, overlay, instance, ma
     instance.image_ref = OTHER_IMAGE
     with planner.spawning(instance, objects.ImageMeta(id=OTHER_IMAGE, checksum='c0ffee')):
         ask()
-    assert (manager.plan.call_args.args[0], manager.plan.call_args.args[-1]) == (IMAGE, '')
+    assert (asked(manager).image_id, asked(manager).image_hash) == (IMAGE, '')
 
 
 def test_a_spawn_that_fails_is_forgotten(planner, ask, overlay, instance, manager):
@@ -417,24 +447,63 @@ def test_a_spawn_that_fails_is_forgotten(planner, ask, overlay, instance, manage
     ):
         raise ValueError
     ask()
-    assert manager.plan.call_args.args[-1] == ''
+    assert asked(manager).image_hash == ''
 
 
 # -- periodic work
 
 
-def test_caches_are_read(planner, manager):
-    planner.scrub()
-    manager.scrub.assert_called_once_with()
+@pytest.mark.parametrize(('removes', 'age'), [(True, 777), (False, None)])
+def test_caches_age_as_bases_do(planner, manager, nova_conf, removes, age):
+    nova_conf.set_override('remove_unused_base_images', removes, 'image_cache')
+    nova_conf.set_override('remove_unused_original_minimum_age_seconds', 777, 'image_cache')
+    planner.tend({IMAGE})
+    manager.tend.assert_called_once_with({IMAGE}, age)
     assert manager.keep.call_count == 2  # at the start, too
 
 
 @pytest.mark.parametrize('surprise', SURPRISES)
 def test_periodic_work_of_novas_goes_on(planner, manager, caplog, surprise):
-    manager.scrub.side_effect = surprise
-    planner.scrub()
-    assert 'were not read' in caplog.text
+    manager.tend.side_effect = surprise
+    planner.tend(set())
+    assert 'were not looked after' in caplog.text
 
 
-def test_there_is_nothing_to_read_without_a_manager():
-    Planner().scrub()
+def test_nothing_is_looked_after_without_a_manager(instance):
+    planner = Planner()
+    planner.tend(set())
+    planner.precached(IMAGE)
+    planner.fall_back(instance)
+    assert planner.disk_usage(os.stat('/').st_dev) == 0
+
+
+def test_a_precached_image_is_pinned_for_as_long_as_its_unused_base_stays(
+    planner, manager, nova_conf
+):
+    nova_conf.set_override('remove_unused_original_minimum_age_seconds', 777, 'image_cache')
+    before = time.time()
+    planner.precached(IMAGE)
+    ((image_id, until, reason),) = (call.args for call in manager.pin.mock_calls)
+    assert (image_id, reason) == (IMAGE, 'precached')
+    assert before + 777 <= until <= time.time() + 777
+
+
+def test_a_pin_that_cannot_be_written_fails_no_request(planner, manager, caplog):
+    manager.pin.side_effect = OSError(28, 'No space left on device')
+    planner.precached(IMAGE)
+    assert [level for level, _ in problems(caplog)] == [logging.WARNING]
+
+
+def test_a_start_without_the_cache_is_counted(planner, manager, instance):
+    planner.fall_back(instance)
+    manager.count_fallback.assert_called_once_with(IMAGE)
+
+
+def test_what_caches_take_counts_on_their_own_device(planner, manager, tmp_path):
+    (tmp_path / 'cache').mkdir()
+    manager.allocated.return_value = 4096
+    device = os.stat(tmp_path).st_dev
+    assert planner.disk_usage(device) == 4096
+    assert planner.disk_usage(device + 1) == 0
+    manager.allocated.side_effect = OSError(5, 'Input/output error')
+    assert planner.disk_usage(device) == 0

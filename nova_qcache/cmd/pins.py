@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that keep the caches of an image, whatever room is needed: pin, unpin."""
+
+import argparse
+import math
+import time
+from typing import Any
+
+from cliff import command
+from cliff import show
+
+from nova_qcache.cmd import inspect
+from nova_qcache.cmd import shell
+
+__all__ = ['Pin', 'Unpin']
+
+_MOST_HOURS = 1_000_000
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(f'{text} is no number of hours up to {_MOST_HOURS}')
+    return hours
+
+
+class Pin(show.ShowOne):
+    """Keep the caches of an image, those to come as well: they are not removed to make room, nor
+    for their age."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
+        parser.add_argument(
+            '--for',
+            dest='hours',
+            type=_hours,
+            metavar='HOURS',
+            help='how long (default: until it is unpinned); a pin that lasts longer stays',
+        )
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        manager = shell.manager(self.app)
+        hours = parsed_args.hours
+        until = None if hours is None else math.ceil(time.time() + hours * 3600)
+        pin = manager.pin(parsed_args.image_id, until)
+        caches = len(manager.caches(parsed_args.image_id))
+        shown = {
+            'image_id': pin.image_id,
+            'until': None if pin.until is None else inspect.when(pin.until),
+            'caches': caches,
+            'note': 'they stay' if caches else 'no cache yet; the next one stays',
+        }
+        return tuple(shown), tuple(shown.values())
+
+
+class Unpin(command.Command):
+    """Let the caches of an image go when room is needed, as those of any other image."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        shell.manager(self.app).unpin(parsed_args.image_id)

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command stats: what the caches have done, for people, programs, Prometheus and the eye."""
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import pathlib
+import socket
+from typing import Any
+
+from cliff import lister
+
+from nova_qcache import counters as counters_module
+from nova_qcache import figures as figures_module
+from nova_qcache import metrics
+from nova_qcache import plot
+from nova_qcache.cmd import inspect
+from nova_qcache.cmd import shell
+from nova_qcache.counters import Counters
+from nova_qcache.figures import Figures
+from nova_qcache.figures import ImageFigures
+from nova_qcache.history import Point
+
+__all__ = ['Stats']
+
+_MIB = 1024 * 1024
+_FOR_PROGRAMS = ('json', 'yaml')
+
+Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
+
+
+class Stats(lister.Lister):
+    """Show what was counted and measured of each image, or of the host. In JSON and YAML it is all
+    that is known, in bytes and seconds; in tables what people look for."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--host', action='store_true', help='of the host, with the source of each figure'
+        )
+        parser.add_argument(
+            '--plot',
+            type=pathlib.Path,
+            metavar='FILE',
+            help='also draw a picture of the pool, into a file that ends in .png, .svg or .pdf',
+        )
+        parser.add_argument(
+            '--metrics',
+            type=pathlib.Path,
+            metavar='FILE',
+            help='also write the metrics file for Prometheus, as the periodic run does',
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+        manager = shell.manager(self.app)
+        figures = manager.figures()
+        if parsed_args.metrics is not None:
+            metrics.write(figures, parsed_args.metrics)
+        if parsed_args.plot is not None:
+            plot.draw(_picture(figures, manager.history()), parsed_args.plot)
+        is_for_program = parsed_args.formatter in _FOR_PROGRAMS
+        if parsed_args.host:
+            return _host_fields(figures) if is_for_program else _host_table(figures)
+        if is_for_program:
+            return _image_fields(figures.images)
+        return _image_table(figures.images)
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[Any]],
+    ) -> int:
+        if not (parsed_args.host and parsed_args.formatter in _FOR_PROGRAMS):
+            code: int = super().produce_output(parsed_args, column_names, data)
+            return code
+        # There is one host: an object, and no list of one.
+        wanted, selector = self._generate_columns_and_selector(parsed_args, column_names)
+        (values,) = data
+        if selector:
+            values = list(self._compress_iterable(values, selector))
+        formatter: Any = self.formatter  # both of these can show one object, too
+        formatter.emit_one(wanted, values, self.app.stdout, parsed_args)
+        return 0
+
+
+def _image_table(images: Iterable[ImageFigures]) -> Rows:
+    columns = (
+        *('Image', 'State', 'MiB', 'Quota MiB', 'Boots', 'Plays', 'Records', 'Plain'),
+        *('Hit %', 'Saved MiB', 'Base MiB', 'Last use'),
+    )
+    return columns, [_image_row(image) for image in images]
+
+
+def _image_row(image: ImageFigures) -> tuple[Any, ...]:
+    counters = image.counters
+    ratio = counters_module.hit_ratio(counters)
+    return (
+        image.image_id,
+        image.state,
+        round(image.allocated / _MIB, 1),
+        None if image.quota is None else round(image.quota / _MIB),
+        counters.boots,
+        counters.plays,
+        counters.records,
+        sum(counters.plain.values()),
+        None if ratio is None else round(100 * ratio, 2),
+        round(figures_module.served_bytes(counters) / _MIB, 1),
+        round(figures_module.base_bytes(counters) / _MIB, 1),
+        _when(counters.last_used_at),
+    )
+
+
+def _image_fields(images: Iterable[ImageFigures]) -> Rows:
+    rows = [
+        {
+            'image_id': image.image_id,
+            'state': image.state,
+            'states': list(image.states),
+            'is_pinned': image.is_pinned,
+            'allocated_bytes': image.allocated,
+            'quota_bytes': image.quota,
+            **_counted(image.counters),
+        }
+        for image in images
+    ]
+    # Without a row there are no columns, and JSON is an empty list all the same.
+    return tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows]
+
+
+def _host_fields(figures: Figures) -> Rows:
+    fields = {**_of_host(figures), 'sources': figures_module.SOURCES}
+    return tuple(fields), [tuple(fields.values())]
+
+
+def _host_table(figures: Figures) -> Rows:
+    return ('Figure', 'Value', 'Source'), list(_host_rows(figures))
+
+
+def _host_rows(figures: Figures) -> Iterator[tuple[Any, ...]]:
+    for name, value in _of_host(figures).items():
+        source = figures_module.SOURCES['pool' if name.startswith('pool_') else name]
+        if not isinstance(value, Mapping):
+            yield name.replace('_', ' '), _shown(name, value), source
+            continue
+        for reason, count in sorted(value.items()) or [('', 0)]:
+            figure = f'{name.replace("_", " ")}: {reason}'.removesuffix(': ')
+            yield figure, _shown(name, count), source
+
+
+def _of_host(figures: Figures) -> dict[str, Any]:
+    pool = figures.pool
+    counted = _counted(figures.host)
+    del counted['boot_bytes']  # of one image it says something
+    return {
+        'gathered_at': _when(figures.at),
+        **counted,
+        'pool_budget_bytes': pool.budget,
+        'pool_allocated_bytes': pool.allocated,
+        'pool_reserved_bytes': pool.reserved,
+        'pool_min_free_bytes': pool.min_free,
+        'pool_free_bytes': pool.free,
+        'pool_caches': pool.caches,
+        'pool_recordings': pool.recordings,
+        'states': dict(figures.states),
+        'images': len(figures.images),
+        'pinned_images': sum(image.is_pinned for image in figures.images),
+        'recorders': dict(figures.recorders),
+        'guests': figures.guests,
+        'mounts': dict(figures.mounts),
+    }
+
+
+def _counted(counters: Counters) -> dict[str, Any]:
+    """Return what was counted, and what follows from it, under the names that programs see."""
+    fields = {name: _plain(name, value) for name, value in dataclasses.asdict(counters).items()}
+    return {
+        **fields,
+        'hit_ratio': counters_module.hit_ratio(counters),
+        'served_bytes': figures_module.served_bytes(counters),
+        'base_bytes': figures_module.base_bytes(counters),
+    }
+
+
+def _plain(name: str, value: Any) -> Any:
+    return _when(value) if name.endswith('_at') else value
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return a figure for people."""
+    if name == 'hit_ratio' and value is not None:
+        return f'{value:.2%}'
+    if name.endswith('_bytes') or name == 'mounts':
+        return _size(value)
+    if name.endswith('_seconds'):
+        return f'{value:.1f} s'
+    return value
+
+
+def _size(count: float) -> str:
+    unit = 'bytes'
+    for bigger in ('KiB', 'MiB', 'GiB', 'TiB'):
+        if count < 1024:
+            break
+        count, unit = count / 1024, bigger
+    return f'{count:.0f} {unit}' if unit == 'bytes' else f'{count:.1f} {unit}'
+
+
+def _when(seconds: float) -> str | None:
+    return inspect.when(seconds) if seconds else None
+
+
+def _picture(figures: Figures, points: Iterable[Point]) -> plot.Picture:
+    host, pool = figures.host, figures.pool
+    ratio = counters_module.hit_ratio(host)
+    said = [
+        f'pool {_size(pool.allocated)} of {_size(pool.budget)}',
+        f'{host.boots:,} boots, {host.plays:,} of them from a cache',
+        f'hit ratio of audited boots {ratio:.1%}' if ratio is not None else 'no boot audited yet',
+        f'{_size(figures_module.served_bytes(host))} served by caches',
+        f'{_when(figures.at)}',
+    ]
+    bars = [
+        plot.Bar(
+            image.image_id,
+            image.counters.boots,
+            image.allocated,
+            image.quota,
+            counters_module.hit_ratio(image.counters),
+        )
+        for image in figures.images
+    ]
+    moments = [plot.Moment(*dataclasses.astuple(point)) for point in points]
+    return plot.Picture(
+        f'Boot caches of {socket.gethostname()}', '  ·  '.join(said), bars, moments
+    )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is counted on this host, kept across restarts: one small file for each image.
+
+Counting never fails what is counted: where a file cannot be read or written, one warning says so.
+The files are not synced: a power loss may cost the last seconds.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import dataclasses
+import logging
+import os
+import pathlib
+import time
+
+from nova_qcache import counters as counters_module
+from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache.counters import Counters
+from nova_qcache.key import canonical_image_id
+from nova_qcache.paths import Paths
+from nova_qcache.plan import Plan
+from nova_qcache.plan import PlanKind
+from nova_qcache.repetition import Repetition
+
+__all__ = ['Ledger']
+
+LOG = logging.getLogger(__name__)
+
+_PAST = 'past'
+_SUFFIX = '.json'
+_MODE = 0o640
+
+
+class Ledger:
+    def __init__(self, paths: Paths, lock_seconds: float) -> None:
+        self._folder = paths.statistics
+        self._locks = paths.locks
+        self._lock_seconds = lock_seconds
+        self._complaints = Repetition()
+
+    def add(self, image_id: str, more: Counters) -> None:
+        """Add to what is counted of an image. Never raises."""
+        self.change(image_id, lambda counters: counters_module.add(counters, more))
+
+    def change(self, image_id: str, change: Callable[[Counters], Counters]) -> None:
+        """Replace what is counted of an image by what ``change`` makes of it. Never raises."""
+        with self._quietly(), self._locked():
+            before = self._read(image_id)
+            after = change(before)
+            if after != before:
+                self._write(image_id, after)
+
+    def boot(self, plan: Plan) -> None:
+        """Count a boot by what it was told to use. Never raises."""
+        with contextlib.suppress(exception.InvalidImageId):
+            now = time.time()
+            one = Counters(
+                boots=1,
+                plays=int(plan.kind is PlanKind.PLAY),
+                records=int(plan.kind is PlanKind.RECORD and not plan.is_audit),
+                audits=int(plan.is_audit),
+                plain={plan.cause.value: 1} if plan.cause is not None else {},
+                last_boot_at=now,
+                last_used_at=now,
+            )
+
+            def add(before: Counters) -> Counters:
+                saved = before.boot_bytes if plan.kind is PlanKind.PLAY else 0
+                return counters_module.add(before, dataclasses.replace(one, saved_bytes=saved))
+
+            self.change(canonical_image_id(plan.image_id), add)
+
+    def clear_leftovers(self) -> None:
+        """Remove files that a crash left half written. Never raises."""
+        with self._quietly(), self._locked():
+            for path in self._folder.glob('.*'):
+                path.unlink(missing_ok=True)
+
+    def of(self, image_id: str) -> Counters:
+        """Return what is counted of an image; zeros if nothing is known."""
+        with self._quietly():
+            return self._read(image_id)
+        return Counters()
+
+    def all(self) -> dict[str, Counters]:
+        """Return what is counted of each image."""
+        found = {}
+        for name in self._names():
+            image_id = name.removesuffix(_SUFFIX)
+            with contextlib.suppress(exception.InvalidImageId):
+                if canonical_image_id(image_id) == image_id:
+                    found[image_id] = self.of(image_id)
+        return found
+
+    def total(self, images: Iterable[Counters]) -> Counters:
+        """Return the sum for the host: of these, and of images that were forgotten."""
+        total = self.of(_PAST)
+        for each in images:
+            total = counters_module.add(total, each)
+        return total
+
+    def forget(self, image_ids: Iterable[str]) -> None:
+        """Keep images in the sums for the host only: they are long gone from it. Never raises."""
+        for image_id in image_ids:
+            with self._quietly(), self._locked():
+                total = counters_module.add(self._read(_PAST), self._read(image_id))
+                self._path(image_id).unlink(missing_ok=True)  # first: rather lost than twice
+                self._write(_PAST, total)
+
+    def _names(self) -> list[str]:
+        with self._quietly():
+            return sorted(os.listdir(self._folder))
+        return []
+
+    def _path(self, name: str) -> pathlib.Path:
+        return self._folder / f'{name}{_SUFFIX}'
+
+    def _read(self, name: str) -> Counters:
+        path = self._path(name)
+        try:
+            return counters_module.loads(path.read_bytes())
+        except FileNotFoundError:
+            return Counters()
+        except ValueError as e:
+            # A power loss, or somebody else: counting begins anew, and says so.
+            LOG.warning('%s counts from zero: %s', path, e)
+            path.unlink(missing_ok=True)
+            return Counters()
+
+    def _write(self, name: str, counters: Counters) -> None:
+        path = self._path(name)
+        hidden = self._folder / f'.{name}.{os.getpid()}'
+        try:
+            hidden.write_bytes(counters_module.dumps(counters))
+            hidden.chmod(_MODE)
+            hidden.rename(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            raise
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        # lockutils would make the folder of a lock anew: an empty mount point is no place for it.
+        for folder in (self._folder, self._locks):
+            os.stat(folder)
+        with locks.statistics(self._locks, self._lock_seconds):
+            yield
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as e:  # the folder has vanished: whoever needs it says so
+            LOG.debug('Something is not counted: %s', e)
+        except (exception.QcacheError, OSError) as e:
+            LOG.log(self._complaints.level(e), 'Something is not counted: %s', e)

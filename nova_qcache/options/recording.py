@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a cache is recorded."""
+
+from oslo_config import cfg
+
+__all__ = ['OPTS']
+
+OPTS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        'quota',
+        default=512,
+        help="""
+How much disk space the cache of one image may take, in MiB.
+
+The space is reserved when a recording starts, and what was not used is given back when it is
+sealed. A recording that reaches the quota is sealed as it is: the rest of the image is read from
+the base. A Debian 12 server reads about 80 MiB of its image while it boots.
+
+Possible values:
+
+* A number from 1. It must fit into the free space of ``cache_path`` and be a multiple of what the
+  cluster size needs for its tables; ``nova-qcache check`` tells.
+
+Related options:
+
+* ``cache_path``
+* ``cluster_size``
+""",
+    ),
+    cfg.IntOpt(
+        'cluster_size',
+        default=16384,
+        help="""
+Cluster size of new caches, in bytes: the unit in which a recording reads from the base and writes
+to the cache.
+
+Small clusters make small caches and read nothing that no guest asked for; large ones make fewer
+requests to the base.
+
+Possible values:
+
+* A power of two from 4096 to 2097152. With 4096, a recording that reaches its quota under heavy
+  load may be dropped instead of sealed.
+
+Related options:
+
+* ``extended_l2``: copy by subclusters of large clusters.
+""",
+    ),
+    cfg.BoolOpt(
+        'extended_l2',
+        default=False,
+        help="""
+Divide each cluster of new caches into 32 subclusters.
+
+Recordings then copy by subcluster where qemu can (qemu 10 does, qemu 7.2 copies whole clusters).
+
+Possible values:
+
+* True, False
+
+Related options:
+
+* ``cluster_size`` must be 16384 or more.
+""",
+    ),
+    cfg.IntOpt(
+        'recording_idle_seconds',
+        default=60,
+        help="""
+A recording is sealed when it has not grown for this long while a guest is connected, in seconds.
+
+Possible values:
+
+* A number from 1.
+
+Related options:
+
+* ``recording_max_seconds``: the latest end of a recording.
+* ``recording_settle_seconds``: the same for guests that have left.
+""",
+    ),
+    cfg.IntOpt(
+        'recording_settle_seconds',
+        default=10,
+        help="""
+How long a recording must have been without growth at some time, in seconds, to be worth keeping
+when its last guest leaves before it was idle.
+
+A guest that leaves in the middle of its boot has recorded half a boot. Such a recording is
+dropped, and the next boot records again.
+
+Possible values:
+
+* A number from 1 to ``recording_idle_seconds``.
+
+Related options:
+
+* ``recording_idle_seconds``
+* ``guest_grace_seconds``
+""",
+    ),
+    cfg.IntOpt(
+        'recording_max_seconds',
+        default=900,
+        help="""
+A recording is sealed this long after its first guest connected, whatever happens, in seconds.
+
+Possible values:
+
+* A number from 1.
+
+Related options:
+
+* ``recording_idle_seconds``: the usual end of a recording.
+""",
+    ),
+    cfg.IntOpt(
+        'guest_grace_seconds',
+        default=30,
+        help="""
+How long the last guest of a recorder must have been gone before it counts as gone, in seconds.
+
+A hard reboot of a server ends its old guest some seconds before the new one starts.
+
+Possible values:
+
+* A number from 0.
+
+Related options:
+
+* ``plan_lease_seconds``: the same for a guest that has not come yet.
+""",
+    ),
+]
