@@ -22,6 +22,8 @@ from nbd_tools import load
 from nbd_tools import uri
 import rig
 
+from nova_qcache.plan import Boot
+
 START_BAR_MS = 500
 PLAN_BAR_MS = 5
 CACHE_MIB = 76  # what a boot reads

@@ -61,7 +61,7 @@ class Ageing:
         self._wanted: frozenset[str] = frozenset()
         self._seen: dict[CacheKey, _Seen] = {}
         self._used_at: dict[str, float] = {}
-        """What is known already; it may be later by now, and never earlier."""
+        """What is known already; by now it may be later."""
         self._written_at: dict[str, float] = {}
         self._named: frozenset[str] = frozenset()
         self._complaints = Repetition()
@@ -134,8 +134,7 @@ class Ageing:
                 image_id,
             )
         self._named = frozenset(pinned)
-        gone = deleted - pinned
-        return self._discard([(key, 'deleted') for key in keys if key.image_id in gone])
+        return self._discard([(key, 'deleted') for key in keys if key.image_id in deleted])
 
     # -- below
 
@@ -168,8 +167,7 @@ class Ageing:
 
     def _was_used_since(self, image_id: str, moment: float) -> bool:
         if self._used_at.get(image_id, 0.0) <= moment:
-            counted = self._store.ledger.of(image_id).last_used_at
-            self._used_at[image_id] = max(counted, self._used_at.get(image_id, 0.0))
+            self._used_at[image_id] = self._store.ledger.of(image_id).last_used_at
         return self._used_at[image_id] > moment
 
 

@@ -175,8 +175,8 @@ class _Images:
         return self._state(body, image_id)
 
     def _list(self, query: str) -> dict[str, str | None]:
-        code, body = self._get(f'?{query}')
-        if code == 404 or not isinstance(body, dict) or not isinstance(body.get('images'), list):
+        _, body = self._get(f'?{query}')
+        if not isinstance(body, dict) or not isinstance(body.get('images'), list):
             raise self._unknown(f'{self.url} does not list images')
         return {str(image['id']): self._state(image) for image in body['images']}
 
@@ -186,7 +186,7 @@ class _Images:
         return str(image['status'])
 
     def _get(self, what: str) -> tuple[int, Any]:
-        """Return 200 and what the answer says, or 404.
+        """Return 200 and what the answer says, or 404 and None.
 
         :raises GlanceUnknown: for any other answer
         """

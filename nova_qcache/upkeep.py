@@ -73,12 +73,14 @@ class Upkeep:
             ('the figures', self._write_figures),
         ]
         for what, step in steps:
+            began = time.monotonic()
             try:
                 step()
             except (exception.QcacheError, OSError) as e:
                 LOG.log(self._complaints.level(e), '%s of the caches: %s', what.capitalize(), e)
             except Exception:  # the other steps are none the worse for it
                 LOG.exception('%s of the caches', what.capitalize())
+            LOG.debug('%s took %.3f s', what, time.monotonic() - began)
 
     def name_foreign_files(self) -> None:
         """Say once what is in the folder of the caches and not ours; it stays there.
@@ -95,7 +97,8 @@ class Upkeep:
         self._named = foreign
 
     def _forget(self) -> None:
-        kept = {key.image_id for key in self._store.keys()}
+        keys = self._store.keys()
+        kept = {key.image_id for key in keys}
         now = time.time()
         self._store.ledger.forget(
             image_id

@@ -80,12 +80,14 @@ their caches go.
 Possible values:
 
 * The name of a section with the options of keystoneauth (``auth_type``, ``auth_url`` and so on),
-  whose user has the role admin; one that is there already, such as ``service_user``, will do.
+  whose user has the role admin. One that is there already, such as ``service_user``, will do if
+  its user has: nobody else sees all images.
 * Empty: nobody asks, and caches of deleted images go by their age.
 
 Related options:
 
 * ``[image_cache] manager_interval``: how often Glance is asked.
+* ``[glance] region_name``, ``valid_interfaces`` and ``endpoint_override``: where it is.
 """,
     ),
 ]

@@ -203,7 +203,7 @@ class Recording:
             # Whatever speaks against that cache may speak against its copy.
             return await self.drop(daemon, 'the cache that it is a copy of is not used any more')
         said_of_seal = await self._seal(daemon, reason, Counters(recordings=1))
-        if self._record is not None and self._record.state is State.READY:
+        if self._record is not None and self._record.key == self._key:
             self._take_over(self._record)
         return f'{said_of_seal}; {said}'
 

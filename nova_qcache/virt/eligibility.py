@@ -88,7 +88,7 @@ def boots_once(instance: Any, image_id: str) -> bool:
         instance.vm_state == vm_states.SHELVED_OFFLOADED
         or instance.task_state == task_states.RESIZE_FINISH
     )
-    return moves and image_id != instance.system_metadata.get('image_base_image_ref')
+    return bool(moves) and image_id != instance.system_metadata.get('image_base_image_ref')
 
 
 def image_id(instance: Any, base_name: str) -> str | None:

@@ -77,7 +77,7 @@ class Host:
         return control.RecorderClient(self.paths.control_socket(key))
 
     def _guest_of(self, key: CacheKey) -> NbdGuest:
-        waiting.until(lambda: self._records(key), 'a recorder')
+        waiting.until(lambda: self.records(key), 'a recorder')
         socket = str(self.paths.nbd_socket(key))
         return NbdGuest(self.site, {'socket': socket, 'export': 'top'})
 
@@ -95,14 +95,14 @@ class Host:
         """A recorder that waits for the guest of an audit; at the end it has left."""
         process = self.site.start(self.command())
         try:
-            waiting.until(lambda: self._records(self.second), 'an audit that waits')
+            waiting.until(lambda: self.records(self.second), 'an audit that waits')
             yield {'socket': str(self.paths.nbd_socket(self.second)), 'export': 'top'}
             process.communicate(timeout=60)
         finally:
             process.kill()
             process.communicate()
 
-    def _records(self, key: CacheKey) -> bool:
+    def records(self, key: CacheKey) -> bool:
         with contextlib.suppress(exception.RecorderUnreachable):
             return self._client(key).status().phase is Phase.RECORDING
         return False
@@ -231,6 +231,25 @@ def test_two_guests_of_one_audit(host: Host) -> None:
     assert counted.boot_bytes == counted.audited_bytes // 2
 
 
+def test_boots_start_audits_and_never_wait_for_them(host: Host) -> None:
+    host.site.configure(audit_every=2)
+    for _ in range(2):
+        assert host.site.boot_plan(host.base)['kind'] == 'PLAY', 'also the one that starts it'
+    waiting.until(lambda: host.records(host.second), 'an audit that waits')
+    plan = host.site.boot_plan(host.base)
+    assert (plan['kind'], plan['revision'], plan['is_audit']) == ('RECORD', 2, True)
+    assert host.site.boot_plan(host.base)['kind'] == 'PLAY', 'one is enough'
+    with NbdGuest(host.site, {'socket': plan['socket'], 'export': 'top'}) as guest:
+        guest.require(host.base, 0, CACHED)
+        host.finish()
+        guest.require(host.base, 0, CACHED)
+    waiting.until(lambda: not host.site.recorders(), 'the end of the audit')
+    counted = host.counted()
+    assert (counted.plays, counted.audits, counted.missed_bytes) == (3, 1, 0)
+    assert counted.audited_bytes >= CACHED
+    host.require_untouched()
+
+
 def test_silence_ends_an_audit_and_reads_are_none(host: Host) -> None:
     host.site.configure(recording_idle_seconds=3)
     with host.audit() as plan, NbdGuest(host.site, plan) as guest:
@@ -286,9 +305,7 @@ def test_a_daemon_that_is_killed(host: Host) -> None:
         with NbdGuest(host.site, plan) as guest:
             guest.require(host.base, 0, MIB)
             host.site.kill(host.client().status().daemon_pid)
-            waiting.until(
-                lambda: host.client().status().phase is Phase.SERVING, 'another daemon'
-            )
+            waiting.until(lambda: host.client().status().phase is Phase.SERVING, 'another daemon')
         with NbdGuest(host.site, plan) as guest:
             guest.require(host.base, 0, 8 * MIB)
             assert host.open_files() == [str(host.sealed_path)], 'it plays the cache itself'

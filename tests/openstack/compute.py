@@ -104,7 +104,9 @@ class ComputeHost:
     def qcache(self, *arguments: str, check: bool = True) -> 'subprocess.CompletedProcess[str]':
         """Run nova-qcache as an operator does, with nova-compute's configuration."""
         files = [f'--config-file={self.host.conf}', f'--config-dir={self.host.conf_folder}']
-        return self.stack.exec(['nova-qcache', *files, *arguments], check=check)
+        done = self.stack.exec(['nova-qcache', *files, *arguments], check=False)
+        assert done.returncode == 0 or not check, done.stderr
+        return done
 
     def caches(self, image_id: str) -> list[dict[str, Any]]:
         rows = json.loads(self.qcache('list', '-f', 'json').stdout)
@@ -127,6 +129,20 @@ class ComputeHost:
         """Make the cache of an image COLD."""
         if self.show(image_id):
             self.qcache('remove', '--force', image_id)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what was counted and measured on this host."""
+        said = self.qcache('stats', '--host', '-f', 'json').stdout
+        figures: dict[str, Any] = json.loads(said)
+        return figures
+
+    def image_figures(self) -> dict[str, dict[str, Any]]:
+        """Return the same of each image that anything is known of."""
+        rows = json.loads(self.qcache('stats', '-f', 'json').stdout)
+        return {row['image_id']: row for row in rows}
+
+    def unpin(self, image_id: str) -> None:
+        self.qcache('unpin', image_id, check=False)  # it may have been unpinned already
 
     # -- processes
 
@@ -163,7 +179,7 @@ class ComputeHost:
         for name in self.virsh('list', '--name').split():
             self.virsh('destroy', name)
         self.kill_recorders()
-        for name in ('guests', 'control', 'leases', 'examinations'):
+        for name in ('guests', 'control', 'leases', 'reservations', 'examinations'):
             for path in (self.run_folder / name).iterdir():
                 path.unlink()
 

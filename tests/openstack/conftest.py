@@ -4,7 +4,7 @@
 The stack is the one of tools/openstack.sh; one that is up already is used as it is and stays up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import os
 import pathlib
 import subprocess
@@ -27,6 +27,7 @@ _SETTINGS = {
     'qcache.recording_settle_seconds': 3,
     'qcache.guest_grace_seconds': 4,
     'qcache.plan_lease_seconds': 20,
+    'qcache.audit_every': 0,  # tests boot an image often, and know what its next boot does
     'libvirt.wait_soft_reboot_seconds': 30,
 }
 _UP_SECONDS = 900
@@ -111,6 +112,27 @@ def ready_calm(calm_image: str, cloud: Cloud, host: ComputeHost) -> str:
         host.wait_for_state(calm_image, 'READY')
         server.delete()
     return calm_image
+
+
+@pytest.fixture
+def lone_calm(ready_calm: str, host: ComputeHost) -> str:
+    """The same, and no other cache is on the host."""
+    for image_id, figures in host.image_figures().items():
+        if image_id != ready_calm and figures['states']:
+            host.forget(image_id)
+    return ready_calm
+
+
+@pytest.fixture
+def configure(cloud: Cloud, stack: Stack) -> Iterator[Callable[..., None]]:
+    """A function that restarts nova-compute with options, given as sections; they are away again
+    before the servers of the test are. It kills, since a decent end takes ten seconds."""
+
+    def restart(**sections: dict[str, object]) -> None:
+        stack.restart('nova-compute', kill=True, config=sections)
+
+    yield restart
+    restart()
 
 
 @pytest.fixture(params=['qcache', 'stock'])

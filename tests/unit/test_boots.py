@@ -187,7 +187,9 @@ def test_no_image_id(boots, image_id, launch_start):
 def test_a_base_that_is_not_there(boots, launch_start):
     unfit = exception.InvalidBase(base='x', reason='No such file', remedy='Give one')
     with mock.patch.object(builders.MemorySource, 'identity', autospec=True, side_effect=unfit):
-        assert boots.plan(Boot(*BOOT)) == Plan(PlanKind.PLAIN, str(unfit), *BOOT, cause=Cause.INELIGIBLE)
+        assert boots.plan(Boot(*BOOT)) == Plan(
+            PlanKind.PLAIN, str(unfit), *BOOT, cause=Cause.INELIGIBLE
+        )
     launch_start.assert_not_called()
 
 

@@ -96,9 +96,7 @@ def test_a_recorder_that_does_not_start(boots, launch_start, error):
     launch_start.side_effect = error
     with pytest.raises(type(error)):
         boots.record(*BOOT)
-    assert boots.plan(Boot(*BOOT)) == Plan(
-        PlanKind.PLAIN, str(error), *BOOT, cause=Cause.FAILED
-    )
+    assert boots.plan(Boot(*BOOT)) == Plan(PlanKind.PLAIN, str(error), *BOOT, cause=Cause.FAILED)
 
 
 def test_caches_of_older_generations_are_retired(boots, store, current):

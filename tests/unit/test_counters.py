@@ -13,13 +13,10 @@ from nova_qcache.counters import Counters
 
 NUMBERS = st.integers(0, 2**40)
 REASONS = st.dictionaries(st.sampled_from(['a', 'b', 'c']), NUMBERS)
-KINDS = {int: NUMBERS, float: NUMBERS.map(float)}
+KINDS: dict[object, st.SearchStrategy] = {int: NUMBERS, float: NUMBERS.map(float)}
 ANY = st.builds(
     Counters,
-    **{
-        field.name: KINDS.get(field.type, REASONS)  # type: ignore[call-overload]
-        for field in dataclasses.fields(Counters)
-    },
+    **{field.name: KINDS.get(field.type, REASONS) for field in dataclasses.fields(Counters)},
 )
 
 

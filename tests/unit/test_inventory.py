@@ -117,7 +117,12 @@ def test_an_unchanged_folder_is_listed_once(folder, inventory, monkeypatch):
     settle(folder)
     listed = []
     real = os.listdir
-    monkeypatch.setattr(os, 'listdir', lambda path: listed.append(path) or real(path))
+
+    def listdir(path):
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, 'listdir', listdir)
     for _ in range(5):
         assert inventory.keys(IMAGE) == [KEY]
     assert len(listed) == 1

@@ -153,9 +153,7 @@ def test_very_many_foreign_files_are_not_all_named(upkeep, paths, caplog):
 @pytest.mark.parametrize(
     ('days', 'has_cache', 'kept'), [(91, False, False), (91, True, True), (89, False, True)]
 )
-def test_images_that_are_long_gone_count_with_the_host_alone(
-    upkeep, store, days, has_cache, kept
-):
+def test_images_that_are_long_gone_count_with_the_host_alone(upkeep, store, days, has_cache, kept):
     ledger = store.ledger
     ledger.add(IMAGE, Counters(boots=2, last_used_at=time.time() - days * DAY))
     ledger.add(OTHER_IMAGE, Counters(boots=3, last_used_at=time.time()))

@@ -93,8 +93,9 @@ def test_an_audit(run, service, short_folder):
     assert not settings.serve_only
 
 
-def test_a_revision_that_makes_no_sense(run, service, capsys):
-    assert run('--revision=0') == 1
+def test_a_revision_that_makes_no_sense(run, service):
+    with pytest.raises(SystemExit):
+        run('--revision=0')
     service.assert_not_called()
 
 

@@ -100,7 +100,7 @@ def audited(stage, bytes_read):
 
     stage.key, stage.copied = AUDIT, []
     with (
-        mock.patch.object(opener, 'open_copy', autospec=True, side_effect=copy),
+        mock.patch.object(opener, 'open_copy', autospec=True, side_effect=copy) as stage.open_copy,
         mock.patch.object(recording, 'PATIENCE_SECONDS', 0.1),
     ):
         yield builders.ready(stage.store)
@@ -173,9 +173,9 @@ def test_a_claim(stage, audited):
 
     def prepare(recorder):
         def script(number):
-            if number in (5, 6):
+            if number in (5, 15):  # the reply counts as well
                 answers.append(recorder._door._handlers['claim']()['claimed'])
-            if number == 7:
+            if number == 25:
                 recorder._door._handlers['dismiss']()
             return 0
 
@@ -316,7 +316,7 @@ def test_guests_of_an_audit_whose_daemon_is_dead(stage, audited):
 @pytest.mark.parametrize('step', ['copy', 'count'])
 def test_a_start_that_fails(stage, audited, bytes_read, step):
     if step == 'copy':
-        opener.open_copy.side_effect = exception.NoReservation(path='x', reason='y', remedy='z')
+        stage.open_copy.side_effect = exception.NoReservation(path='x', reason='y', remedy='z')
     else:
         bytes_read.side_effect = PermissionError
     with pytest.raises((exception.NoReservation, PermissionError)):

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pool with room for one recording: what goes for the next one, and what does not."""
+
+from tests.openstack import waiting
+from tests.openstack.cloud import Cloud
+from tests.openstack.compute import ComputeHost
+
+_BUDGET = '205MiB'
+"""Room for one quota, and not for a cache beside it."""
+
+
+def test_what_goes_for_a_recording(
+    cloud: Cloud, host: ComputeHost, configure, lone_calm: str, cold_busy: str
+):
+    before = host.figures()
+    cloud.at_end(host.unpin, lone_calm)
+    configure(qcache={'cache_budget': _BUDGET})
+    assert host.figures()['pool_budget_bytes'] == 205 * 1024 * 1024
+
+    def plain() -> str:
+        log = len(host.nova_log())
+        server = cloud.boot(cold_busy)
+        assert host.kind(server) == 'PLAIN'
+        assert host.show(lone_calm)['state'] == 'READY'
+        assert not host.caches(cold_busy)
+        server.delete()
+        return host.nova_log()[log:]
+
+    plays = cloud.boot(lone_calm)
+    assert host.kind(plays) == 'PLAY'
+    assert 'nothing can be removed (1 in use)' in plain()
+    plays.delete()
+
+    host.qcache('pin', lone_calm)
+    assert 'nothing can be removed (1 pinned)' in plain()
+
+    host.qcache('unpin', lone_calm)
+    log = len(host.nova_log())
+    records = cloud.boot(cold_busy)
+    assert host.kind(records) == 'RECORD'
+    assert f'The cache of image {lone_calm}' in host.nova_log()[log:]
+    assert not host.caches(lone_calm)
+
+    after = host.figures()
+    assert _more(before, after, 'evictions', 'room') == 1
+    assert _more(before, after, 'plain', 'no-room') == 2
+    assert after['evicted_bytes'] > before['evicted_bytes']
+    assert after['pool_recordings'] == 1
+    assert after['pool_allocated_bytes'] <= after['pool_budget_bytes']
+
+
+def test_a_pool_that_is_over_its_budget_at_the_start(
+    cloud: Cloud, host: ComputeHost, configure, cold_busy: str
+):
+    server = cloud.boot(cold_busy)
+    server.wait_until_booted(boots=1)
+    host.qcache('seal', '--wait', cold_busy)
+    log = len(host.nova_log())
+    configure(
+        qcache={'cache_budget': '8MiB', 'quota': 8, 'min_free': 0},
+        image_cache={'manager_interval': 2},
+    )
+    (warning,) = _lines(host.nova_log()[log:], 'is over its budget')
+    assert ' WARNING ' in warning
+    assert '1 in use' in warning
+    server.wait_until_alive()
+    assert host.show(cold_busy)['state'] == 'READY'
+
+    server.delete()
+    waiting.until(lambda: not host.caches(cold_busy), 'the end of the cache', pause=0.5)
+    assert len(_lines(host.nova_log()[log:], 'is over its budget')) == 1, 'said once'
+
+
+def test_budgets_that_make_no_sense(host: ComputeHost, configure):
+    for value, why in (('199MiB', 'quota'), ('101%', 'out of range')):
+        log = len(host.nova_log())
+        configure(qcache={'cache_budget': value})
+        (message,) = _lines(host.nova_log()[log:], 'nova-qcache is off')
+        assert f'cache_budget = {value}' in message
+        assert why in message
+
+
+def _lines(log: str, words: str) -> list[str]:
+    return [line for line in log.splitlines() if words in line]
+
+
+def _more(before: dict, after: dict, figure: str, reason: str) -> int:
+    return after[figure].get(reason, 0) - before[figure].get(reason, 0)
