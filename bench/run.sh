@@ -6,7 +6,7 @@
 # It takes about ten minutes and installs nothing: it says what is missing. The exit status is 0 if
 # every bar was held, 1 if one was missed, 2 if something could not be measured.
 #
-#   --only NAME      start, replay, quota or memory; may be repeated (all of them)
+#   --only NAME      start, pool, replay, quota or memory; may be repeated (all of them)
 #   --json FILE      write all figures there, too
 #   --folder FOLDER  where disks and caches go, about 6 GB at a time (TMPDIR)
 #   --trace FILE     replay the reads of a real boot; tools/demo.sh --trace writes such a file
@@ -37,7 +37,7 @@ while [[ $# -gt 0 ]]; do
             [[ $# -ge 2 ]] || die "$1 takes an argument"
             ;;&
         --only)
-            [[ $2 =~ ^(start|replay|quota|memory)$ ]] || die "there is no benchmark \"$2\""
+            [[ $2 =~ ^(start|pool|replay|quota|memory)$ ]] || die "there is no benchmark \"$2\""
             only+=("$2")
             ;;
         --json) json=$2 ;;
@@ -47,7 +47,7 @@ while [[ $# -gt 0 ]]; do
     esac
     shift 2
 done
-[[ ${#only[@]} -gt 0 ]] || only=(start replay quota memory)
+[[ ${#only[@]} -gt 0 ]] || only=(start pool replay quota memory)
 
 missing=()
 need() {

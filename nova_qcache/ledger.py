@@ -30,14 +30,28 @@ LOG = logging.getLogger(__name__)
 _PAST = 'past'
 _SUFFIX = '.json'
 _MODE = 0o640
+_SETTLED_NS = 1_000_000_000
+"""File systems count time in ticks: a file that was written within the last one is read again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What was read of an image."""
+
+    file: tuple[int, int, int]
+    """What its file looked like. It is never written to, but replaced, by other processes, too."""
+    counters: Counters
 
 
 class Ledger:
+    """Reads again only what has changed: who asks for all images, asks often."""
+
     def __init__(self, paths: Paths, lock_seconds: float) -> None:
         self._folder = paths.statistics
         self._locks = paths.locks
         self._lock_seconds = lock_seconds
         self._complaints = Repetition()
+        self._known: dict[str, _Known] = {}
 
     def add(self, image_id: str, more: Counters) -> None:
         """Add to what is counted of an image. Never raises."""
@@ -80,7 +94,7 @@ class Ledger:
     def of(self, image_id: str) -> Counters:
         """Return what is counted of an image; zeros if nothing is known."""
         with self._quietly():
-            return self._read(image_id)
+            return self._look(image_id)
         return Counters()
 
     def all(self) -> dict[str, Counters]:
@@ -107,6 +121,7 @@ class Ledger:
                 total = counters_module.add(self._read(_PAST), self._read(image_id))
                 self._path(image_id).unlink(missing_ok=True)  # first: rather lost than twice
                 self._write(_PAST, total)
+            self._known.pop(image_id, None)
 
     def _names(self) -> list[str]:
         with self._quietly():
@@ -115,6 +130,21 @@ class Ledger:
 
     def _path(self, name: str) -> pathlib.Path:
         return self._folder / f'{name}{_SUFFIX}'
+
+    def _look(self, name: str) -> Counters:
+        try:
+            facts = self._path(name).stat()
+        except FileNotFoundError:
+            return Counters()
+        file = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+        known = self._known.get(name)
+        if known is not None and known.file == file:
+            return known.counters
+        # Read after the look: what is replaced in between is at worst read once more.
+        counters = self._read(name)
+        if 0 <= facts.st_mtime_ns < time.time_ns() - _SETTLED_NS:
+            self._known[name] = _Known(file, counters)
+        return counters
 
     def _read(self, name: str) -> Counters:
         path = self._path(name)

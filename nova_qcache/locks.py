@@ -22,6 +22,7 @@ nobody. They are not inherited either, so a recorder's lock says nothing about i
 
 from collections.abc import Callable, Iterator
 import contextlib
+from contextlib import AbstractContextManager
 import contextvars
 import enum
 import os
@@ -76,59 +77,51 @@ def recorder(folder: pathlib.Path, key: CacheKey) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def pool(folder: pathlib.Path, seconds: float) -> Iterator[None]:
+def pool(folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]:
     """Hold the lock under which room is made for recordings.
 
     :raises LockTimeout: after ``seconds``
     """
-    with contextlib.ExitStack() as stack:
-        _enter(stack, _Rank.POOL, folder, 'pool', seconds)
-        yield
+    return _hold(_Rank.POOL, folder, 'pool', seconds)
 
 
-@contextlib.contextmanager
-def statistics(folder: pathlib.Path, seconds: float) -> Iterator[None]:
-    """Hold the lock of the counters of all images.
-
-    :raises LockTimeout: after ``seconds``
-    """
-    with contextlib.ExitStack() as stack:
-        _enter(stack, _Rank.STATISTICS, folder, 'statistics', seconds)
-        yield
-
-
-@contextlib.contextmanager
-def image(folder: pathlib.Path, image_id: str, seconds: float) -> Iterator[None]:
+def image(folder: pathlib.Path, image_id: str, seconds: float) -> AbstractContextManager[None]:
     """Hold the lock under which states of the caches of one image change.
 
     :raises LockTimeout: after ``seconds``
     """
-    with contextlib.ExitStack() as stack:
-        _enter(stack, _Rank.IMAGE, folder, f'image-{image_id}', seconds)
-        yield
+    return _hold(_Rank.IMAGE, folder, f'image-{image_id}', seconds)
 
 
-@contextlib.contextmanager
-def generation(folder: pathlib.Path, name: str, seconds: float) -> Iterator[None]:
+def generation(folder: pathlib.Path, name: str, seconds: float) -> AbstractContextManager[None]:
     """Hold the lock of a base's counter; ``folder`` is where the counter is, on the storage of the
     base.
 
     :raises LockTimeout: after ``seconds``
     """
-    with contextlib.ExitStack() as stack:
-        _enter(stack, _Rank.GENERATION, folder, f'generation-{name}', seconds)
-        yield
+    return _hold(_Rank.GENERATION, folder, f'generation-{name}', seconds)
 
 
-@contextlib.contextmanager
-def keeper(folder: pathlib.Path, seconds: float) -> Iterator[None]:
+def statistics(folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]:
+    """Hold the lock of the counters of all images.
+
+    :raises LockTimeout: after ``seconds``
+    """
+    return _hold(_Rank.STATISTICS, folder, 'statistics', seconds)
+
+
+def keeper(folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]:
     """Hold the lock of this host's keeper.
 
     :raises LockTimeout: after ``seconds``
     """
+    return _hold(_Rank.KEEPER, folder, 'keeper', seconds)
+
+
+@contextlib.contextmanager
+def _hold(rank: _Rank, folder: pathlib.Path, name: str, seconds: float) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        _enter(stack, _Rank.KEEPER, folder, 'keeper', seconds)
+        _enter(stack, rank, folder, name, seconds)
         yield
 
 

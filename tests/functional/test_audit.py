@@ -276,7 +276,9 @@ def test_nobody_comes(host: Host) -> None:
 def test_a_guest_that_leaves_at_once_measures_nothing(host: Host) -> None:
     host.site.configure(recording_settle_seconds=30)
     with host.audit() as plan, NbdGuest(host.site, plan) as guest:
-        guest.require(host.base, 0, 8 * MIB)
+        guest.require(host.base, 0, CACHED + MIB)
+        # It has been seen, then; one that comes and goes unseen is still waited for.
+        waiting.until(lambda: host.client().status().recorded_bytes, 'a look at the guest')
         guest.leave()
     assert host.counted() == host.before
     host.require_untouched()

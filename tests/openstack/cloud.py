@@ -78,6 +78,13 @@ class Cloud:
         identity: str = found.id
         return identity
 
+    def reserved_disk_gib(self) -> int:
+        """Return what Placement knows to be reserved of the disk of the one compute host."""
+        (provider,) = self.api.placement.resource_providers()
+        inventory = self.api.placement.get_resource_provider_inventory('DISK_GB', provider)
+        reserved: int = inventory.reserved
+        return reserved
+
     def at_end(self, undo: Callable[..., Any], *arguments: Any) -> None:
         """Call something at the end of the test, after its servers are gone."""
         self._undo.callback(undo, *arguments)

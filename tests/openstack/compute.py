@@ -130,6 +130,11 @@ class ComputeHost:
         if self.show(image_id):
             self.qcache('remove', '--force', image_id)
 
+    def seal(self, image_id: str) -> dict[str, Any]:
+        """End the recording of an image, unless it has ended, and return what is known of it."""
+        self.qcache('seal', '--wait', image_id, check=False)
+        return self.wait_for_state(image_id, 'READY')
+
     def figures(self) -> dict[str, Any]:
         """Return what was counted and measured on this host."""
         said = self.qcache('stats', '--host', '-f', 'json').stdout

@@ -20,6 +20,7 @@ from qcache_stack.stack import Stack  # noqa: E402
 
 from tests.openstack.cloud import Cloud  # noqa: E402
 from tests.openstack.compute import ComputeHost  # noqa: E402
+from tests.openstack.metrics import Metrics  # noqa: E402
 
 _SETTINGS = {
     'qcache.quota': 200,
@@ -133,6 +134,14 @@ def configure(cloud: Cloud, stack: Stack) -> Iterator[Callable[..., None]]:
 
     yield restart
     restart()
+
+
+@pytest.fixture
+def metrics(host: ComputeHost) -> Iterator[Metrics]:
+    made = Metrics(host)
+    made.prepare()
+    yield made
+    made.clear()
 
 
 @pytest.fixture(params=['qcache', 'stock'])

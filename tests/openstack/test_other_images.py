@@ -50,11 +50,13 @@ def test_shelve_and_unshelve(cloud: Cloud, host: ComputeHost, ready_calm: str):
     server.wait_until_booted(boots=1)
     cloud.api.compute.shelve_server(server.id)
     server.wait_for('SHELVED_OFFLOADED')
+    (snapshot,) = cloud.api.image.images(name=f'{server.facts.name}-shelved')
     host.wait_until_clean()
     cloud.api.compute.unshelve_server(server.id)
     server.wait_for('ACTIVE').wait_until_booted(boots=2)
     # Nova has rebased the disk on the image of before.
     assert host.kind(server) == 'PLAY'
+    assert not host.caches(snapshot.id), 'it was made for this boot alone'
     host.require_stock_surroundings(server)
 
 

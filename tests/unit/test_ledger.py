@@ -3,9 +3,12 @@
 
 import concurrent.futures
 import logging
+import os
+from unittest import mock
 
 import pytest
 
+from nova_qcache import counters
 from nova_qcache import locks
 from nova_qcache.counters import Counters
 from nova_qcache.ledger import Ledger
@@ -124,6 +127,27 @@ def test_counting_at_the_same_time_loses_nothing(paths):
         list(pool.map(count, range(4)))
     assert Ledger(paths, 1).of(IMAGE).boots == 80
     assert [path.name for path in paths.statistics.iterdir()] == [f'{IMAGE}.json']
+
+
+def test_what_has_not_changed_is_not_read_again(ledger, paths):
+    for image_id in (IMAGE, OTHER_IMAGE):
+        ledger.add(image_id, Counters(boots=1))
+        os.utime(paths.statistics / f'{image_id}.json', (1_700_000_000, 1_700_000_000))
+    before = ledger.all()
+    Ledger(paths, 1).add(IMAGE, Counters(boots=1))  # another process
+    with mock.patch.object(counters, 'loads', autospec=True, side_effect=counters.loads) as read:
+        assert ledger.all() == {**before, IMAGE: Counters(boots=2)}
+    read.assert_called_once()
+
+
+def test_what_was_written_just_now_is_read_again(ledger, paths):
+    path = paths.statistics / f'{IMAGE}.json'
+    ledger.add(IMAGE, Counters(boots=1))
+    assert ledger.of(IMAGE).boots == 1
+    facts = path.stat()  # within one tick of its file system nothing of that may change
+    path.write_bytes(counters.dumps(Counters(boots=2)))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert ledger.of(IMAGE).boots == 2
 
 
 def test_foreign_files_are_no_images(ledger, paths):

@@ -45,17 +45,25 @@ def written():
 
 
 @pytest.fixture
-def upkeep(store, parts, written, tmp_path):
-    return Upkeep(
-        store,
-        parts.pool,
-        parts.ageing,
-        parts.scrubber,
-        parts.history,
-        parts.figures,
-        scrub_bytes=4096,
-        metrics_file=str(tmp_path / 'x.prom'),
-    )
+def make_upkeep(store, parts, written):
+    def make(metrics_file):
+        return Upkeep(
+            store,
+            parts.pool,
+            parts.ageing,
+            parts.scrubber,
+            parts.history,
+            parts.figures,
+            scrub_bytes=4096,
+            metrics_file=metrics_file,
+        )
+
+    return make
+
+
+@pytest.fixture
+def upkeep(make_upkeep, tmp_path):
+    return make_upkeep(str(tmp_path / 'x.prom'))
 
 
 def test_all_of_it_and_in_order(upkeep, parts, written, tmp_path):
@@ -107,17 +115,8 @@ def test_the_same_fault_is_said_once(upkeep, parts, caplog):
     assert len([each for each in caplog.records if each.levelno >= logging.WARNING]) == 1
 
 
-def test_without_a_metrics_file_none_is_written(store, parts, written):
-    Upkeep(
-        store,
-        parts.pool,
-        parts.ageing,
-        parts.scrubber,
-        parts.history,
-        parts.figures,
-        scrub_bytes=0,
-        metrics_file='',
-    ).run(set(), None)
+def test_without_a_metrics_file_none_is_written(make_upkeep, parts, written):
+    make_upkeep('').run(set(), None)
     written.assert_not_called()
     parts.history.note.assert_called_once()
 

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Nova's image cache manager removes with its own bases, and what Glance says is deleted."""
+
+import pathlib
+
+from tests.openstack import waiting
+from tests.openstack.cloud import Cloud
+from tests.openstack.compute import ComputeHost
+from tests.openstack.metrics import Metrics
+
+
+def test_unused_caches_go_as_unused_bases_do(
+    cloud: Cloud, host: ComputeHost, configure, metrics: Metrics, ready_calm: str, cold_busy: str
+):
+    server = cloud.boot(cold_busy)
+    server.wait_until_booted(boots=1)
+    host.seal(cold_busy)
+    before = host.figures()['evictions'].get('age', 0)
+    qcache = {'metrics_file': metrics.option}
+    soon = {'manager_interval': 2, 'remove_unused_original_minimum_age_seconds': 1}
+    configure(qcache=qcache, image_cache={**soon, 'remove_unused_base_images': False})
+    metrics.wait_for_run()
+    assert host.show(ready_calm)['state'] == 'READY'
+
+    configure(qcache=qcache, image_cache=soon)
+    waiting.until(lambda: not host.caches(ready_calm), 'the end of the unused cache', 30, 0.5)
+    assert host.figures()['evictions']['age'] == before + 1
+    metrics.wait_for_run()
+    assert host.show(cold_busy)['state'] == 'READY', 'its server may be rebooted'
+    server.wait_until_alive()
+
+
+def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
+    cloud: Cloud,
+    host: ComputeHost,
+    stack,
+    configure,
+    metrics: Metrics,
+    disks: pathlib.Path,
+    ready_calm: str,
+):
+    image = cloud.upload(disks / 'busy.raw')
+    cloud.at_end(host.forget, image)
+    first = cloud.boot(image)
+    first.wait_until_booted(boots=1)
+    host.seal(image)
+    qcache = {'glance_auth_section': 'service_user', 'metrics_file': metrics.option}
+    configure(qcache=qcache, image_cache={'manager_interval': 2})
+    log = len(host.nova_log())
+    stack.stop('glance')
+    try:
+        metrics.wait_for_run()
+        metrics.wait_for_run()
+    finally:
+        stack.start('glance')
+    warnings = [
+        line for line in host.nova_log()[log:].splitlines() if 'for its deleted image' in line
+    ]
+    assert [' WARNING ' in line for line in warnings] == [True] + [False] * (len(warnings) - 1)
+    assert {host.show(each)['state'] for each in (ready_calm, image)} == {'READY'}
+
+    cloud.api.image.delete_image(image)
+    metrics.wait_for_run()
+    assert host.show(image)['state'] == 'READY', 'it has a server'
+    first.delete()
+    waiting.until(lambda: not host.caches(image), 'the end of the cache', 30, 0.5)
+    assert host.image_figures()[image]['evictions'] == {'deleted': 1}
+    assert host.show(ready_calm)['state'] == 'READY'
