@@ -21,6 +21,7 @@ from nova_qcache.key import canonical_image_id
 from nova_qcache.paths import Paths
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
+from nova_qcache.recollection import Recollection
 from nova_qcache.repetition import Repetition
 
 __all__ = ['Ledger']
@@ -30,17 +31,6 @@ LOG = logging.getLogger(__name__)
 _PAST = 'past'
 _SUFFIX = '.json'
 _MODE = 0o640
-_SETTLED_NS = 1_000_000_000
-"""File systems count time in ticks: a file that was written within the last one is read again."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Known:
-    """What was read of an image."""
-
-    file: tuple[int, int, int]
-    """What its file looked like. It is never written to, but replaced, by other processes, too."""
-    counters: Counters
 
 
 class Ledger:
@@ -51,7 +41,7 @@ class Ledger:
         self._locks = paths.locks
         self._lock_seconds = lock_seconds
         self._complaints = Repetition()
-        self._known: dict[str, _Known] = {}
+        self._files = Recollection(_counters)
 
     def add(self, image_id: str, more: Counters) -> None:
         """Add to what is counted of an image. Never raises."""
@@ -94,7 +84,7 @@ class Ledger:
     def of(self, image_id: str) -> Counters:
         """Return what is counted of an image; zeros if nothing is known."""
         with self._quietly():
-            return self._look(image_id)
+            return self._read(image_id)
         return Counters()
 
     def all(self) -> dict[str, Counters]:
@@ -121,7 +111,6 @@ class Ledger:
                 total = counters_module.add(self._read(_PAST), self._read(image_id))
                 self._path(image_id).unlink(missing_ok=True)  # first: rather lost than twice
                 self._write(_PAST, total)
-            self._known.pop(image_id, None)
 
     def _names(self) -> list[str]:
         with self._quietly():
@@ -131,25 +120,10 @@ class Ledger:
     def _path(self, name: str) -> pathlib.Path:
         return self._folder / f'{name}{_SUFFIX}'
 
-    def _look(self, name: str) -> Counters:
-        try:
-            facts = self._path(name).stat()
-        except FileNotFoundError:
-            return Counters()
-        file = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
-        known = self._known.get(name)
-        if known is not None and known.file == file:
-            return known.counters
-        # Read after the look: what is replaced in between is at worst read once more.
-        counters = self._read(name)
-        if 0 <= facts.st_mtime_ns < time.time_ns() - _SETTLED_NS:
-            self._known[name] = _Known(file, counters)
-        return counters
-
     def _read(self, name: str) -> Counters:
         path = self._path(name)
         try:
-            return counters_module.loads(path.read_bytes())
+            return self._files.look(path)
         except FileNotFoundError:
             return Counters()
         except ValueError as e:
@@ -186,3 +160,7 @@ class Ledger:
             LOG.debug('Something is not counted: %s', e)
         except (exception.QcacheError, OSError) as e:
             LOG.log(self._complaints.level(e), 'Something is not counted: %s', e)
+
+
+def _counters(path: pathlib.Path) -> Counters:
+    return counters_module.loads(path.read_bytes())

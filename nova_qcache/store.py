@@ -24,6 +24,7 @@ from nova_qcache.inventory import Inventory
 from nova_qcache.key import CacheKey
 from nova_qcache.ledger import Ledger
 from nova_qcache.paths import Paths
+from nova_qcache.recollection import Recollection
 from nova_qcache.record import CacheRecord
 from nova_qcache.record import SealedFile
 from nova_qcache.states import Staleness
@@ -45,6 +46,7 @@ class Store:
         self.inventory = Inventory(paths.cache_path)
         self.ledger = Ledger(paths, min(lock_seconds, _COUNT_SECONDS))
         self._lock_seconds = lock_seconds
+        self._records = Recollection(_read)
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
         """Return the keys of all caches here, or of one image's: of records, and of files that
@@ -61,14 +63,13 @@ class Store:
         """
         path = self.paths.record(key)
         try:
-            text = path.read_bytes()
+            return self._records.look(path)
         except FileNotFoundError:
             return None
         except OSError as e:
             raise exception.RecordBroken(
                 path=str(path), reason=e.strerror, image_id=key.image_id
             ) from e
-        return record_module.loads(text, str(path), key)
 
     def require_unchanged(self, record: CacheRecord) -> pathlib.Path:
         """Return the path of a sealed cache after a look at the file, without reading it.
@@ -274,3 +275,9 @@ class Store:
         return exception.CacheBroken(
             path=str(self.paths.sealed(key)), reason=reason, image_id=key.image_id
         )
+
+
+def _read(path: pathlib.Path) -> CacheRecord:
+    key = CacheKey.from_stem(path.stem)
+    assert key is not None  # its path was made from one
+    return record_module.loads(path.read_bytes(), str(path), key)

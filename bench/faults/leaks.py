@@ -98,10 +98,12 @@ def _end_others(scene: Scene) -> list[str]:
 def _files(scene: Scene) -> list[str]:
     site = scene.site
     allowed = {site.cache_path / 'locks', site.cache_path / 'generations'}
+    counted = site.cache_path / 'statistics'
     found = []
     for folder in (site.cache_path, site.run_path):
         for path in sorted(folder.rglob('*')):
-            if path.is_dir() or path.parent in allowed:
+            is_count = path.parent == counted and not path.name.startswith('.')
+            if path.is_dir() or path.parent in allowed or is_count:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 found.append(f'{path.relative_to(site.folder)}, {path.stat().st_size} bytes')

@@ -22,8 +22,7 @@ FLOORS = {
     1: "conf locks options paths",
     2: (
         "block_graph confinement filesystem glance host_boot libvirt_domains mounts overlay plot"
-        " process_survival"
-        " processes qemu_img qemu_io qmp storage_daemon waiting"
+        " process_survival processes qemu_img qemu_io qmp recollection storage_daemon waiting"
     ),
     3: (
         "admission ageing audits base control duty figures generation history inspection"

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What small files said that are never written to, but replaced: whoever asks for all of them
+again reads only those that are new."""
+
+from collections.abc import Callable
+import dataclasses
+import os
+import pathlib
+import time
+from typing import Generic, TypeVar
+
+__all__ = ['Recollection']
+
+_SETTLED_NS = 1_000_000_000
+"""File systems count time in ticks: a file that was made within the last one may be replaced by
+another that looks the same."""
+
+_T = TypeVar('_T')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known(Generic[_T]):
+    file: tuple[int, int, int]
+    """Inode, time and size."""
+    content: _T
+
+
+class Recollection(Generic[_T]):
+    def __init__(self, read: Callable[[pathlib.Path], _T]) -> None:
+        """:param read: reads one file; what it raises is raised, and not remembered"""
+        self._read = read
+        self._known: dict[pathlib.Path, _Known[_T]] = {}
+
+    def look(self, path: pathlib.Path) -> _T:
+        """Return what a file says now.
+
+        :raises OSError: if it cannot be looked at, FileNotFoundError if it is not there
+        """
+        try:
+            facts = os.stat(path)
+        except OSError:
+            self._known.pop(path, None)
+            raise
+        file = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+        known = self._known.get(path)
+        if known is not None and known.file == file:
+            return known.content
+        # Read after the look: what is replaced in between is at worst read once more.
+        content = self._read(path)
+        if 0 <= facts.st_mtime_ns < time.time_ns() - _SETTLED_NS:
+            self._known[path] = _Known(file, content)
+        return content
