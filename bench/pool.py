@@ -4,8 +4,9 @@
 ``plan``: one Manager.plan() of a READY cache, with 5,000 caches on the host and with 5, by turns
 in one process; and what a boot of an image without a cache does before its recorder starts: the
 preview, admission, and Pool.room() where there is room. What a boot waits for is the wall clock,
-"on a processor" what its thread has used of one. For a second after the folder has changed each
-plan lists it, and that does grow with the caches.
+"on a processor" what its thread has used of one. Two things do grow with the caches and have no
+bar: for a second after the folder has changed each plan lists it, and where there is no room what
+is known of all caches says which one goes.
 
 ``run``: Manager.tend() over the 5,000, with a metrics file and without Glance: as the first one
 of a process, which reads every record and counter, and later. The steps of it are the debug
@@ -60,6 +61,7 @@ DATA = b'\xff' * 4096
 DIGEST = 'sha256:' + hashlib.sha256(DATA + bytes(CACHE_BYTES - len(DATA))).hexdigest()
 IN_USE = 200  # images that instances of the host stand on
 DAY = 24 * 3600
+EVICTIONS = 3
 LOCK_SECONDS = 10
 SETTLED_SECONDS = 1.5  # a folder that changed just now is listed each time
 AUDIT_EVERY = 1_000_000  # looked at by each plan, and never due
@@ -99,15 +101,16 @@ class Host:
         usage = Usage(
             self.site.paths, Leases(self.site.paths.leases, 60), where.data / 'instances', None
         )
-        self.pool = Pool(
+        self._pool_with = functools.partial(
+            Pool,
             self.store,
             Pins(self.site.paths.pins),
             usage,
             plugins.eviction_policy('value'),
-            pool.limits(self.site.conf, self.site.cache_path),
-            Leases(self.site.paths.reservations, 60),
-            LOCK_SECONDS,
+            reservations=Leases(self.site.paths.reservations, 60),
+            lock_seconds=LOCK_SECONDS,
         )
+        self.pool = self._pool_with(limits=pool.limits(self.site.conf, self.site.cache_path))
         self.images = [self._make_cache(base if not number else None) for number in range(count)]
 
     def plan(self) -> None:
@@ -122,6 +125,15 @@ class Host:
         if plan.kind is not PlanKind.RECORD or refusal is None:
             raise rig.BenchError(f'the plan is {plan.kind.value}: {plan.reason}')
         with self.pool.room(self.cold, QUOTA):
+            pass
+
+    def full_pool(self) -> Pool:
+        """One that has room for a recording once the least cache has gone."""
+        budget = self.store.inventory.allocated() + QUOTA - 1
+        return self._pool_with(limits=pool.Limits(budget, 0, 1))
+
+    def make_room(self, full: Pool) -> None:
+        with full.room(self.cold, QUOTA):
             pass
 
     def change_folder(self) -> None:
@@ -223,6 +235,19 @@ def listings(few: Host, many: Host, times: int) -> list[Figure]:
     return result
 
 
+def evictions(few: Host, many: Host, times: int) -> list[Figure]:
+    result = []
+    for host in (few, many):
+        spent, before = Spent(), len(host.store.keys())
+        for _ in range(times):
+            spent.time(functools.partial(host.make_room, host.full_pool()))
+        if len(host.store.keys()) != before - times:
+            raise rig.BenchError('it was not one cache each time that went')
+        name = f'room for a recording, one of {len(host.images):,} goes'
+        result.append(Figure.median(name, spent.wall, 'ms'))
+    return result
+
+
 def _compared(name: str, few: Spent, many: Spent, count: int) -> list[Figure]:
     result = [
         Figure.median(f'{name}, {FEW} caches', few.wall, 'ms'),
@@ -272,6 +297,7 @@ def measure(args: argparse.Namespace) -> list[Figure]:
             *plans(few, many, args.plans),
             *listings(few, many, max(1, args.plans // 10)),
             *runs(many, args.n),
+            *evictions(few, many, EVICTIONS),  # last: what they remove may be what boots
         ]
 
 

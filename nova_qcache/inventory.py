@@ -22,9 +22,10 @@ _RECORDING = '.recording'
 _SEALED = '.qcow2'
 _SUFFIXES = (_RECORD, _RECORDING, _SEALED)
 _OUR_FOLDERS = ('generations', 'locks', 'pins', 'statistics')
-_SETTLED_NS = 1_000_000_000
-"""File systems count time in ticks: a folder that changed within the last one may change once more
-without a new time."""
+_TICK_NS = 50_000_000
+_COARSE_NS = 2_000_000_000
+"""File systems count time in ticks, of the kernel (up to 10 ms) or of whole seconds: a folder that
+changed within the last one may change once more without a new time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,12 @@ class Inventory:
         self._seen: int | None = None
         """The folder's time of change when it was listed, if that can be relied upon."""
         self._names: frozenset[str] = frozenset()
+        self._foreign: set[str] = set()
         self._of_image: dict[str, list[CacheKey]] = {}
         self._sealed: dict[str, CacheFile] = {}
+        self._sealed_sizes: dict[int, int] = {}
+        """Bytes that each sealed file takes, by its inode, and their sum."""
+        self._sealed_bytes = 0
         self._recordings: list[str] = []
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
@@ -83,8 +88,11 @@ class Inventory:
         """
         with self._lock:
             self._refresh()
-            files = [*self._sealed.values(), *self._growing().values()]
-        return sum({file.inode: file.allocated for file in files}.values())
+            growing = {file.inode: file.allocated for file in self._growing().values()}
+            both = growing.keys() & self._sealed_sizes.keys()  # sealed at this moment
+            return self._sealed_bytes + sum(
+                taken for inode, taken in growing.items() if inode not in both
+            )
 
     def recordings(self) -> list[CacheKey]:
         """Return the keys of what is being recorded, or was when its recorder died.
@@ -104,11 +112,7 @@ class Inventory:
         """
         with self._lock:
             self._refresh()
-            return sorted(
-                name
-                for name in self._names
-                if not name.startswith('.') and name not in _OUR_FOLDERS and _key(name) is None
-            )
+            return sorted(self._foreign)
 
     def _refresh(self) -> None:
         try:
@@ -118,7 +122,8 @@ class Inventory:
             names = frozenset(os.listdir(self._folder))
         except FileNotFoundError:
             changed_at, names = 0, frozenset()
-        is_settled = 0 <= changed_at < time.time_ns() - _SETTLED_NS
+        tick = _TICK_NS if changed_at % 1_000_000_000 else _COARSE_NS
+        is_settled = 0 <= changed_at < time.time_ns() - tick
         self._seen = changed_at if is_settled else None
         if names != self._names:
             self._learn(names)
@@ -126,10 +131,13 @@ class Inventory:
     def _learn(self, names: frozenset[str]) -> None:
         for name in self._names - names:
             self._sealed.pop(name, None)
+            self._foreign.discard(name)
             self._forget_key(name, names)
         for name in names - self._names:
             key = _key(name)
             if key is None:
+                if not name.startswith('.') and name not in _OUR_FOLDERS:
+                    self._foreign.add(name)
                 continue
             keys = self._of_image.setdefault(key.image_id, [])
             if key not in keys:
@@ -139,6 +147,8 @@ class Inventory:
                 file = self._look(name)
                 if file is not None:
                     self._sealed[name] = file
+        self._sealed_sizes = {file.inode: file.allocated for file in self._sealed.values()}
+        self._sealed_bytes = sum(self._sealed_sizes.values())
         self._recordings = [name for name in names if name.endswith(_RECORDING)]
         self._names = names
 

@@ -36,8 +36,8 @@ __all__ = ['Limits', 'Pool', 'PoolState', 'limits']
 LOG = logging.getLogger(__name__)
 
 _REMEDY = (
-    'Raise [qcache] cache_budget, lower [qcache] quota or min_free, or unpin or remove caches '
-    'that `nova-qcache list` shows'
+    'Raise [qcache] cache_budget, lower [qcache] quota or min_free, put cache_path on a larger '
+    'file system, or unpin or remove caches that `nova-qcache list` shows'
 )
 
 

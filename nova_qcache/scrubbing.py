@@ -6,8 +6,10 @@ Only the file is read, against the digest that was taken when it was sealed; whe
 its base is another question (:mod:`nova_qcache.verifier`).
 """
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
 import logging
 import time
 from typing import Any
@@ -64,8 +66,8 @@ class Scrubber:
     def _next(self, first: CacheKey | None) -> _Reading | None:
         """Begin with the cache after the last one; None if this call has come around."""
         keys = self._store.keys()
-        later = [key for key in keys if self._last is None or key > self._last]
-        for key in later + [key for key in keys if key not in later]:
+        begin = 0 if self._last is None else bisect.bisect_right(keys, self._last)
+        for key in itertools.chain(keys[begin:], keys[:begin]):
             if key == first:
                 return None
             try:

@@ -40,7 +40,7 @@ def sweep(
     with contextlib.suppress(exception.LockTimeout), locks.keeper(store.paths.locks, 0):
         store.paths.keeper_log.unlink(missing_ok=True)  # of one that was killed
     thrown_away = []
-    for key in sorted({*store.keys(), *_keys_in(store.paths.guests, store.paths.control)}):
+    for key in sorted(_suspects(store)):
         with (
             contextlib.suppress(exception.RecorderBusy),
             locks.recorder(store.paths.locks, key),
@@ -48,6 +48,19 @@ def sweep(
             if not is_named(key) and _sweep_one(store, key):
                 thrown_away.append(key)
     return thrown_away
+
+
+def _suspects(store: Store) -> set[CacheKey]:
+    """Return what may have been left by somebody who died: thousands of sealed caches are none, and
+    whether one is in use is a question to libvirt."""
+    found = _keys_in(store.paths.guests, store.paths.control)
+    found.update(store.inventory.recordings())
+    for key in store.keys():
+        with contextlib.suppress(exception.RecordBroken):  # an operator's to look at
+            record = store.load(key)
+            if record is None or record.state is State.WARMING:
+                found.add(key)
+    return found
 
 
 def _sweep_one(store: Store, key: CacheKey) -> bool:

@@ -13,7 +13,6 @@ def test_unused_caches_go_as_unused_bases_do(
     cloud: Cloud, host: ComputeHost, configure, metrics: Metrics, ready_calm: str, cold_busy: str
 ):
     server = cloud.boot(cold_busy)
-    server.wait_until_booted(boots=1)
     host.seal(cold_busy)
     before = host.figures()['evictions'].get('age', 0)
     qcache = {'metrics_file': metrics.option}
@@ -27,7 +26,7 @@ def test_unused_caches_go_as_unused_bases_do(
     assert host.figures()['evictions']['age'] == before + 1
     metrics.wait_for_run()
     assert host.show(cold_busy)['state'] == 'READY', 'its server may be rebooted'
-    server.wait_until_alive()
+    server.wait_until_booted(boots=1)
 
 
 def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
@@ -39,10 +38,9 @@ def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
     disks: pathlib.Path,
     ready_calm: str,
 ):
-    image = cloud.upload(disks / 'busy.raw')
+    image = cloud.upload(disks / 'calm.raw')
     cloud.at_end(host.forget, image)
-    first = cloud.boot(image)
-    first.wait_until_booted(boots=1)
+    server = cloud.boot(image)
     host.seal(image)
     qcache = {'glance_auth_section': 'service_user', 'metrics_file': metrics.option}
     configure(qcache=qcache, image_cache={'manager_interval': 2})
@@ -62,7 +60,7 @@ def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
     cloud.api.image.delete_image(image)
     metrics.wait_for_run()
     assert host.show(image)['state'] == 'READY', 'it has a server'
-    first.delete()
+    server.delete()
     waiting.until(lambda: not host.caches(image), 'the end of the cache', 30, 0.5)
     assert host.image_figures()[image]['evictions'] == {'deleted': 1}
     assert host.show(ready_calm)['state'] == 'READY'

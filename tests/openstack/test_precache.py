@@ -5,6 +5,7 @@ import hashlib
 import pathlib
 import uuid
 
+import openstack
 import pytest
 
 from tests.openstack import waiting
@@ -40,22 +41,29 @@ def test_an_image_is_made_ready_for_its_first_server(
     cloud.at_end(host.forget, image)
     cloud.at_end(host.unpin, image)
     assert '1 cached, 0 existing, 0 errors' in precache(image)
-    base = host.host.base_store / hashlib.sha1(image.encode(), usedforsecurity=False).hexdigest()
-    assert base.read_bytes() == (disks / 'calm.raw').read_bytes()
+    assert _base(host, image).read_bytes() == (disks / 'calm.raw').read_bytes()
     figures = host.image_figures()[image]
     assert figures['is_pinned']
     assert figures['boots'] == 0
     assert '0 cached, 1 existing, 0 errors' in precache(image)
 
-    unknown = str(uuid.uuid4())
-    assert '0 cached, 0 existing, 1 errors' in precache(unknown)
-    assert unknown not in host.image_figures()
-    name = hashlib.sha1(unknown.encode(), usedforsecurity=False).hexdigest()
-    assert not (host.host.base_store / name).exists()
+    with pytest.raises(openstack.exceptions.BadRequestException, match='could not be found'):
+        precache(str(uuid.uuid4()))
+    empty = cloud.api.image.create_image(
+        name='empty', disk_format='raw', container_format='bare', allow_duplicates=True
+    ).id
+    cloud.at_end(cloud.api.image.delete_image, empty)
+    assert '0 cached, 0 existing, 1 errors' in precache(empty)
+    assert empty not in host.image_figures()
+    assert not _base(host, empty).exists()
 
     server = cloud.boot(image)
     assert host.kind(server) == 'RECORD', 'no look at the base says that it has changed'
-    server.wait_until_booted(boots=1)
     host.seal(image)
     assert '0 cached, 1 existing, 0 errors' in precache(image)
     assert host.kind(cloud.boot(image)) == 'PLAY', 'nor does that'
+
+
+def _base(host: ComputeHost, image: str) -> pathlib.Path:
+    name = hashlib.sha1(image.encode(), usedforsecurity=False).hexdigest()
+    return host.host.base_store / name

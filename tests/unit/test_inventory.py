@@ -2,6 +2,7 @@
 """What lies in the folder of the caches, however it got there."""
 
 import os
+import time
 
 from hypothesis import settings
 from hypothesis import stateful
@@ -131,12 +132,30 @@ def test_an_unchanged_folder_is_listed_once(folder, inventory, monkeypatch):
     assert len(listed) > 1
 
 
-def test_a_change_within_the_tick_of_the_last_look_is_seen(folder, inventory):
+@pytest.mark.parametrize(
+    ('ago', 'is_whole_second'), [(0, False), (1_900_000_000, True), (900_000_000, True)]
+)
+def test_a_change_within_the_tick_of_the_last_look_is_seen(
+    folder, inventory, ago, is_whole_second, monkeypatch
+):
+    """Some file systems count in whole seconds."""
+    changed_at = 1_700_000_000_000_000_000 if is_whole_second else 1_700_000_000_000_000_001
+    monkeypatch.setattr(time, 'time_ns', lambda: changed_at + ago)
+    os.utime(folder, ns=(changed_at, changed_at))
     assert inventory.keys() == []
-    before = os.stat(folder)
     (folder / f'{KEY.stem}.json').write_text('')
-    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(folder, ns=(changed_at, changed_at))
     assert inventory.keys() == [KEY]
+
+
+@pytest.mark.parametrize(('fraction', 'ago'), [(1, 60_000_000), (0, 2_100_000_000)])
+def test_a_folder_that_has_settled_is_relied_upon(folder, inventory, fraction, ago, monkeypatch):
+    changed_at = 1_700_000_000_000_000_000 + fraction
+    os.utime(folder, ns=(changed_at, changed_at))
+    monkeypatch.setattr(time, 'time_ns', lambda: changed_at + ago)
+    assert inventory.keys() == []
+    monkeypatch.setattr(os, 'listdir', None)
+    assert inventory.keys() == []
 
 
 class Walk(stateful.RuleBasedStateMachine):
