@@ -51,11 +51,12 @@ def sweep(
 
 
 def _suspects(store: Store) -> set[CacheKey]:
-    """Return what may have been left by somebody who died: thousands of sealed caches are none, and
-    whether one is in use is a question to libvirt."""
+    """Return what may have been left by somebody who died. Sealed caches are none of it, however
+    many: whether one is named is a question to libvirt."""
     found = _keys_in(store.paths.guests, store.paths.control)
     found.update(store.inventory.recordings())
-    for key in store.keys():
+    keys = store.keys()
+    for key in keys:
         with contextlib.suppress(exception.RecordBroken):  # an operator's to look at
             record = store.load(key)
             if record is None or record.state is State.WARMING:

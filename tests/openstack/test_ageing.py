@@ -14,7 +14,7 @@ def test_unused_caches_go_as_unused_bases_do(
 ):
     server = cloud.boot(cold_busy)
     host.seal(cold_busy)
-    before = host.figures()['evictions'].get('age', 0)
+    before = host.image_figures()[ready_calm]['evictions'].get('age', 0)
     qcache = {'metrics_file': metrics.option}
     soon = {'manager_interval': 2, 'remove_unused_original_minimum_age_seconds': 1}
     configure(qcache=qcache, image_cache={**soon, 'remove_unused_base_images': False})
@@ -23,7 +23,7 @@ def test_unused_caches_go_as_unused_bases_do(
 
     configure(qcache=qcache, image_cache=soon)
     waiting.until(lambda: not host.caches(ready_calm), 'the end of the unused cache', 30, 0.5)
-    assert host.figures()['evictions']['age'] == before + 1
+    assert host.image_figures()[ready_calm]['evictions']['age'] == before + 1
     metrics.wait_for_run()
     assert host.show(cold_busy)['state'] == 'READY', 'its server may be rebooted'
     server.wait_until_booted(boots=1)
