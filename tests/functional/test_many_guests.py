@@ -20,7 +20,6 @@ import json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
@@ -33,6 +32,7 @@ import json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache.manager import Manager
+from nova_qcache.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
@@ -45,6 +45,7 @@ import json, sys, threading
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache.manager import Manager
+from nova_qcache.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')

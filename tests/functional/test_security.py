@@ -41,6 +41,9 @@ _RIGHTS: dict[str, tuple[str | None, int]] = {
     'cache/generations': ('drwx------', _OWN),
     'cache/locks': ('drwx------', _OWN),
     'cache/locks/*': (_ANY, _OWN),
+    'cache/pins': ('drwx------', _OWN),
+    'cache/statistics': ('drwx------', _OWN),
+    'cache/statistics/*.json': (_ANY, _OWN),
     'run': ('drwx--x--x', _OWN),
     'run/guests': ('drwxr-x---', _QEMU),
     'run/guests/*.nbd': ('srw-rw----', _QEMU),
@@ -51,6 +54,8 @@ _RIGHTS: dict[str, tuple[str | None, int]] = {
     'run/control/*.duty': (_ANY, _OWN),
     'run/leases': ('drwx------', _OWN),
     'run/leases/*.json': (_ANY, _OWN),
+    'run/reservations': ('drwx------', _OWN),
+    'run/reservations/*.json': (_ANY, _OWN),
     'run/examinations': ('drwx------', _OWN),
     'run/examinations/*': (_ANY, _OWN),
     'bases/.nova-qcache': ('drwxr-xr-x', _OWN),
@@ -63,7 +68,8 @@ _RIGHTS: dict[str, tuple[str | None, int]] = {
 
 _ALWAYS = {
     *('cache', 'cache/*.json', 'cache/locks', 'cache/locks/*', 'cache/generations'),
-    *('run', 'run/guests', 'run/control', 'run/leases'),
+    *('cache/pins', 'cache/statistics'),
+    *('run', 'run/guests', 'run/control', 'run/leases', 'run/reservations'),
     *('bases/.nova-qcache', 'bases/.nova-qcache/*.json', 'bases/.nova-qcache/generation-*'),
 }
 _SOCKETS = {'run/guests/*.nbd', 'run/control/*.qmp', 'run/control/*.ctl'}
