@@ -13,10 +13,10 @@ import logging
 import os
 import random
 import time
+from typing import TYPE_CHECKING
 
 from nova_qcache import exception
 from nova_qcache.counters import Counters
-from nova_qcache.glance import Glance
 from nova_qcache.key import CacheKey
 from nova_qcache.key import canonical_image_id
 from nova_qcache.pins import Pins
@@ -25,6 +25,9 @@ from nova_qcache.record import CacheRecord
 from nova_qcache.repetition import Repetition
 from nova_qcache.states import State
 from nova_qcache.store import Store
+
+if TYPE_CHECKING:
+    from nova_qcache.glance import Glance
 
 __all__ = ['Ageing']
 
@@ -52,7 +55,7 @@ class Ageing:
     """Reads only records that are new and counters that may be old: a run over thousands of
     caches is short."""
 
-    def __init__(self, store: Store, pins: Pins, pool: Pool, glance: Glance | None) -> None:
+    def __init__(self, store: Store, pins: Pins, pool: Pool, glance: 'Glance | None') -> None:
         """:param glance: None if nobody is asked which images are deleted"""
         self._store = store
         self._pins = pins

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 import contextlib
 import functools
 import logging
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
@@ -22,7 +23,6 @@ from nova_qcache.ageing import Ageing
 from nova_qcache.boots import Boots
 from nova_qcache.counters import Counters
 from nova_qcache.figures import Figures
-from nova_qcache.glance import Glance
 from nova_qcache.history import History
 from nova_qcache.history import Point
 from nova_qcache.inspection import CacheView
@@ -43,6 +43,9 @@ from nova_qcache.upkeep import Upkeep
 from nova_qcache.usage import Domains
 from nova_qcache.verifier import Verification
 
+if TYPE_CHECKING:
+    from nova_qcache.glance import Glance
+
 __all__ = ['Manager']
 
 LOG = logging.getLogger(__name__)
@@ -58,13 +61,10 @@ class Manager(Boots):
         """
         super().__init__(conf, domains)
         self._history = History(self.paths)
-        section = conf.qcache.glance_auth_section
         self._upkeep = Upkeep(
             self._store,
             self._pool,
-            Ageing(
-                self._store, self._pins, self._pool, Glance(conf, section) if section else None
-            ),
+            Ageing(self._store, self._pins, self._pool, _glance(conf)),
             Scrubber(self._store),
             self._history,
             self.figures,
@@ -289,3 +289,12 @@ class Manager(Boots):
             poll_seconds=_WAIT_POLL_SECONDS,
             progress=progress,
         )
+
+
+def _glance(conf: cfg.ConfigOpts) -> 'Glance | None':
+    if not conf.qcache.glance_auth_section:
+        return None
+    # Imported here: it takes as long as all else, and each command would wait for it.
+    from nova_qcache.glance import Glance
+
+    return Glance(conf, conf.qcache.glance_auth_section)

@@ -17,7 +17,6 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import pool
 from nova_qcache import qemu_img
-from nova_qcache.glance import Glance
 from nova_qcache.inventory import Inventory
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
@@ -169,6 +168,8 @@ def _glance(conf: cfg.ConfigOpts) -> Finding:
             'caches of deleted images go by age only',
             'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
         )
+    from nova_qcache.glance import Glance  # as slow to import as all else
+
     return _finding('glance', lambda: Glance(conf, section).check(), Grade.WARNING)
 
 

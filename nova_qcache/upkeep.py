@@ -11,7 +11,6 @@ import pathlib
 import time
 
 from nova_qcache import exception
-from nova_qcache import metrics
 from nova_qcache.ageing import Ageing
 from nova_qcache.figures import Figures
 from nova_qcache.history import History
@@ -111,4 +110,7 @@ class Upkeep:
         with contextlib.suppress(OSError):
             self._history.note(figures)
         if self._metrics_file:
+            # Imported here: it takes longer than a command, and only the periodic run needs it.
+            from nova_qcache import metrics
+
             metrics.write(figures, pathlib.Path(self._metrics_file))

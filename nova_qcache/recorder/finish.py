@@ -15,6 +15,10 @@ __all__ = ['FinishPoint', 'Limits', 'Verdict']
 
 _HOLD_SECONDS = 30
 """Some times as long as the keeper takes from one look at all domains to the next."""
+_WITHOUT_A_MISS = 2
+"""Times ``idle`` in which an audit's guest may read without a miss: no recording of a boot pauses
+for so long. A server that reads the same again and again would never be silent, and all of that
+would count as hits of its boot."""
 _LEAST_READ = 512
 """Bytes of a guest's smallest read; less than that are signals between the daemon's threads."""
 
@@ -42,8 +46,8 @@ class FinishPoint:
     """Watches one recording, and after it the guests that still read through the recorder.
 
     A recording that has not grown has recorded nothing, and is not worth keeping. An audit's file
-    was full of what is good for its guests before they came: it finishes when they are silent, and
-    as long as they read from it they are not.
+    was full of what is good for its guests before they came: it finishes when they are silent, or
+    have read nothing but hits for long.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class FinishPoint:
         self._size = empty_size
         self._empty_size = empty_size
         self._read = 0
-        self._busy_at = now
+        self._busy_at = self._grown_at = now
         self._first_guest_at: float | None = None
         self._guests = 0
         self._came = 0
@@ -87,7 +91,7 @@ class FinishPoint:
 
     def note_outage(self, now: float) -> None:
         """The base does not answer: that nothing was added lately says nothing of the guests."""
-        self._busy_at = now
+        self._busy_at = self._grown_at = now
         self._settled = False
 
     def observe(self, now: float, size: int, guests: int, read: int = 0) -> None:
@@ -99,10 +103,10 @@ class FinishPoint:
             self._first_guest_at = now
         if guests and not self._guests:
             # The time without a guest is no sign of a guest that has read all it needs.
-            self._busy_at = now
+            self._busy_at = self._grown_at = now
         if size > self._size:
             self._size = size
-            self._busy_at = now
+            self._busy_at = self._grown_at = now
         if read - self._read >= _LEAST_READ:
             self._read = read
             self._busy_at = now
@@ -145,6 +149,8 @@ class FinishPoint:
         """Say whether to seal, and why; or to go on; or to drop what there is."""
         if self._guests:
             if self._has_content and now - self._busy_at >= self._limits.idle:
+                return FinishReason.IDLE
+            if self._is_audit and now - self._grown_at >= _WITHOUT_A_MISS * self._limits.idle:
                 return FinishReason.IDLE
         elif self._nobody_expected(now) and not self.is_awaiting(now):
             return FinishReason.LAST_GUEST if self._settled else Verdict.DROP

@@ -18,6 +18,8 @@ from nova_qcache import block_graph
 from nova_qcache import exception
 from nova_qcache.counters import Counters
 from nova_qcache.key import CacheKey
+from nova_qcache.leases import Leases
+from nova_qcache.occupancy import Occupancy
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.record import CacheRecord
 from nova_qcache.recorder import opener
@@ -52,6 +54,7 @@ class Recording:
         self._qemu_img = qemu_img
         self.settings = settings
         self._path = store.paths.recording(key)
+        self._occupancy = Occupancy(store, Leases(store.paths.reservations, 0))
         self._record: CacheRecord | None = None
         self._audit: Audit | None = None
         self.finish = FinishPoint(settings.limits, time.monotonic(), 0)
@@ -230,6 +233,8 @@ class Recording:
             if self.is_open:
                 self._count(self._dropped(growth))
             self._record = None
+            with contextlib.suppress(OSError):  # it ends by time as well
+                self._occupancy.release(self._key)  # nothing more is going to be taken
 
     def sealed_path(self) -> pathlib.Path | None:
         """Return what guests can play, None if that is nothing but the base."""

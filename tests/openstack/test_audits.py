@@ -13,7 +13,6 @@ from tests.openstack.compute import ComputeHost
 from tests.openstack.metrics import growth
 from tests.openstack.metrics import Metrics
 
-
 _LONGEST = {'recording_max_seconds': 30}
 """These guests read from their disk again and again: an audit ends when its time is over."""
 

@@ -11,6 +11,8 @@ from nova_qcache import block_graph
 from nova_qcache import exception
 from nova_qcache import processes
 from nova_qcache.counters import Counters
+from nova_qcache.leases import Leases
+from nova_qcache.occupancy import Occupancy
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import recording
 from nova_qcache.recorder.audit import Audit
@@ -159,6 +161,16 @@ def test_the_copy_has_the_larger_quota(stage, audited):
     assert stage.copied == [(audited, 16 * MIB)]
     settings = stage.daemon_class.start.call_args.args[2]
     assert (settings.quota, settings.cluster_size) == (16 * MIB, audited.cluster_size)
+
+
+def test_the_room_of_a_copy_that_is_dropped_is_free_at_once(stage, audited):
+    reservations = Leases(stage.store.paths.reservations, 300)
+    occupancy = Occupancy(stage.store, reservations)
+    of_another = AUDIT.next_revision()
+    for key in (AUDIT, of_another):
+        occupancy.reserve(key, 16 * MIB)
+    run(stage)
+    assert [lease.key for lease in reservations.active()] == [of_another]
 
 
 def test_nobody_comes(stage, audited):

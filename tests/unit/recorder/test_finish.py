@@ -315,9 +315,20 @@ AUDITS = {
         [(1, 0, 1, 0), (2, 0, 1, 9999), (4, 0, 0, 9999), (7, 0, 0, 9999)],
         Verdict.DROP,
     ),
-    'reads for ever': (
-        [(1, 0, 1, 0), *((at, 0, 1, at * 999) for at in range(2, 101)), (101, 0, 1, 101 * 999)],
+    'reads the same for ever': (
+        [(1, 0, 1, 0), *((at, 0, 1, at * 999) for at in range(2, 21)), (21, 0, 1, 21 * 999)],
+        FinishReason.IDLE,
+    ),
+    'misses now and then': (
+        [(1, 0, 1, 0), *((at, at, 1, at * 999) for at in range(2, 101)), (101, 101, 1, 101 * 999)],
         FinishReason.MAX_TIME,
+    ),
+    'misses late': (
+        [
+            *[(1, 0, 1, 0), *((at, 0, 1, at * 999) for at in range(2, 20))],
+            *((at, 7, 1, at * 999) for at in range(20, 40)),
+        ],
+        GO_ON,
     ),
 }
 
