@@ -160,6 +160,8 @@ class Ledger:
             LOG.debug('Something is not counted: %s', e)
         except (exception.QcacheError, OSError) as e:
             LOG.log(self._complaints.level(e), 'Something is not counted: %s', e)
+        except Exception:  # a boot goes on, also with a fault of ours
+            LOG.exception('Something is not counted')
 
 
 def _counters(path: pathlib.Path) -> Counters:

@@ -109,6 +109,16 @@ def test_a_folder_that_is_none_is_said_once_and_fails_nothing(ledger, paths, cap
     assert len(warnings(caplog)) == len({each.getMessage() for each in warnings(caplog)}) > 0
 
 
+def test_a_fault_of_ours_fails_no_boot(ledger, caplog):
+    def wrong(counters):
+        raise RuntimeError('never thought of')
+
+    ledger.change(IMAGE, wrong)
+    assert 'never thought of' in caplog.text
+    ledger.add(IMAGE, Counters(boots=1))
+    assert ledger.of(IMAGE).boots == 1
+
+
 def test_a_lock_that_stays_taken_is_waited_for_in_vain_and_not_for_long(paths, caplog):
     ledger = Ledger(paths, 0.05)
     with locks.statistics(paths.locks, 1), concurrent.futures.ThreadPoolExecutor(1) as pool:
