@@ -5,13 +5,14 @@
 in one process; and what a boot of an image without a cache does before its recorder starts: the
 preview, admission, and Pool.room() where there is room. What a boot waits for is the wall clock,
 "on a processor" what its thread has used of one. Two things do grow with the caches and have no
-bar: for a second after the folder has changed each plan lists it, and where there is no room what
+bar: for a moment after the folder has changed each plan lists it, and where there is no room what
 is known of all caches says which one goes.
 
 ``run``: Manager.tend() over the 5,000, with a metrics file and without Glance: as the first one
-of a process, which reads every record and counter, and later. The steps of it are the debug
-log's; one of them reads ``scrub_mib`` of the sealed files, however many there are. Only the first
-4 KiB of each are data, so that costs no disk.
+of a process, which reads every counter, and later. What is left of dead processes has been cleared
+away before, as nova-compute does at its start, which reads every record. The steps of a run are
+the debug log's; one of them reads ``scrub_mib`` of the sealed files, however many there are. Only
+the first 4 KiB of each are data, so that costs no disk.
 """
 
 import argparse
@@ -264,6 +265,7 @@ def _compared(name: str, few: Spent, many: Spent, count: int) -> list[Figure]:
 
 def runs(many: Host, times: int) -> list[Figure]:
     used = many.images[:IN_USE]
+    sweep = Spent()
     kinds = {'first run of a process': Spent(), 'later run': Spent()}
     steps = {kind: Steps() for kind in kinds}
     log = logging.getLogger(upkeep.__name__)
@@ -271,11 +273,13 @@ def runs(many: Host, times: int) -> list[Figure]:
     log.propagate = False
     for _ in range(times):
         manager = Manager(many.site.conf)
+        sweep.time(manager.sweep)
         for kind, spent in kinds.items():
             log.addHandler(steps[kind])
             spent.time(functools.partial(manager.tend, used, DAY))
             log.removeHandler(steps[kind])
-    result = []
+    seconds = [each / 1000 for each in sweep.wall]
+    result = [Figure.median(f'sweep at the start, {len(many.images):,} caches', seconds, 's')]
     for kind, spent in kinds.items():
         for name, samples, bar in (
             (f'{kind}, {len(many.images):,} caches', spent.wall, RUN_BAR_SECONDS),

@@ -103,6 +103,7 @@ class Site:
             'guest_grace_seconds': 2,  # so that recorders end soon
             'libvirt_uri': '',  # guests here are not libvirt's
             'start_keeper': False,  # nothing is killed here
+            'audit_every': 0,  # each plan is to be what the figure says
             **options,
         }
         file = where.data / f'{name}.conf'
@@ -110,6 +111,7 @@ class Site:
         self.conf = cfg.ConfigOpts()
         log.register_options(self.conf)
         qcache_conf.register_opts(self.conf)
+        qcache_conf.register_nova_opts(self.conf)
         self.conf([f'--config-file={file}'], project='nova', prog='bench', default_config_dirs=[])
         self.manager = Manager(self.conf)
 
