@@ -2,7 +2,6 @@
 """Nova's image cache manager, whose touching of bases raises no suspicion, whose periodic work
 looks after the caches as well, and which reports what they take."""
 
-import os
 from typing import Any
 
 import nova.conf
@@ -41,8 +40,4 @@ class ImageCacheManager(imagecache.ImageCacheManager):  # type: ignore[misc]
         usage = int(super().get_disk_usage())
         if self._planner is None:
             return usage
-        try:
-            device = os.stat(CONF.instances_path).st_dev
-        except OSError:
-            return usage
-        return usage + self._planner.disk_usage(device)
+        return usage + self._planner.disk_usage(CONF.instances_path)

@@ -172,12 +172,12 @@ class Planner:
         except Exception:  # Nova's periodic work goes on
             LOG.exception('The caches were not looked after')
 
-    def disk_usage(self, device: int) -> int:
-        """Return the bytes that the caches take on a device, as ``st_dev`` has it."""
+    def disk_usage(self, beside: str) -> int:
+        """Return the bytes that the caches take on the device of a folder."""
         if self._manager is None:
             return 0
         try:
-            if os.stat(self._manager.paths.cache_path).st_dev != device:
+            if os.stat(self._manager.paths.cache_path).st_dev != os.stat(beside).st_dev:
                 return 0
             return self._manager.allocated()
         except OSError:  # as stock Nova says nothing of a folder that it cannot read

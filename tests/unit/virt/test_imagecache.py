@@ -114,15 +114,9 @@ def test_caches_are_reported_with_the_bases(planner, bases):
     assert before == stock.ImageCacheManager().get_disk_usage() >= 65536
     planner.disk_usage.return_value = 1_000_000
     assert manager.get_disk_usage() == before + 1_000_000
-    planner.disk_usage.assert_called_with(os.stat(bases).st_dev)
+    planner.disk_usage.assert_called_with(str(bases.parent))
 
 
 def test_a_stock_one_reports_what_nova_does(bases):
     usage = imagecache.ImageCacheManager().get_disk_usage()
     assert usage == stock.ImageCacheManager().get_disk_usage()
-
-
-def test_instances_that_cannot_be_looked_at(planner, nova_conf):
-    nova_conf.set_override('instances_path', '/nonexistent')
-    planner.disk_usage.return_value = 1_000_000
-    assert imagecache.ImageCacheManager(planner).get_disk_usage() == 0
