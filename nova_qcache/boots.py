@@ -224,16 +224,23 @@ class Boots:
             self._requests.add(judgement.doubtful, boot.image_hash)
             self.keep()
         if plan.kind is PlanKind.PLAY:
-            return self._leased(self._audited(plan, boot), boot.consumer)
+            return self._audited(plan, boot) or self._leased(plan, boot.consumer)
         if plan.kind is PlanKind.RECORD:
             return self._recorded(plan, source, boot)
         return plan
 
-    def _audited(self, plan: Plan, boot: Boot) -> Plan:
-        audit = None
-        if not boot.obstacle:
-            audit = self._audits.plan(plan, qcache_conf.quota_bytes(self._conf))
-        return audit or plan
+    def _audited(self, plan: Plan, boot: Boot) -> Plan | None:
+        if boot.obstacle:
+            return None
+        audit = self._audits.plan(plan, qcache_conf.quota_bytes(self._conf))
+        if audit is None or audit.key is None:
+            return None
+        if boot.consumer:
+            self._leases.take(boot.consumer, audit.key)
+            # Whoever removes caches sees that from now on; before, it may have ended the audit.
+            if not self._is_recorded(audit.key):
+                return None
+        return audit
 
     def _recorded(self, plan: Plan, source: Source, boot: Boot) -> Plan:
         key = CacheKey(plan.image_id, self._generations.current(source))
@@ -272,9 +279,6 @@ class Boots:
         key = plan.key
         assert key is not None  # it names a cache
         if not consumer:
-            return plan
-        if plan.kind is PlanKind.RECORD:  # an audit, which may end when it likes
-            self._leases.take(consumer, key)
             return plan
         if self._store.lease(key, lambda: self._leases.take(consumer, key)):
             return plan

@@ -23,7 +23,8 @@ from nova_qcache.plan import Boot
 
 def _plan(manager: Manager, *arguments: str) -> dict[str, Any]:
     plan = manager.plan(Boot(*arguments))
-    return {**dataclasses.asdict(plan), 'kind': plan.kind.value}
+    said = {**dataclasses.asdict(plan), 'kind': plan.kind.value}
+    return {**said, 'cause': plan.cause and plan.cause.value}
 
 
 LOG = logging.getLogger('compute')

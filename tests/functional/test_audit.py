@@ -14,6 +14,7 @@ import pytest
 
 from nova_qcache import control
 from nova_qcache import exception
+from nova_qcache import processes
 from nova_qcache.counters import Counters
 from nova_qcache.key import CacheKey
 from nova_qcache.ledger import Ledger
@@ -306,8 +307,12 @@ def test_a_daemon_that_is_killed(host: Host) -> None:
     with host.audit() as plan:
         with NbdGuest(host.site, plan) as guest:
             guest.require(host.base, 0, MIB)
-            host.site.kill(host.client().status().daemon_pid)
-            waiting.until(lambda: host.client().status().phase is Phase.SERVING, 'another daemon')
+            killed = host.client().status().daemon_pid
+            host.site.kill(killed)
+            socket = host.paths.nbd_socket(host.second)
+            waiting.until(
+                lambda: processes.listener_pid(socket) not in (None, killed), 'another daemon'
+            )
         with NbdGuest(host.site, plan) as guest:
             guest.require(host.base, 0, 8 * MIB)
             assert host.open_files() == [str(host.sealed_path)], 'it plays the cache itself'

@@ -43,6 +43,7 @@ _RETIRED = (
     'invalidated by an operator',
     'the base has generation ',
     'it is a cache of generation ',
+    'it was recorded again as revision ',
 )
 """Why a cache may become STALE while a boot has a lease of it: nothing is wrong with it."""
 
@@ -193,8 +194,8 @@ class Actor:
     def _play(self, image: Image, plan: plan_module.Plan) -> str:
         """Check the cache that a boot may use now and until its lease ends."""
         assert plan.cache is not None
-        assert plan.generation is not None
-        key = CacheKey(plan.image_id, plan.generation)
+        key = plan.key
+        assert key is not None
         _require(plan.cache == str(self._manager.paths.sealed(key)), plan)
         try:
             fd = os.open(plan.cache, os.O_RDONLY)
