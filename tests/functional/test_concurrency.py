@@ -220,6 +220,7 @@ def test_turmoil(site: Site, spied: pathlib.Path) -> None:
         recording_max_seconds=20,
         start_timeout_seconds=60,
         lock_timeout_seconds=30,
+        plan_lease_seconds=20,  # 16 processes and all that they start share two processors
     )
     site.make_folder('turmoil')
     for name in ('turmoil.py', 'guest_client.py'):
