@@ -196,9 +196,7 @@ class Boots:
                     status = launch.start(
                         self.paths,
                         key,
-                        self._recorder_arguments(
-                            image_id, base, base_format, quota_mib, image_hash
-                        ),
+                        self._recorder_arguments(key, base, base_format, quota_mib, image_hash),
                         self._conf.qcache.start_timeout_seconds,
                         progress,
                     )
@@ -321,7 +319,7 @@ class Boots:
 
     def _recorder_arguments(
         self,
-        image_id: str,
+        key: CacheKey,
         base: str,
         base_format: str,
         quota_mib: int | None,
@@ -332,7 +330,8 @@ class Boots:
             arguments.append(f'--quota-mib={quota_mib}')
         if image_hash:
             arguments.append(f'--image-hash={image_hash}')
-        return [*arguments, f'--base={base}', f'--base-format={base_format}', image_id]
+        arguments += [f'--base={base}', f'--base-format={base_format}']
+        return [*arguments, f'--generation={key.generation}', key.image_id]
 
     def _retire_older(self, key: CacheKey) -> None:
         """The base has a new generation: its caches of before are of no use to a boot."""

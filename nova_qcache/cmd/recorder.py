@@ -79,11 +79,14 @@ async def _run(conf: cfg.ConfigOpts) -> None:
     source = plugins.source(
         conf.base, conf.base_format, reconnect_seconds=group.base_reconnect_seconds
     )
-    if conf.generation is None:
+    generation = _generation(conf.generation) if conf.generation is not None else None
+    if generation is None or not conf.serve_only:
         source.identity()  # what is not there gets no counter either
-        generation = Generations(paths, group.lock_timeout_seconds).settled(source)
-    else:
-        generation = _generation(conf.generation)
+        settled = Generations(paths, group.lock_timeout_seconds).settled(source)
+        if generation not in (None, settled):  # whoever wants it would wait for it in vain
+            reason = f'the base was written meanwhile; it has generation {settled} now'
+            raise exception.RecorderFailed(image_id=image_id, reason=reason)
+        generation = settled
     settings = Settings(
         quota=qcache_conf.quota_bytes(conf, conf.quota_mib),
         cluster_size=group.cluster_size,

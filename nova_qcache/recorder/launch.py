@@ -53,7 +53,11 @@ def start(
             nonlocal process
             ended = process.poll()
             try:
-                return client.expect_guest() if ended == BUSY else client.status()
+                status = client.expect_guest() if ended == BUSY else client.status()
+                # Another one may be sooner than ours, which has not noticed yet: it waits for its
+                # own guest, and would leave before this one comes.
+                is_told = ended == BUSY or status.pid == process.pid
+                return status if is_told else client.expect_guest()
             except exception.RecorderUnreachable:
                 if ended == BUSY:
                     # The other one has not opened its door yet, or has closed it and is leaving.

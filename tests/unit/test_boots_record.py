@@ -61,6 +61,7 @@ def test_a_new_recorder(boots, paths, conf, launch_start):
         f'--config-file={config_file}',
         '--base=memory://base',
         '--base-format=raw',
+        f'--generation={KEY.generation}',
         IMAGE,
     ]
     launch_start.assert_called_once_with(

@@ -84,11 +84,27 @@ def test_the_generation_is_that_of_the_base(run, service, generations, base):
     assert service.call_args.args[0] == CacheKey(IMAGE, current)
 
 
-def test_an_audit(run, service, short_folder):
+def test_a_generation_that_is_over_is_not_recorded(run, service, generations, base, capsys):
+    """Whoever has started it would wait for the sockets of a cache that nobody makes."""
+    source = FileSource(str(base), 'raw')
+    before = generations.current(source)
+    assert run(f'--generation={before}') == 0
+    service.reset_mock()
+    now = generations.raise_before_write(source)
+    assert run(f'--generation={before}') == 1
+    assert (
+        f'the base was written meanwhile; it has generation {now} now' in capsys.readouterr().err
+    )
+    service.assert_not_called()
+    assert run(f'--generation={before}', '--serve-only') == 0  # guests of before are served
+
+
+def test_an_audit(run, service, short_folder, generations, base):
     builders.config(short_folder, rerecord_miss_percent=7)
-    assert run('--generation=0123456789ab.3', '--revision=2') == 0
+    current = generations.current(FileSource(str(base), 'raw'))
+    assert run(f'--generation={current}', '--revision=2') == 0
     key, _, _, _, settings = service.call_args.args
-    assert key == builders.KEY.next_revision()
+    assert key == CacheKey(IMAGE, current, 2)
     assert settings.rerecord_miss_percent == 7
     assert not settings.serve_only
 

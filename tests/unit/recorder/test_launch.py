@@ -30,6 +30,7 @@ def popen():
         mock.patch.object(launch, '_started', []),
     ):
         mocked.return_value.poll.return_value = None
+        mocked.return_value.pid = STATUS.pid
         yield mocked
 
 
@@ -92,9 +93,17 @@ def test_another_one_is_at_work(paths, popen, client):
     client.status.assert_not_called()
 
 
+def test_another_one_is_sooner_than_the_one_that_was_started(paths, popen, client):
+    popen.return_value.pid = STATUS.pid + 1
+    client.expect_guest.return_value = STATUS
+    assert start(paths) is STATUS
+    client.expect_guest.assert_called_once_with()
+
+
 def test_another_one_was_just_leaving(paths, popen, client):
     first, second = (mock.create_autospec(POPEN, instance=True) for _ in range(2))
     first.poll.return_value, second.poll.return_value = launch.BUSY, None
+    second.pid = STATUS.pid
     popen.side_effect = [first, second]
     client.expect_guest.side_effect = SILENCE
     assert start(paths) is STATUS
@@ -160,6 +169,7 @@ def test_it_takes_too_long(paths, popen, client, ended):
 def test_recorders_that_have_ended_are_forgotten(paths, popen, client):
     first, second = (mock.create_autospec(POPEN, instance=True) for _ in range(2))
     first.poll.return_value = second.poll.return_value = None
+    first.pid = second.pid = STATUS.pid
     popen.side_effect = [first, second]
     start(paths)
     assert launch._started == [first]
