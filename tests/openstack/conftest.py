@@ -24,7 +24,7 @@ from tests.openstack.metrics import Metrics  # noqa: E402
 
 _SETTINGS = {
     'qcache.quota': 200,
-    'qcache.recording_idle_seconds': 8,
+    'qcache.recording_idle_seconds': 15,  # no boot pauses so long, also where it takes a minute
     'qcache.recording_settle_seconds': 3,
     'qcache.guest_grace_seconds': 4,
     'qcache.plan_lease_seconds': 20,
