@@ -264,7 +264,7 @@ def test_nobody_listens(glance, cloud):
 def test_a_glance_that_never_answers(cloud, configure, monkeypatch, of_section):
     if not of_section:
         monkeypatch.setattr(glance_module, '_TIMEOUT_SECONDS', 0.2)
-    glance = Glance(configure(cloud, **({'timeout': 0.2} if of_section else {})), 'asking')
+    glance = Glance(configure(cloud, **({'timeout': 1} if of_section else {})), 'asking')
     cloud.odd[f'/{GONE}'] = None
     assert 'Timeout' in unknown(glance)
 
