@@ -6,11 +6,9 @@ The pool (:class:`nova_qcache.pool.Pool`) keeps whatever is in use; an image tha
 this host stands on keeps its READY caches as well, since the instance may be rebooted.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 import contextlib
-import dataclasses
 import logging
-import os
 import random
 import time
 from typing import TYPE_CHECKING
@@ -41,19 +39,8 @@ _MOST_SECONDS = 30.0
 """No removal begins after so long; what is left goes in the next runs."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Seen:
-    """What a record said."""
-
-    file: tuple[int, int]
-    """What it looked like. A record is never written to, but replaced."""
-    state: State
-    made_at: float
-
-
 class Ageing:
-    """Reads only records that are new and counters that may be old: a run over thousands of
-    caches is short."""
+    """Reads only counters that may be old: a run over thousands of caches is short."""
 
     def __init__(self, store: Store, pins: Pins, pool: Pool, glance: 'Glance | None') -> None:
         """:param glance: None if nobody is asked which images are deleted"""
@@ -62,7 +49,6 @@ class Ageing:
         self._pool = pool
         self._glance = glance
         self._wanted: frozenset[str] = frozenset()
-        self._seen: dict[CacheKey, _Seen] = {}
         self._used_at: dict[str, float] = {}
         """What is known already; by now it may be later."""
         self._written_at: dict[str, float] = {}
@@ -99,18 +85,18 @@ class Ageing:
             return []
         kept = self._wanted | self._pins.all().keys()
         latest = time.time() - minimum_age_seconds
-        self._seen = self._look_at_all()
         chosen = []
-        for key, seen in self._seen.items():
-            if seen.state is State.STALE:
-                chosen.append((key, 'stale'))
+        for record in self._records():
+            image_id = record.key.image_id
+            if record.state is State.STALE:
+                chosen.append((record.key, 'stale'))
             elif (
-                seen.state is State.READY
-                and seen.made_at <= latest
-                and key.image_id not in kept
-                and not self._was_used_since(key.image_id, latest)
+                record.state is State.READY
+                and _made_at(record) <= latest
+                and image_id not in kept
+                and not self._was_used_since(image_id, latest)
             ):
-                chosen.append((key, 'age'))
+                chosen.append((record.key, 'age'))
         return self._discard(chosen)
 
     def purge_deleted(self) -> list[CacheKey]:
@@ -152,21 +138,13 @@ class Ageing:
                 removed.append(key)
         return removed
 
-    def _look_at_all(self) -> dict[CacheKey, _Seen]:
+    def _records(self) -> Iterator[CacheRecord]:
         keys = self._store.keys()
-        return {key: seen for key in keys if (seen := self._look(key)) is not None}
-
-    def _look(self, key: CacheKey) -> _Seen | None:
-        try:
-            facts = os.stat(self._store.paths.record(key))
-            file = (facts.st_ino, facts.st_mtime_ns)
-            before = self._seen.get(key)
-            if before is not None and before.file == file:
-                return before
-            record = self._store.load(key)
-        except (exception.RecordBroken, OSError):  # gone, or for somebody to look at
-            return None
-        return None if record is None else _Seen(file, record.state, _made_at(record))
+        for key in keys:
+            with contextlib.suppress(exception.RecordBroken):  # for somebody to look at
+                record = self._store.load(key)
+                if record is not None:
+                    yield record
 
     def _was_used_since(self, image_id: str, moment: float) -> bool:
         if self._used_at.get(image_id, 0.0) <= moment:
