@@ -239,7 +239,7 @@ def test_who_may_touch_a_recorder(site: Site, base: pathlib.Path) -> None:
 
 def test_a_recorder_outlives_its_callers_session(site: Site, base: pathlib.Path) -> None:
     """As it outlives a restart of nova-compute: no signal to that one's group reaches it."""
-    site.configure(plan_lease_seconds=60)  # its guest comes after some commands
+    site.configure(plan_lease_seconds=12)  # its guest comes after some commands
     call = site.start(
         site.command('record', site.image_id, f'--base={base}'), start_new_session=True
     )
