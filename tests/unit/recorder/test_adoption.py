@@ -155,8 +155,13 @@ def test_somebody_who_will_come_back_is_waited_for(stage):
             happened.append(command)
             recorder._door._handlers[command]()
 
-        stage.script = lambda count: (ask('hold') if count == 3 else None) or 0
-        asyncio.get_running_loop().call_later(0.3, ask, 'leave')
+        def guests(count):
+            if count == 3:
+                ask('hold')
+                asyncio.get_running_loop().call_later(0.3, ask, 'leave')
+            return 0
+
+        stage.script = guests
 
     run(stage, Limits(0.02, 0.01, 1000, 0, 0.1), prepare, serve_only=True)
     assert happened == ['hold', 'leave'], 'it did not leave by itself'
