@@ -37,47 +37,19 @@ done
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=tools/guest/common.sh
 source "$repo/tools/guest/common.sh"
+# shellcheck source=bench/environment.sh
+source "$repo/bench/environment.sh"
 export HOME=${HOME:-/root}
 export LC_ALL=C.UTF-8
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin${PATH:+:$PATH}
 
-# make_venv FOLDER: nova-qcache as it is in this checkout, and what its tests import.
-make_venv() {
-    local venv=$1 sources stamp
-    sources=$(mktemp -d "$venv.XXXXXX")
-    tar -C "$repo" -c --exclude-vcs --exclude='.[a-z]*' --exclude=__pycache__ \
-        --exclude='*.egg-info' --exclude=./build --exclude=./dist . | tar -C "$sources" -x
-    stamp=$(cd "$sources" && find nova nova_qcache pyproject.toml setup.cfg -type f -print0 |
-        LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
-    if [[ ! -x $venv/bin/nova-qcache || $(cat "$venv/stamp" 2>/dev/null) != "$stamp" ]]; then
-        if [[ ! -f $venv/stamp ]]; then
-            rm -rf "$venv"
-            step 'creating a virtual environment' "$venv.log" /usr/bin/python3 -m venv "$venv"
-        fi
-        # First what it needs now, then the package itself, whose version never changes here.
-        step 'installing what nova-qcache needs' "$venv.log" env PBR_VERSION=0.0.0 \
-            "$venv/bin/pip" install --disable-pip-version-check "$sources" psutil packaging
-        step 'installing nova-qcache' "$venv.log" env PBR_VERSION=0.0.0 "$venv/bin/pip" install \
-            --disable-pip-version-check --no-deps --force-reinstall "$sources"
-        printf '%s\n' "$stamp" >"$venv/stamp"
-    fi
-    rm -rf "$sources"
-}
-
 need_packages bindfs e2fsprogs mount nbdkit python3 python3-libnbd python3-venv \
     qemu-system-common qemu-utils util-linux
-python=${PYTHON:-}
-if [[ -z $python ]]; then
-    work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
-    mkdir -p "$work"
-    work=$(cd "$work" && pwd)
-    # Two runs at a time would make the same environment.
-    exec 9>"$work/faults.lock"
-    flock --wait 1200 9 || die "another run makes $work/venv-faults"
-    make_venv "$work/venv-faults"
-    exec 9>&-
-    python=$work/venv-faults/bin/python
-fi
+work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+python=
+bench_python "$repo" "$work/venv-faults" psutil packaging
 
 # From the checkout: the harness is made of its tests' parts.
 export PYTHONPATH=$repo

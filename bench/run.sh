@@ -1,72 +1,103 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-#
-# run.sh [OPTION...]: measure nova-qcache on this machine, against the bars that it has to hold.
-#
-# It takes about ten minutes and installs nothing: it says what is missing. The exit status is 0 if
-# every bar was held, 1 if one was missed, 2 if something could not be measured.
-#
-#   --only NAME      start, pool, replay, quota or memory; may be repeated (all of them)
-#   --json FILE      write all figures there, too
-#   --folder FOLDER  where disks and caches go, about 6 GB at a time (TMPDIR)
-#   --trace FILE     replay the reads of a real boot; tools/demo.sh --trace writes such a file
-#   --image FILE     the raw image that was booted then
-#
-# The environment variable PYTHON names a Python that has nova-qcache (python3), NBD_PYTHON one
-# that has libnbd's module (/usr/bin/python3).
 
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-python=${PYTHON:-python3}
+usage() {
+    cat <<'END'
+Usage: bench/run.sh [--smoke] [--json FILE] [--rst FOLDER] [OPTION]...
+
+Measure nova-qcache against everything else that a user could choose, and its parts against the
+bars that they have to hold. Prints tables and bars; the exit status is 0 if every bar was held, 1
+if one was missed, 2 if something could not be measured. As root, on Debian 12; what is missing is
+installed. It takes less than an hour on two processors. bench/README.rst tells what is measured.
+
+  --smoke          a short one, under five minutes, with a small guest and looser bars
+  --json FILE      write all samples there; "python -m bench.compare.report FILE" shows them again
+  --parts FILE     write the figures of the parts there (see --only)
+  --rst FOLDER     write tables in reStructuredText and pictures there
+  --only NAME      replay, thinned, place, scale, choice or boot; start, pool, quota or memory, which
+                   are parts of nova-qcache; may be repeated (all of them; --smoke: no parts)
+  --rounds N       of each measurement (5; --smoke: 3)
+  --boots N        real boots on each alternative (1)
+  --seed N         another order (1)
+  --folder FOLDER  where disks and caches go, about 20 GB at a time (TMPDIR)
+  --trace FILE     replay these reads; written there if there is no such file (of a boot that is
+                   measured first)
+
+The environment variable PYTHON names a Python that has nova-qcache and matplotlib; without it, a
+virtual environment is made in $QCACHE_WORK (~/.cache/nova-qcache), where the guests are as well.
+END
+}
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=tools/guest/common.sh
+source "$repo/tools/guest/common.sh"
+# shellcheck source=bench/environment.sh
+source "$repo/bench/environment.sh"
+export HOME=${HOME:-/root}
+export LC_ALL=C.UTF-8
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin${PATH:+:$PATH}
 export NBD_PYTHON=${NBD_PYTHON:-/usr/bin/python3}
 
-die() {
+wrong() {
     printf 'error: %s\n' "$*" >&2
     exit 2
 }
 
-only=() json='' common=() replay=()
+comparisons='replay|thinned|place|scale|choice|boot'
+parts='start|pool|quota|memory'
+smoke=no json='' parts_json='' rst='' compare=() part_names=() common=() options=()
 while [[ $# -gt 0 ]]; do
     case $1 in
         -h | --help)
-            sed -n '4,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+            usage
             exit 0
             ;;
-        --only | --json | --folder | --trace | --image)
-            [[ $# -ge 2 ]] || die "$1 takes an argument"
+        --smoke)
+            smoke=yes
+            shift
+            continue
+            ;;
+        --json | --parts | --rst | --only | --rounds | --boots | --seed | --folder | --trace)
+            [[ $# -ge 2 ]] || wrong "$1 takes an argument"
             ;;&
+        --rounds | --boots | --seed)
+            [[ $2 =~ ^[1-9][0-9]*$ ]] || wrong "$1 takes a number, not \"$2\""
+            options+=("$1" "$2")
+            ;;
         --only)
-            [[ $2 =~ ^(start|pool|replay|quota|memory)$ ]] || die "there is no benchmark \"$2\""
-            only+=("$2")
+            if [[ $2 =~ ^($comparisons)$ ]]; then
+                compare+=("$2")
+            elif [[ $2 =~ ^($parts)$ ]]; then
+                part_names+=("$2")
+            else
+                wrong "there is no benchmark \"$2\"; there are ${comparisons//|/, }, ${parts//|/, }"
+            fi
             ;;
         --json) json=$2 ;;
+        --parts) parts_json=$2 ;;
+        --rst) rst=$2 ;;
         --folder) common+=("$1" "$2") ;;
-        --trace | --image) replay+=("$1" "$2") ;;
-        *) die "unknown option $1; --help lists them" ;;
+        --trace) options+=("$1" "$2") ;;
+        *) wrong "unknown option $1; --help lists them" ;;
     esac
     shift 2
 done
-[[ ${#only[@]} -gt 0 ]] || only=(start pool replay quota memory)
-
-missing=()
-need() {
-    command -v "$1" >/dev/null || missing+=("$1 (Debian: $2)")
-}
-need qemu-img qemu-utils
-need qemu-io qemu-utils
-need qemu-storage-daemon 'qemu-system-common, later qemu-utils'
-need nbdkit nbdkit
-need fallocate util-linux
-need taskset util-linux
-"$python" -c 'import nova_qcache' 2>/dev/null ||
-    missing+=("nova_qcache for $python (pip install, or set PYTHON)")
-"$NBD_PYTHON" -c 'import nbd' 2>/dev/null ||
-    missing+=("the module nbd for $NBD_PYTHON (Debian: python3-libnbd)")
-if [[ ${#missing[@]} -gt 0 ]]; then
-    printf 'missing: %s\n' "${missing[@]}" >&2
-    exit 2
+if [[ ${#compare[@]} -eq 0 && ${#part_names[@]} -eq 0 ]]; then
+    IFS='|' read -r -a compare <<<"$comparisons"
+    [[ $smoke == yes ]] || IFS='|' read -r -a part_names <<<"$parts"
 fi
+
+need_packages bindfs busybox-static cpio e2fsprogs iproute2 libnbd-bin mount nbdkit python3 \
+    python3-libnbd python3-venv qemu-system-common qemu-system-x86 qemu-utils util-linux
+work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+python=
+bench_python "$repo" "$work/venv-bench" matplotlib packaging psutil
+# From the checkout: bench/ is not installed.
+export PYTHONPATH=$repo:$repo/tools/guest
 
 results=$(mktemp -d)
 child=
@@ -94,20 +125,52 @@ run() {
     return "$status"
 }
 
-status=0 files=()
-for name in "${only[@]}"; do
-    options=("${common[@]}")
-    [[ $name != replay ]] || options+=("${replay[@]}")
-    printf '%s ...\n' "$name" >&2
+# worse STATUS: keep the worst of them.
+worst=0
+worse() {
+    [[ $1 -le $worst ]] || worst=$1
+}
+
+if [[ ${#compare[@]} -gt 0 ]]; then
+    if [[ $smoke == yes ]]; then
+        run "$repo/tools/guest/build_small_disk.sh" "$work/small-disk"
+        options+=(--smoke --image "$work/small-disk/calm.raw")
+    else
+        run "$repo/tools/guest/build_debian.sh" "$work/debian.raw"
+        options+=(--image "$work/debian.raw")
+    fi
+    for name in "${compare[@]}"; do
+        options+=(--only "$name")
+    done
     code=0
-    run "$python" "$here/$name.py" --json "$results/$name.json" "${options[@]}" >/dev/null ||
+    run "$python" -m bench.compare --json "${json:-$results/compare.json}" "${common[@]}" \
+        "${options[@]}" || code=$?
+    [[ $code -le 1 ]] || exit "$code"
+fi
+
+files=()
+for name in "${part_names[@]}"; do
+    say "$name ..."
+    code=0
+    run "$python" "$repo/bench/$name.py" --json "$results/$name.json" "${common[@]}" >/dev/null ||
         code=$?
-    [[ $code -le 1 ]] || status=2
+    [[ $code -le 1 ]] || worse 2
     [[ ! -e $results/$name.json ]] || files+=("$results/$name.json")
 done
 
-[[ ${#files[@]} -gt 0 ]] || exit 2
-[[ -z $json ]] || common=(--json "$json")
-[[ -n $json ]] || common=()
-run "$python" "$here/figures.py" "${common[@]}" "${files[@]}" || [[ $status -ne 0 ]] || status=1
-exit "$status"
+if [[ ${#files[@]} -gt 0 ]]; then
+    common=()
+    [[ -z $parts_json ]] || common=(--json "$parts_json")
+    code=0
+    run "$python" "$repo/bench/figures.py" "${common[@]}" "${files[@]}" || code=$?
+    worse "$code"
+fi
+if [[ ${#compare[@]} -gt 0 ]]; then
+    common=()
+    [[ -z $rst ]] || common=(--rst "$rst")
+    [[ $smoke == no ]] || common+=(--smoke)
+    code=0
+    run "$python" -m bench.compare.report "${common[@]}" "${json:-$results/compare.json}" || code=$?
+    worse "$code"
+fi
+exit "$worst"

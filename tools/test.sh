@@ -22,6 +22,8 @@ virtual environments under $QCACHE_WORK (default: ~/.cache/nova-qcache).
                   again, unless it was up
   --lowest        unit tests with the versions of lower-constraints.txt
                   (these five can be combined; none of them: all of them)
+  --long          with the tests on OpenStack, those as well that take long and look at much the
+                  same places as others do
   --workers N     how many functional tests run at a time (default: 2)
   -h, --help      this text
 
@@ -35,7 +37,7 @@ die() {
     exit 2
 }
 
-lint=no unit=no functional=no openstack=no lowest=no workers=2
+lint=no unit=no functional=no openstack=no lowest=no workers=2 which=(-m 'not long')
 while [[ $# -gt 0 ]]; do
     case $1 in
         --lint) lint=yes ;;
@@ -43,6 +45,7 @@ while [[ $# -gt 0 ]]; do
         --functional) functional=yes ;;
         --openstack) openstack=yes ;;
         --lowest) lowest=yes ;;
+        --long) which=() ;;
         --workers)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die '--workers takes a number'
             workers=$2
@@ -253,7 +256,8 @@ openstack_step() {
     ! tools/openstack.sh --state "$state" status >/dev/null 2>&1 || was_up=yes
     step 'OpenStack up' tools/openstack.sh --state "$state" up
     QCACHE_OPENSTACK=$state QCACHE_WORK=$work \
-        pytest_step 'tests on OpenStack' "$state/venv" tests/openstack --disable-warnings
+        pytest_step 'tests on OpenStack' "$state/venv" tests/openstack --disable-warnings \
+        --durations=15 "${which[@]}"
     [[ $was_up == yes ]] || step 'OpenStack down' tools/openstack.sh --state "$state" down
 }
 
@@ -328,7 +332,7 @@ if [[ $unit == yes ]]; then
 fi
 if [[ $functional == yes ]]; then
     pytest_step 'functional tests' venv-test tests/functional \
-        --numprocesses "$workers" --dist worksteal --max-worker-restart 2
+        --numprocesses "$workers" --dist worksteal --max-worker-restart 2 --durations=15
 fi
 if [[ $openstack == yes ]]; then
     openstack_step

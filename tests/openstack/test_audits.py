@@ -111,6 +111,7 @@ def test_a_cache_that_misses_much_is_recorded_again(
     audited.wait_until_alive()
 
 
+@pytest.mark.long
 def test_servers_that_vanish_while_they_are_counted(
     cloud: Cloud, host: ComputeHost, configure, metrics: Metrics, ready_calm: str, cold_busy: str
 ):
@@ -127,5 +128,5 @@ def test_servers_that_vanish_while_they_are_counted(
         server.wait_until_gone()
     boots = growth(measured, metrics.read(), 'boots_total')
     assert sum(boots.values()) == 6
-    # Nova's own part of the periodic run fails where a disk vanishes under it; the next one is whole.
+    # Nova's own part of the periodic run fails where a disk vanishes under it; the next is whole.
     assert ' ERROR nova_qcache' not in host.nova_log()[log:]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first servers of an image: record, play, share a recorder."""
 
+import pytest
 import small_disk
 
 from tests.openstack import waiting
@@ -37,6 +38,7 @@ def test_the_first_server_records_and_the_second_plays(
     first.wait_until_alive()
 
 
+@pytest.mark.long
 def test_three_servers_of_a_cold_image_share_one_recorder(
     cloud: Cloud, host: ComputeHost, cold_calm: str
 ):
@@ -55,6 +57,7 @@ def test_three_servers_of_a_cold_image_share_one_recorder(
         assert host.backing_file(server).startswith(host.host.base_path)
 
 
+@pytest.mark.long
 def test_the_last_guest_takes_the_recorder_with_it(
     cloud: Cloud, host: ComputeHost, cold_calm: str
 ):

@@ -3,6 +3,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
@@ -52,6 +54,7 @@ def test_what_goes_for_a_recording(
     assert after['pool_allocated_bytes'] <= after['pool_budget_bytes']
 
 
+@pytest.mark.long
 def test_a_pool_that_is_over_its_budget_at_the_start(
     cloud: Cloud, host: ComputeHost, configure, cold_busy: str
 ):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in use stays."""
 
+import pytest
+
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
@@ -12,6 +14,7 @@ def _refused(host: ComputeHost, image: str) -> str:
     return done.stderr
 
 
+@pytest.mark.long
 def test_a_cache_in_use_is_not_removed(
     cloud: Cloud, host: ComputeHost, stack, ready_calm: str, cold_busy: str
 ):

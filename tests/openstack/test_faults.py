@@ -21,7 +21,14 @@ def _kill(pids) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize('whom', ['daemon', 'recorder', 'both'])
+@pytest.mark.parametrize(
+    'whom',
+    [
+        pytest.param('daemon', marks=pytest.mark.long),
+        pytest.param('recorder', marks=pytest.mark.long),
+        'both',
+    ],
+)
 def test_killed_under_guests_that_record(
     cloud: Cloud, host: ComputeHost, cold_busy: str, whom: str
 ):
@@ -67,6 +74,7 @@ def test_killed_while_nova_compute_is_away(cloud: Cloud, host: ComputeHost, stac
     server.wait_until_alive()
 
 
+@pytest.mark.long
 def test_who_was_paused_by_the_user_stays_so(cloud: Cloud, host: ComputeHost, cold_busy: str):
     paused, other = cloud.boot(cold_busy), cloud.boot(cold_busy)
     for server in (paused, other):
@@ -104,6 +112,7 @@ def test_a_base_that_was_downloaded_again_keeps_its_cache(
         server.wait_until_booted(boots=1)
 
 
+@pytest.mark.long
 def test_another_image_under_the_same_id(cloud: Cloud, host: ComputeHost, disks: pathlib.Path):
     """Nova goes on with the base that it has, and so does the cache; once Nova has downloaded the
     other image, nothing of the old one is used."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """nova-compute comes and goes, with the plugin and without; guests notice nothing."""
 
+import pytest
+
 from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
@@ -30,6 +32,7 @@ def test_guests_survive_the_death_and_the_absence_of_nova_compute(
     second.wait_until_alive()
 
 
+@pytest.mark.long
 def test_the_plugin_is_switched_off_and_on_again(
     cloud: Cloud, host: ComputeHost, stack, ready_calm: str, cold_busy: str
 ):

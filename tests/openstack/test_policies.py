@@ -17,6 +17,7 @@ def test_an_image_that_says_never(cloud: Cloud, host: ComputeHost, disks: pathli
     assert 'the image property qcache:policy says never' in host.nova_log()
 
 
+@pytest.mark.long
 def test_a_flavor_that_says_never(cloud: Cloud, host: ComputeHost, ready_calm: str):
     flavor = cloud.api.compute.create_flavor(name='no-cache', ram=192, vcpus=1, disk=1)
     cloud.at_end(cloud.api.compute.delete_flavor, flavor.id)
@@ -42,6 +43,7 @@ def test_a_config_drive_and_other_disks_are_not_cached(
     server.wait_until_booted()
 
 
+@pytest.mark.long
 def test_a_qcow2_image_is_cached_as_such(
     cloud: Cloud, host: ComputeHost, stack, disks: pathlib.Path, tmp_path: pathlib.Path
 ):

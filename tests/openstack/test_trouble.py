@@ -30,6 +30,7 @@ def _warnings(log: str) -> list[str]:
     return [line for line in lines if ' WARNING ' in line or ' ERROR ' in line]
 
 
+@pytest.mark.long
 def test_the_cache_folder_vanishes(cloud: Cloud, host: ComputeHost, ready_calm: str):
     away = host.cache_folder.with_name('away')
     host.cache_folder.rename(away)
@@ -56,6 +57,7 @@ def test_the_cache_folder_is_full(cloud: Cloud, host: ComputeHost, stack, cold_c
         stack.exec(['umount', host.host.cache_path])
 
 
+@pytest.mark.long
 def test_the_base_is_closed_to_nova(cloud: Cloud, host: ComputeHost, ready_calm: str):
     first = cloud.boot(ready_calm)
     base = host.host.base_store / os.path.basename(host.backing_file(first))

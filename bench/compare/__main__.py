@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure, and write what was found to a file; bench/run.sh has what it needs."""
+
+import argparse
+from collections.abc import Callable
+import functools
+import pathlib
+import shlex
+import sys
+
+from bench import rig
+from bench.compare import boots
+from bench.compare import choices
+from bench.compare import machine
+from bench.compare import place
+from bench.compare import replay
+from bench.compare import scale
+from bench.compare.network import network
+from bench.compare.network import RATES
+from bench.compare.replay import Cell
+from bench.compare.sample import Results
+from bench.compare.sample import Sample
+from bench.compare.scene import Scene
+from bench.compare.trace import Trace
+
+REMOTE = (
+    'plain',
+    'copy-on-read',
+    'nbdkit-cache',
+    'stream',
+    'record',
+    'page-cache',
+    'page-cache-short',
+)
+"""What reads the base while the guest boots."""
+BOOTS = ('plain', 'copy-on-read', 'nbdkit-cache', 'stream', 'record', 'page-cache', 'raw')
+SMOKE = ('plain', 'nbdkit-cache', 'record')
+PART = 12
+"""Of the blocks of a boot's reads one in so many is replayed where each of them takes 20 ms."""
+DELAY_MS = 20
+PACE_SECONDS = 10
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def measure(scene: Scene, args: argparse.Namespace, results: Results) -> None:
+    parts: dict[str, Callable[[Scene, argparse.Namespace], None]] = {
+        'replay': _replay,
+        'thinned': _thinned,
+        'place': _place,
+        'scale': _scale,
+        'choice': _choice,
+        'boot': functools.partial(_boot, results),
+    }
+    for name, part in parts.items():
+        if name in (args.only or parts):
+            part(scene, args)
+
+
+def _replay(scene: Scene, args: argparse.Namespace) -> None:
+    if args.smoke:
+        replay.pairs(scene, Cell('replay', '1G'), scene.trace, args.rounds)
+        for number in range(args.rounds):
+            replay.one_round(scene, Cell('replay', '1G'), scene.trace, number, SMOKE)
+        replay.one_round(scene, Cell('replay', '1G'), scene.trace, 0, ['copy'])
+        return
+    for rate in RATES:
+        cell = Cell('replay', rate)
+        replay.pairs(scene, cell, scene.trace, 3 * args.rounds)
+        for number in range(args.rounds):
+            replay.one_round(scene, cell, scene.trace, number, REMOTE)
+    # How long a copy takes is the network's alone to say; at 100 Mbit/s one of them takes minutes.
+    for rate, rounds in (('100M', 1), ('1G', args.rounds), ('unlimited', args.rounds)):
+        for number in range(rounds):
+            replay.one_round(scene, Cell('replay', rate), scene.trace, number, ['copy'])
+    # With the guest's own pauses, as it sent them when it booted alone.
+    for number in range(args.boots):
+        kept = Cell('replay', '1G', think='kept')
+        paced = scene.trace.paced(PACE_SECONDS)
+        replay.one_round(scene, kept, paced, number, ['plain', 'record'])
+        replay.pairs(scene, kept, paced, 1)
+
+
+def _thinned(scene: Scene, args: argparse.Namespace) -> None:
+    reads = scene.trace.thinned(PART)
+    if args.smoke:
+        cell = Cell('thinned', '1G', DELAY_MS)
+        replay.pairs(scene, cell, reads, args.rounds)
+        replay.one_round(scene, cell, reads, 0, ['plain', 'record'])
+        return
+    for rate in RATES:
+        cell = Cell('thinned', rate, DELAY_MS)
+        replay.pairs(scene, cell, reads, 3 * args.rounds)
+        for number in range(args.rounds):
+            replay.one_round(scene, cell, reads, number, REMOTE)
+
+
+def _place(scene: Scene, args: argparse.Namespace) -> None:
+    if not args.smoke:
+        place.measure(scene, scene.trace, args.rounds)
+
+
+def _scale(scene: Scene, args: argparse.Namespace) -> None:
+    if args.smoke:
+        scale.measure(scene, (1, 4), 1, 3)
+    else:
+        scale.measure(scene, COUNTS, args.rounds, PACE_SECONDS)
+
+
+def _choice(scene: Scene, args: argparse.Namespace) -> None:
+    if not args.smoke:
+        scene.other, scene.third = boots.recorded(scene), boots.recorded(scene)
+        choices.measure(scene, args.rounds)
+
+
+def _boot(results: Results, scene: Scene, args: argparse.Namespace) -> None:
+    if args.smoke:
+        return
+    copies = results.of('replay', alternative='copy', rate='100M', guest='first')
+    copying = copies[0].prepare_seconds if copies else None
+    for number in range(args.boots):
+        boots.boot_round(scene, '100M', number, BOOTS, copying)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='bench/run.sh', description=__doc__.splitlines()[0])
+    parser.add_argument('--image', type=pathlib.Path, required=True, help='a raw disk that boots')
+    parser.add_argument('--json', type=pathlib.Path, required=True)
+    parser.add_argument('--folder', type=pathlib.Path)
+    parser.add_argument('--smoke', action='store_true')
+    parser.add_argument('--only', action='append', default=[])
+    parser.add_argument('--rounds', type=int, help='of each replay (5; --smoke: 3)')
+    parser.add_argument('--boots', type=int, default=1, help='of a real guest on each alternative')
+    parser.add_argument('--seed', type=int, default=1, help='of the order')
+    parser.add_argument('--trace', type=pathlib.Path, help='use these reads, or write them there')
+    args = parser.parse_args(argv)
+    args.rounds = args.rounds or (3 if args.smoke else 5)
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    words = ['--smoke'] * args.smoke + [f'--rounds={args.rounds}', f'--boots={args.boots}']
+    results = Results(f'bench/run.sh {shlex.join(words)}', machine.describe(), {})
+
+    def collect(sample: Sample) -> None:
+        results.samples.append(sample)
+        results.write(args.json)  # what was measured before it was interrupted counts
+
+    try:
+        with rig.folders(args.folder) as where, network() as link:
+            images = where.data / 'images'
+            images.mkdir()
+            (images / 'image').symlink_to(args.image.resolve())
+            scene = Scene(where, link, images / 'image', collect, args.seed)
+            scene.trace = _trace(scene, args.trace)
+            thinned = scene.trace.thinned(PART)
+            results.trace = {
+                'reads': len(scene.trace.reads),
+                'bytes': scene.trace.bytes,
+                'bursts': scene.trace.bursts,
+                'think_seconds': scene.trace.think,
+                'thinned_reads': len(thinned.reads),
+                'thinned_bytes': thinned.bytes,
+            }
+            measure(scene, args, results)
+    except KeyboardInterrupt:
+        print('bench/run.sh: interrupted', file=sys.stderr)
+        return 130
+    except rig.BenchError as error:
+        print(f'bench/run.sh: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def _trace(scene: Scene, file: pathlib.Path | None) -> Trace:
+    if file is not None and file.exists():
+        return Trace.read(file)
+    trace = boots.recorded(scene)
+    if file is not None:
+        trace.write(file)
+    return trace
+
+
+if __name__ == '__main__':
+    sys.exit(main())

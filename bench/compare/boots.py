@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real guests: the boot whose reads are replayed, and boots on every alternative (section
+``boot``)."""
+
+from collections.abc import Sequence
+import time
+from typing import Any
+
+from bench.compare.alternatives import ALTERNATIVES
+from bench.compare.host import Host
+from bench.compare.host import Node
+from bench.compare.network import BaseServer
+from bench.compare.replay import Cell
+from bench.compare.replayer import usage
+from bench.compare.scene import Scene
+from bench.compare.trace import of_log
+from bench.compare.trace import Trace
+from qemu_guest import BOOTED
+from qemu_guest import Guest
+
+__all__ = ['boot_round', 'recorded']
+
+_BOOT_SECONDS = 400
+_MEMORY_MIB = 512
+_TRACE_DELAY_MS = 1
+"""Long against what the base's server needs, so that it can be told which reads the guest sent
+together; short against a boot."""
+
+
+def booted(host: Host, node: Node, base: BaseServer) -> dict[str, Any]:
+    """Boot a guest to the end and return what it took, as fields of a sample."""
+    guest = Guest(
+        'bench', blockdevs=[{**node, 'node-name': 'disk'}], drive='disk', memory_mib=_MEMORY_MIB
+    )
+    base.forget()
+    before = host.used()
+    with guest:
+        seconds = guest.wait_for(BOOTED, _BOOT_SECONDS)
+        requests, size = base.asked()
+        used = host.used() - before + usage(guest.pid)
+        return {
+            'seconds': seconds,
+            'base_requests': requests,
+            'base_bytes': size,
+            'written_bytes': used.written_bytes,
+            'cpu_seconds': used.cpu_seconds,
+            'disk_bytes': host.disk_bytes(),
+        }
+
+
+def recorded(scene: Scene) -> Trace:
+    """Boot a guest plainly and return its reads."""
+    scene.say('a boot, whose reads are replayed')
+    with scene.base('unlimited', _TRACE_DELAY_MS) as base, scene.host(base) as host:
+        with host.overlay(host.base_node()) as node:
+            booted(host, node, base)
+        return of_log(base.log())
+
+
+def boot_round(
+    scene: Scene, rate: str, number: int, names: Sequence[str], copying: float | None
+) -> None:
+    """Boot one guest on each alternative; ``play`` follows ``record`` on its host.
+
+    :param copying: seconds that the copy of the image takes at this rate; a boot of it is that of
+        ``raw`` after so many seconds, and is not done again
+    """
+    cell = Cell('boot', rate)
+    order = list(names)
+    scene.chance.shuffle(order)
+    with scene.base(rate) as base:
+        for name in order:
+            with scene.host(base) as host:
+                alternative = ALTERNATIVES[name](host)
+                began = time.perf_counter()
+                alternative.prepare()
+                prepared = time.perf_counter() - began
+                scene.say(f'boot at {rate}, round {number}: {name}')
+                with alternative.guest() as node:
+                    found = booted(host, node, base)
+                scene.collect(cell.sample(name, round=number, prepare_seconds=prepared, **found))
+                if name == 'raw' and copying is not None:
+                    size = scene.image.stat().st_size
+                    copied = {**found, 'base_bytes': size, 'written_bytes': size}
+                    copied.update(base_requests=None, disk_bytes=size)
+                    scene.collect(
+                        cell.sample('copy', round=number, prepare_seconds=copying, **copied)
+                    )
+                if name == 'record':
+                    alternative.settle()
+                    scene.say(f'boot at {rate}, round {number}: play')
+                    with alternative.guest() as node:
+                        found = booted(host, node, base)
+                    scene.collect(cell.sample('play', guest='second', round=number, **found))
