@@ -6,15 +6,16 @@ While it records::
     top     (raw, read-only)                        what guests see
      either (quorum, first answer wins, read-only)  a failed write to the cache is answered by
      base2
-       cor    (copy-on-read)
-        cache (qcow2)  --backing-->  base
-         cfile
+       mute   (blkdebug)                            fails each question for zeros, and no read
+        cor   (copy-on-read)
+         cache (qcow2)  --backing-->  base
+          cfile
        base2                                        nodes of its own on the same base
-       never                                        fails every read, so it is never the answer
 
-The last child is there for what it says of zeros: nothing. The NBD server asks which ranges are
-zeros and does not read those, so they would never be recorded, and each later boot would fetch
-them from the base. A quorum calls zeros only what all of its children call so.
+The NBD server asks before each read which parts of it are zeros, and does not read those: they
+would never be recorded, and each later boot would fetch them from the base. And each question goes
+down to the base, over the network, before the read does. A quorum whose first child cannot say
+asks no other one, and calls everything data.
 
 After the seal: top - cache - base, all of it read-only. After an audit whose copy is given up the
 same, with the cache that it is a copy of: top - old - base. Without a cache: top - base.
@@ -51,7 +52,6 @@ DRIVERS = {
     'copy-on-read': 'recording',
     'quorum': 'recording without risk for guests',
     'blkdebug': 'recording zeros',
-    'null-co': 'recording zeros',
     'blkverify': 'comparing a cache with its base',
 }
 
@@ -85,37 +85,31 @@ def _cache(
     ]
 
 
-def _never(virtual_size: int) -> list[Node]:
-    return [
-        {'driver': 'null-co', 'node-name': 'never-file', 'size': virtual_size, 'read-only': True},
-        {
-            'driver': 'blkdebug',
-            'node-name': 'never',
-            'read-only': True,
-            'image': 'never-file',
-            'inject-error': [{'event': 'none', 'iotype': 'read', 'errno': errno.EIO}],
-        },
-    ]
+def _mute() -> Node:
+    return {
+        'driver': 'blkdebug',
+        'node-name': 'mute',
+        'read-only': True,
+        'image': RECORDING_NODE,
+        'inject-error': [{'event': 'none', 'iotype': 'block-status', 'errno': errno.EIO}],
+    }
 
 
-def recording(source: Source, path: pathlib.Path, virtual_size: int) -> list[Node]:
-    """Nodes of a recording into ``path``, in the order in which they are added.
-
-    :param virtual_size: of the base, in bytes
-    """
+def recording(source: Source, path: pathlib.Path) -> list[Node]:
+    """Nodes of a recording into ``path``, in the order in which they are added."""
     return [
         *source.nodes('base'),
         *source.nodes('base2'),
-        *_never(virtual_size),
         *_cache(path, read_only=False),
         {'driver': 'copy-on-read', 'node-name': RECORDING_NODE, 'file': 'cache'},
+        _mute(),
         {
             'driver': 'quorum',
             'node-name': 'either',
             'read-only': True,
             'vote-threshold': 1,
             'read-pattern': 'fifo',
-            'children': [RECORDING_NODE, 'base2', 'never'],
+            'children': ['mute', 'base2'],
         },
         _top('either'),
     ]
@@ -127,7 +121,7 @@ def sealing(source: Source, path: pathlib.Path) -> list[Command]:
     cache_file, cache = _cache(path, read_only=True)
     return [
         ('blockdev-reopen', {'options': [_top('cache')]}),
-        *_removing(['either', RECORDING_NODE], source.nodes('base2'), _never(0)),
+        *_removing(['either', 'mute', RECORDING_NODE], source.nodes('base2')),
         ('blockdev-reopen', {'options': [cache, cache_file]}),
     ]
 
@@ -140,7 +134,7 @@ def replacing(source: Source, path: pathlib.Path) -> list[Command]:
     return [
         *(('blockdev-add', node) for node in old),
         ('blockdev-reopen', {'options': [_top('old')]}),
-        *_removing(['either', RECORDING_NODE], cache, source.nodes('base2'), _never(0)),
+        *_removing(['either', 'mute', RECORDING_NODE], cache, source.nodes('base2')),
     ]
 
 

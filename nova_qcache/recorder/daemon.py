@@ -97,16 +97,13 @@ class ServingDaemon:
         nodes = await self.monitor.execute('query-named-block-nodes', {'flat': True})
         return {node['node-name'] for node in nodes}
 
-    async def record(
-        self, source: Source, path: pathlib.Path, virtual_size: int, threshold: int
-    ) -> None:
+    async def record(self, source: Source, path: pathlib.Path, threshold: int) -> None:
         """Serve a base, recording into the cache file.
 
-        :param virtual_size: of the base, in bytes
         :param threshold: length of the file in bytes that raises the event
             ``BLOCK_WRITE_THRESHOLD``
         """
-        await self._add(block_graph.recording(source, path, virtual_size))
+        await self._add(block_graph.recording(source, path))
         await self.monitor.execute(
             'block-set-write-threshold',
             {'node-name': block_graph.CACHE_FILE_NODE, 'write-threshold': threshold},

@@ -107,7 +107,7 @@ class Recording:
         self.finish = FinishPoint(
             self.settings.limits, time.monotonic(), self._path.stat().st_size, patience
         )
-        await daemon.record(self._source, self._path, record.virtual_size, self.threshold)
+        await daemon.record(self._source, self._path, self.threshold)
         if self._audit is None:
             return f'into {self._path}'
         self._audit.begin(daemon.pid)

@@ -15,6 +15,7 @@ from tests.functional.site import Site
 
 __all__ = ['Maker', 'NbdServer', 'QemuNbd', 'Serve', 'make_qcow2', 'make_raw']
 
+_EXTENTS = re.compile(r' Extents id=\d+ offset=')
 _READ = re.compile(r' Read id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+) ')
 
 
@@ -108,6 +109,10 @@ class NbdServer:
             return []
         found = _READ.findall(self._log.read_text())
         return [(int(offset, 16), int(count, 16)) for offset, count in found]
+
+    def questions(self) -> int:
+        """Return how often somebody asked which ranges are zeros."""
+        return len(_EXTENTS.findall(self._log.read_text()))
 
     def bytes_read(self) -> int:
         return sum(length for _, length in self.reads())

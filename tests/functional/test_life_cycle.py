@@ -103,8 +103,10 @@ def test_zeros_are_recorded_as_well(site: Site, base: pathlib.Path, serve: bases
     server = serve(base)
     ranges = [(2 * MIB, 65536), (8 * MIB, 256 * 1024)]
     with NbdGuest(site, site.record(server.uri)) as guest:
+        asked = server.questions()
         for offset, length in ranges:
             guest.require(base, offset, length)
+        assert server.questions() == asked, 'each question is a way to the base and back'
         shown = site.ask('seal', site.image_id, '--wait')
     assert shown['cache_bytes'] < MIB, 'zeros take no space'
     before = server.bytes_read()
