@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NBD servers and clients of the benchmarks: bases that count, exports of a chain, guests."""
+"""NBD servers and clients of the benchmarks: exports of a chain, guests."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
 import json
 import os
 import pathlib
-import re
 import socket
 import struct
 import subprocess
@@ -62,51 +61,8 @@ def _serving(command: Sequence[str], path: pathlib.Path) -> Iterator[int]:
             path.unlink(missing_ok=True)
 
 
-_READ = re.compile(rb' Read id=\d+ offset=0x[0-9a-f]+ count=0x([0-9a-f]+) ')
-
-
-class Base:
-    """A remote base: an nbdkit whose log says exactly what was asked of it."""
-
-    def __init__(self, path: pathlib.Path, log_file: pathlib.Path) -> None:
-        self.reference = uri(path, '')
-        self.node: Node = {'driver': 'nbd', 'server': {'type': 'unix', 'path': str(path)}}
-        self._log = log_file
-
-    def asked(self) -> tuple[int, int]:
-        """Return the number of reads so far and the sum of their lengths in bytes."""
-        lengths = [int(count, 16) for count in _READ.findall(self._log.read_bytes())]
-        return len(lengths), sum(lengths)
-
-
-@contextlib.contextmanager
-def nbdkit(
-    where: Folders, image: pathlib.Path, rate: str | None = None, delay_ms: int = 0
-) -> Iterator[Base]:
-    """Serve a raw file as a base, always at the same place; one at a time.
-
-    :param rate: bits per second over all connections, with nbdkit's suffixes
-    :param delay_ms: of each read
-    """
-    path = where.sockets / 'base.nbd'
-    log_file = where.data / f'{path.name}.log'
-    command = ['nbdkit', '-f', '-r', '-U', str(path)]
-    settings = [f'logfile={log_file}']
-    if rate:
-        command.append('--filter=rate')
-        settings.append(f'rate={rate}')
-    if delay_ms:
-        command.append('--filter=delay')
-        settings.append(f'rdelay={delay_ms}ms')
-    command += ['--filter=log', 'file', str(image), *settings]
-    with _serving(command, path):
-        yield Base(path, log_file)
-    log_file.unlink()
-
-
-def file_node(path: object, direct: bool = False) -> Node:
-    cache = {'cache': {'direct': True}} if direct else {}
-    return {'driver': 'file', 'filename': str(path), 'read-only': True, **cache}
+def file_node(path: object) -> Node:
+    return {'driver': 'file', 'filename': str(path), 'read-only': True}
 
 
 def raw(file: Node) -> Node:

@@ -6,13 +6,13 @@ import contextlib
 import os
 import pathlib
 import subprocess
+from typing import ClassVar
 
 from bench import rig
 from bench.compare import blocks
 from bench.compare import memory_limit
 from bench.compare.host import Host
 from bench.compare.host import Node
-
 from nova_qcache.plan import EXPORT_NAME
 
 __all__ = ['ALTERNATIVES', 'Alternative', 'Qcache']
@@ -88,9 +88,9 @@ class NbdkitCache(Alternative):
 
     def prepare(self) -> None:
         socket = self.host.sockets / 'cache'
+        command = ['nbdkit', '-f', '-r', '-U', socket]
         process = self.host.start(
-            ['nbdkit', '-f', '-r', '-U', socket, '--filter=cache', 'nbd']
-            + [self.host.base_reference(), 'cache-on-read=true'],
+            [*command, '--filter=cache', 'nbd', self.host.base_reference(), 'cache-on-read=true'],
             TMPDIR=str(self.host.folder),
         )
         self.host.wait_for(socket, process)
@@ -100,8 +100,11 @@ class NbdkitCache(Alternative):
 
 
 class Stream(Alternative):
-    """``block-stream`` into the overlay from the start of the guest on. The job needs a process that
-    can be asked for it: the guest stands on its export, which costs it some microseconds a read."""
+    """``block-stream`` into the overlay from the start of the guest on.
+
+    The job needs a process that can be asked for it: the guest stands on its export, which costs
+    it some microseconds a read.
+    """
 
     @contextlib.contextmanager
     def guest(self) -> Iterator[Node]:
@@ -113,8 +116,11 @@ class Stream(Alternative):
 
 
 class PageCache(Alternative):
-    """A base that is a file of a network file system, read with ``cache=writeback``; the page cache
-    keeps what was read. The file system is FUSE's: nbdfuse, and bindfs, which keeps pages."""
+    """A base that is a file of a network file system, read with ``cache=writeback``.
+
+    The page cache keeps what was read. The file system is FUSE's: nbdfuse, and bindfs, which keeps
+    pages.
+    """
 
     keeps = True
     limit: int | None = None
@@ -143,22 +149,22 @@ class Qcache(Alternative):
     """This project: the first guest records, the second one plays."""
 
     keeps = True
-    options: dict[str, object] = {}
+    options: ClassVar[dict[str, object]] = {}
 
     def prepare(self) -> None:
         name = f's{os.urandom(3).hex()}'
         self.site = rig.Site(
-            rig.Folders(self.host.folder, self.host.sockets), name, **{'quota': 256, **self.options}
+            rig.Folders(self.host.folder, self.host.sockets),
+            name,
+            **{'quota': 256, **self.options},
         )
-        self.plan = self.site.manager.record(
-            rig.image_id(), self.host.base_reference(), 'raw'
-        )
+        self.plan = self.site.manager.record(rig.image_id(), self.host.base_reference(), 'raw')
         self.is_sealed = False
 
     def below(self) -> Node:
         if not self.is_sealed:
             return blocks.nbd(self.plan.socket, EXPORT_NAME)
-        return blocks.chain(self.host.local(self.cache), self.host.base_node())
+        return blocks.chain(self.host.local(self.cache))
 
     @property
     def cache(self) -> pathlib.Path:

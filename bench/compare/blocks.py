@@ -27,8 +27,13 @@ def nbd(socket_path: object, export: str) -> Node:
     return {'driver': 'nbd', 'server': server, 'export': export}
 
 
-def chain(cache: Node, base: Node) -> Node:
-    """A sealed cache on the base, as a PLAY boot has it below the overlay."""
+def chain(cache: Node) -> Node:
+    """A sealed cache on the base, as a PLAY boot has it below the overlay.
+
+    The base is where the cache's own header says: in a node that is described inside another one,
+    qemu takes either that name or options of another kind for it, never both.
+    """
+    base = {'driver': 'raw', 'read-only': True}
     file = {**cache, 'read-only': True}
     return {'driver': 'qcow2', 'read-only': True, 'file': file, 'backing': base}
 
@@ -64,12 +69,14 @@ def exported(host: Host, node: Node, name: str, *, writable: bool = False) -> It
     """Serve a node on the host's socket of that name, as export ``top``."""
     served, monitor = host.sockets / name, host.sockets / f'{name}.qmp'
     process = host.start(
-        ['qemu-storage-daemon']
-        + ['--chardev', f'socket,id=qmp,path={monitor},server=on,wait=off']
-        + ['--monitor', 'chardev=qmp']
-        + ['--blockdev', json.dumps({**node, 'node-name': 'top'})]
-        + ['--nbd-server', f'addr.type=unix,addr.path={served},max-connections=0']
-        + ['--export', f'type=nbd,id=top,node-name=top,name=top,writable={_on(writable)}']
+        [
+            'qemu-storage-daemon',
+            *('--chardev', f'socket,id=qmp,path={monitor},server=on,wait=off'),
+            *('--monitor', 'chardev=qmp'),
+            *('--blockdev', json.dumps({**node, 'node-name': 'top'})),
+            *('--nbd-server', f'addr.type=unix,addr.path={served},max-connections=0'),
+            *('--export', f'type=nbd,id=top,node-name=top,name=top,writable={_on(writable)}'),
+        ]
     )
     host.wait_for(served, process)
     talk = Monitor(monitor)

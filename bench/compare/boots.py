@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import time
 from typing import Any
 
+from qemu_guest import BOOTED
+from qemu_guest import Guest
+
 from bench.compare.alternatives import ALTERNATIVES
 from bench.compare.host import Host
 from bench.compare.host import Node
@@ -15,8 +18,6 @@ from bench.compare.replayer import usage
 from bench.compare.scene import Scene
 from bench.compare.trace import of_log
 from bench.compare.trace import Trace
-from qemu_guest import BOOTED
-from qemu_guest import Guest
 
 __all__ = ['boot_round', 'recorded']
 
@@ -37,7 +38,7 @@ def booted(host: Host, node: Node, base: BaseServer) -> dict[str, Any]:
     with guest:
         seconds = guest.wait_for(BOOTED, _BOOT_SECONDS)
         requests, size = base.asked()
-        used = host.used() - before + usage(guest.pid)
+        used = host.used_since(before) + usage(guest.pid)
         return {
             'seconds': seconds,
             'base_requests': requests,

@@ -2,7 +2,7 @@
 """One simulated compute host: folders of its own, the processes that are started for it, and what
 they use."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import os
 import pathlib
@@ -133,11 +133,15 @@ class Host:
 
     # -- what it uses
 
-    def used(self) -> Usage:
-        """What its processes have used that live now; guests apart."""
+    def used(self) -> dict[int, Usage]:
+        """What each of its processes has used that lives now; guests apart."""
+        return {pid: usage(pid) for pid in self._processes()}
+
+    def used_since(self, before: Mapping[int, Usage]) -> Usage:
+        """What they have used since :meth:`used` was asked; of those that ended, nothing."""
         total = Usage()
-        for pid in self._processes():
-            total += usage(pid)
+        for pid, now in self.used().items():
+            total += now - before.get(pid, Usage())
         return total
 
     def disk_bytes(self) -> int:
@@ -161,7 +165,7 @@ class Host:
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 with contextlib.suppress(OSError):
                     line = (entry / 'cmdline').read_bytes()
-                    if b'qemu-io' not in line and b'qemu-system' not in line:
-                        if any(name in line for name in named):
-                            found.append(int(entry.name))
+                    is_guest = b'qemu-io' in line or b'qemu-system' in line
+                    if not is_guest and any(name in line for name in named):
+                        found.append(int(entry.name))
         return found

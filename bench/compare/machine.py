@@ -21,7 +21,7 @@ _VERSIONS = {
 
 def describe() -> dict[str, str]:
     found = {
-        'date': datetime.datetime.now(tz=datetime.timezone.utc).strftime('%Y-%m-%d'),
+        'date': datetime.datetime.now(tz=datetime.UTC).strftime('%Y-%m-%d'),
         'nova-qcache': importlib.metadata.version('nova-qcache'),
         'system': _system(),
         'kernel': os.uname().release,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that may keep no more than so much in memory, pages of files included: a control group,
-version 1 or 2, whichever is mounted."""
+"""Processes that may keep no more than so much in memory, pages of files included.
+
+A control group of version 1 or 2, whichever is mounted.
+"""
 
 import contextlib
 import os

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network between hosts and the storage of bases: a namespace of its own, whose link is limited
-by the kernel's token bucket filter, with an nbdkit in it that counts.
+"""The network between hosts and the storage of bases: a namespace of its own, whose link is
+limited by the kernel's token bucket filter, with an nbdkit in it that counts.
 
-Latency is nbdkit's: each request waits so long before it is answered, as many at a time as are sent.
+Latency is nbdkit's: each read, and each question for zeros, waits so long before it is answered,
+as many at a time as are sent.
 """
 
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ class BaseServer:
         settings = [f'dir={folder}', f'logfile={log}']
         if delay_ms:
             command.append('--filter=delay')
-            settings.append(f'rdelay={delay_ms}ms')
+            settings += [f'rdelay={delay_ms}ms', f'delay-extents={delay_ms}ms']
         self._command = [*command, '--filter=log', 'file', *settings]
 
     def __enter__(self) -> 'BaseServer':

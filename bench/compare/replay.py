@@ -15,8 +15,8 @@ import os
 import time
 from typing import Any
 
-from bench.compare.alternatives import ALTERNATIVES
 from bench.compare.alternatives import Alternative
+from bench.compare.alternatives import ALTERNATIVES
 from bench.compare.alternatives import Qcache
 from bench.compare.alternatives import Raw
 from bench.compare.host import Host
@@ -56,7 +56,7 @@ def replayed(
         guest.begin(trace, think=think)
         seconds = guest.finish()
         requests, size = base.asked()
-        used = host.used() - before + guest.usage
+        used = host.used_since(before) + guest.usage
         return {
             'seconds': seconds,
             'base_requests': requests,
@@ -67,9 +67,7 @@ def replayed(
         }
 
 
-def one_round(
-    scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequence[str]
-) -> None:
+def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequence[str]) -> None:
     """Measure the first and the second guest of each alternative."""
     order = list(names)
     scene.chance.shuffle(order)
@@ -84,9 +82,7 @@ def one_round(
                 prepared = time.perf_counter() - began
                 with alternative.guest() as node:
                     found = replayed(host, node, trace, base, think=think)
-                scene.collect(
-                    cell.sample(name, round=number, prepare_seconds=prepared, **found)
-                )
+                scene.collect(cell.sample(name, round=number, prepare_seconds=prepared, **found))
                 # Of those that keep nothing the second guest is as the first one: once is enough.
                 if alternative.keeps or number == 0:
                     _second(scene, cell, trace, number, name, host, alternative)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest without a guest: qemu-io, which opens a chain as a guest's qemu does, and sends the reads
-of a trace through it."""
+"""A guest without a guest: qemu-io, which opens a chain as a guest's qemu does, and sends the
+reads of a trace through it."""
 
 from collections.abc import Sequence
 import contextlib

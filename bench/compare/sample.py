@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one measurement found, and the file with all of them, from which everything else is made."""
+"""What one measurement found, and the file of all, from which everything else is made."""
 
 from collections.abc import Iterable, Sequence
 import dataclasses
@@ -15,9 +15,9 @@ class Sample:
     """One measurement. Sizes are bytes; what was not measured is None."""
 
     section: str
-    """``replay``: the reads of a boot, without the guest. ``thinned``: a sixth of them. ``boot``: a
-    real guest. ``scale``: several hosts at once. ``place``: where a cache lies. ``choice``: a
-    setting of this project, or of the guest's disk."""
+    """``replay``: the reads of a boot, without the guest. ``thinned``: some of them, evenly over
+    the boot. ``boot``: a real guest. ``scale``: several hosts at once. ``place``: where a cache
+    lies. ``choice``: a setting of this project, or of the guest's disk."""
     alternative: str
     """What is compared, for example ``plain``; in ``choice`` the candidate."""
     seconds: float

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this project has to hold, judged from results."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import statistics
+
+from bench.compare.sample import Results
+from bench.compare.sample import Sample
+from bench.compare.wording import number
+from bench.compare.wording import Setting
+from bench.compare.wording import settings
+from bench.compare.wording import spread
+
+__all__ = ['Verdict', 'judge']
+
+MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """``limit`` is the most that ``value`` may be, or the least."""
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool
+    detail: str
+
+    @property
+    def held(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """None: not judged."""
+
+    play_seconds: float = 1.03
+    play_bytes: float = 0.03
+    union_bytes: float | None = 0.01
+    record_seconds: float = 1.05
+    record_bytes: float = 1.10
+    scale: float | None = 1.1
+    copy: float = 5.0
+
+
+_SMOKE = _Limits(play_seconds=1.5, union_bytes=None, record_seconds=1.5, scale=None, copy=2.0)
+"""For a short run on a machine that others use, too: seconds say little there, bytes as much as
+ever."""
+
+
+def judge(results: Results, smoke: bool = False) -> list[Verdict]:
+    """Judge all that there are results of."""
+    limits = _SMOKE if smoke else _Limits()
+    return [
+        *_play_seconds(results, limits),
+        *_play_bytes(results, limits),
+        *_recorded_boots(results, limits),
+        *_record(results, limits),
+        *_scale(results, limits),
+        *_copy(results, limits),
+    ]
+
+
+# (a)
+
+
+def _play_seconds(results: Results, limits: _Limits) -> Iterator[Verdict]:
+    for section, setting in _cells(results, 'replay', 'thinned'):
+        pairs = _neighbours(results, section, setting)
+        if not pairs:
+            continue
+        ratios = [play.total_seconds / raw.total_seconds for play, raw in pairs]
+        plays, raws = zip(*pairs, strict=True)
+        detail = (
+            f'play {spread([play.total_seconds for play in plays])} s, '
+            f'raw {spread([raw.total_seconds for raw in raws])} s; '
+            f'ratios of {len(ratios)} pairs {min(ratios):.3f}..{max(ratios):.3f}'
+        )
+        yield Verdict(
+            f'(a) play / raw, seconds: {section} at {setting}',
+            statistics.median(ratios),
+            limits.play_seconds,
+            False,
+            detail,
+        )
+
+
+def _neighbours(results: Results, section: str, setting: Setting) -> list[tuple[Sample, Sample]]:
+    """Return each ``play`` with that ``raw`` of its round that was measured next to it: what else
+    the machine was busy with concerns both. Samples are in order of time; several files, and
+    several turns, have rounds of the same number."""
+    placed = {
+        place: sample
+        for place, sample in enumerate(results.samples)
+        if sample.section == section and Setting.of(sample) == setting
+    }
+    plays = [place for place, sample in placed.items() if sample.alternative == 'play']
+    raws = [
+        place
+        for place, sample in placed.items()
+        if sample.alternative == 'raw' and sample.guest == 'first' and sample.total_seconds > 0
+    ]
+    found: dict[int, int] = {}
+    for _, play, raw in sorted((abs(raw - play), play, raw) for play in plays for raw in raws):
+        is_same = placed[play].round == placed[raw].round
+        if is_same and play not in found and raw not in found.values():
+            found[play] = raw
+    return [(placed[play], placed[raw]) for play, raw in sorted(found.items())]
+
+
+# (b)
+
+
+def _play_bytes(results: Results, limits: _Limits) -> Iterator[Verdict]:
+    for section, setting in _cells(results, 'replay', 'thinned'):
+        yield from _bytes(
+            f'(b) play / plain, bytes from the base: {section} at {setting}',
+            ('play', _measured(results, section, setting, 'play')),
+            ('plain', _measured(results, section, setting, 'plain')),
+            limits.play_bytes,
+        )
+
+
+def _recorded_boots(results: Results, limits: _Limits) -> Iterator[Verdict]:
+    """What a boot reads that was not recorded itself."""
+    of = {'section': 'choice', 'group': 'recorded boots'}
+    plain = results.of(**of, alternative='plain')
+    for name, limit in (('one', limits.play_bytes), ('two', limits.union_bytes)):
+        if limit is not None:
+            samples = results.of(**of, alternative=name)
+            # What records may be among them, as the first guest.
+            plays = [sample for sample in samples if sample.guest == 'second'] or samples
+            yield from _bytes(
+                f'(b) play / plain, bytes from the base: another boot than the {name} recorded',
+                ('play', plays),
+                ('plain', plain),
+                limit,
+            )
+
+
+# (c)
+
+
+def _record(results: Results, limits: _Limits) -> Iterator[Verdict]:
+    for section, setting in _cells(results, 'replay', 'thinned', 'boot'):
+        record = _measured(results, section, setting, 'record')
+        plain = _measured(results, section, setting, 'plain')
+        before = [sample.prepare_seconds for sample in record]
+        yield from _ratio(
+            f'(c) record / plain, seconds: {section} at {setting}',
+            ('record', [sample.seconds for sample in record]),
+            ('plain', [sample.seconds for sample in plain]),
+            's',
+            limits.record_seconds,
+            note=f'; before it, the recorder\'s start: {spread(before)} s' if before else '',
+        )
+        yield from _bytes(
+            f'(c) record / plain, bytes from the base: {section} at {setting}',
+            ('record', record),
+            ('plain', plain),
+            limits.record_bytes,
+        )
+
+
+# (d)
+
+
+def _scale(results: Results, limits: _Limits) -> Iterator[Verdict]:
+    if limits.scale is None:
+        return
+    for setting in settings(results.of('scale', images='one')):
+        seconds: dict[str, dict[int, list[float]]] = {'play': {}, 'raw': {}}
+        for sample in results.of('scale', images='one', **dataclasses.asdict(setting)):
+            if sample.alternative in seconds:
+                by_hosts = seconds[sample.alternative]
+                by_hosts.setdefault(sample.hosts, []).append(sample.seconds)
+        play, raw = seconds['play'], seconds['raw']
+        both = play.keys() & raw.keys()
+        if 1 not in both or max(both) == 1:
+            continue
+        most = max(both)
+        grown = [
+            statistics.median(each[most]) / statistics.median(each[1])
+            for each in (play, raw)
+            if statistics.median(each[1])
+        ]
+        if len(grown) == 2 and grown[1]:
+            detail = (
+                f'play {spread(play[1])} s, {most} hosts {spread(play[most])} s: '
+                f'{number(grown[0])} times; raw {spread(raw[1])} s, {most} hosts '
+                f'{spread(raw[most])} s: {number(grown[1])} times'
+            )
+            name = f'(d) play / raw, growth from 1 to {most} hosts, one image: {setting}'
+            yield Verdict(name, grown[0] / grown[1], limits.scale, False, detail)
+
+
+# (e)
+
+
+def _copy(results: Results, limits: _Limits) -> Iterator[Verdict]:
+    for section, setting in _cells(results, 'replay', 'boot'):
+        wanted = ('1G', 0) if section == 'replay' else ('100M', 0)
+        if (setting.rate, setting.delay_ms) != wanted:
+            continue
+        copy, record = (
+            [sample.total_seconds for sample in _measured(results, section, setting, name)]
+            for name in ('copy', 'record')
+        )
+        name = f'(e) copy / record, seconds with those to prepare: {section} at {setting}'
+        yield from _ratio(
+            name, ('copy', copy), ('record', record), 's', limits.copy, at_least=True
+        )
+
+
+# What they share
+
+
+def _cells(results: Results, *sections: str) -> Iterator[tuple[str, Setting]]:
+    for section in sections:
+        for setting in settings(results.of(section)):
+            yield section, setting
+
+
+def _measured(results: Results, section: str, setting: Setting, alternative: str) -> list[Sample]:
+    guest = 'second' if alternative == 'play' else 'first'
+    return results.of(section, alternative=alternative, guest=guest, **dataclasses.asdict(setting))
+
+
+def _bytes(
+    name: str,
+    over: tuple[str, Sequence[Sample]],
+    under: tuple[str, Sequence[Sample]],
+    limit: float,
+) -> Iterator[Verdict]:
+    def mib(samples: Sequence[Sample]) -> list[float]:
+        return [each.base_bytes / MIB for each in samples if each.base_bytes is not None]
+
+    yield from _ratio(name, (over[0], mib(over[1])), (under[0], mib(under[1])), 'MiB', limit)
+
+
+def _ratio(
+    name: str,
+    over: tuple[str, Sequence[float]],
+    under: tuple[str, Sequence[float]],
+    unit: str,
+    limit: float,
+    *,
+    at_least: bool = False,
+    note: str = '',
+) -> Iterator[Verdict]:
+    """Judge a ratio of medians, if there is one."""
+    if not over[1] or not under[1] or not statistics.median(under[1]):
+        return
+    value = statistics.median(over[1]) / statistics.median(under[1])
+    detail = ', '.join(
+        f'{who} {spread(values)} {unit}, n={len(values)}' for who, values in (over, under)
+    )
+    yield Verdict(name, value, limit, at_least, detail + note)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Show results, and whether they hold the bars: ``python -m bench.compare.report FILE...``
+
+The exit status is 0 if all bars were held, 1 if one was missed, 2 if there was no telling.
+"""
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import sys
+import textwrap
+
+from bench.compare import bars
+from bench.compare import plots
+from bench.compare import tables
+from bench.compare.sample import Results
+from bench.compare.tables import Table
+
+__all__ = ['as_text', 'main', 'write']
+
+
+def as_text(results: Results, verdicts: Sequence[bars.Verdict]) -> str:
+    parts = [f'$ {results.command}', textwrap.fill(tables.NOTE, 99)]
+    parts += map(tables.as_text, tables.machine(results))
+    for of_section in tables.sections(results).values():
+        parts += map(tables.as_text, of_section)
+    if verdicts:
+        parts.append(tables.as_text(tables.bars(verdicts)))
+    missed = [each.name for each in verdicts if not each.held]
+    parts.append(f'{len(verdicts) - len(missed)} of {len(verdicts)} bars held')
+    return '\n\n'.join(parts) + ''.join(f'\nmissed: {name}' for name in missed)
+
+
+def write(results: Results, verdicts: Sequence[bars.Verdict], folder: pathlib.Path) -> None:
+    """Write what a page of the manual includes: tables, bars and plots.
+
+    :raises ImportError: if there is no matplotlib; then there are no plots
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = {'machine': tables.machine(results), **tables.sections(results)}
+    parts = [_head(results), f'{textwrap.fill(tables.NOTE, 99)}\n']
+    for name, of_section in blocks.items():
+        parts += _marked(name, of_section)
+    (folder / 'results_tables.rst').write_text('\n'.join(parts))
+    judged = [tables.as_rst(tables.bars(verdicts))] if verdicts else []
+    (folder / 'results_bars.rst').write_text('\n'.join([_head(results), *judged]))
+    plots.draw(results, folder)
+
+
+def _head(results: Results) -> str:
+    made_by = textwrap.fill(
+        f'.. Made by bench.compare.report from results of: {results.command}',
+        width=99,
+        subsequent_indent='   ',
+        break_on_hyphens=False,
+    )
+    return f'.. SPDX-License-Identifier: Apache-2.0\n{made_by}\n'
+
+
+def _marked(name: str, of_section: Sequence[Table]) -> list[str]:
+    """Between comments, so that a page can include this part alone."""
+    return [f'.. start of {name}\n', *map(tables.as_rst, of_section), f'.. end of {name}\n']
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog='bench.compare.report', description='Show what was measured, and judge it.'
+    )
+    parser.add_argument('files', nargs='+', type=pathlib.Path, metavar='FILE')
+    parser.add_argument(
+        '--rst',
+        type=pathlib.Path,
+        metavar='FOLDER',
+        help='write tables in reStructuredText and plots there, too',
+    )
+    parser.add_argument(
+        '--smoke', action='store_true', help='judge a short run, whose seconds say little'
+    )
+    args = parser.parse_args(argv)
+    try:
+        results = Results.read(args.files)
+    except (OSError, ValueError) as error:
+        print(f'{parser.prog}: {error}', file=sys.stderr)
+        return 2
+    verdicts = bars.judge(results, args.smoke)
+    print(as_text(results, verdicts))
+    if args.rst:
+        try:
+            write(results, verdicts, args.rst)
+        except (ImportError, OSError) as error:
+            print(f'{parser.prog}: {error}', file=sys.stderr)
+            return 2
+    return 0 if all(each.held for each in verdicts) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

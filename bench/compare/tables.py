@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as tables, for a terminal and in reStructuredText."""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import re
+import statistics
+import textwrap
+
+from bench.compare.bars import Verdict
+from bench.compare.sample import Results
+from bench.compare.sample import Sample
+from bench.compare.wording import number
+from bench.compare.wording import ordered
+from bench.compare.wording import Setting
+from bench.compare.wording import settings
+from bench.compare.wording import spread
+
+__all__ = ['NOTE', 'Table', 'as_rst', 'as_text', 'bars', 'machine', 'sections']
+
+MIB = 1 << 20
+NOTE = (
+    'Medians, (least..most) of n. Two figures with a slash are of the first and of the second '
+    'guest. Seconds of "copy" include those to prepare it, those of all others do not.'
+)
+
+_TITLES = {
+    'replay': 'The reads of a boot',
+    'thinned': 'A part of the reads of a boot',
+    'boot': 'Boots of real guests',
+    'place': 'Where the cache lies',
+    'scale': 'Several hosts',
+    'choice': 'Choice',
+}
+_WIDTH = 99
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    sides: str
+    """One letter for each column: left or right."""
+
+
+def sections(results: Results) -> dict[str, list[Table]]:
+    """Return the tables of each section that there are results of."""
+    found: dict[str, list[Table]] = {}
+    for section, title in _TITLES.items():
+        samples = results.of(section)
+        if section == 'scale':
+            tables = _scale(title, samples)
+        elif section == 'choice':
+            tables = []
+            for group in ordered(sample.group for sample in samples):
+                of_group = [sample for sample in samples if sample.group == group]
+                tables += _matrices(f'{title}, {group}', of_group)
+        else:
+            tables = _matrices(title, samples)
+        if tables:
+            found[section] = tables
+    return found
+
+
+def machine(results: Results) -> list[Table]:
+    tables = []
+    if results.machine:
+        tables.append(Table('The machine', ('', ''), list(results.machine.items()), 'll'))
+    if results.trace:
+        rows = [_fact(*item) for item in results.trace.items()]
+        tables.append(Table('The boot whose reads are replayed', ('', ''), rows, 'lr'))
+    return tables
+
+
+def _fact(name: str, value: float) -> tuple[str, str]:
+    name = name.replace('_', ' ')
+    if name.endswith('bytes'):
+        return f'{name.removesuffix("bytes")}MiB', number(value / MIB)
+    return name, f'{value:,.0f}' if float(value).is_integer() else number(value)
+
+
+def bars(verdicts: Sequence[Verdict]) -> Table:
+    rows = [
+        (
+            each.name,
+            f'{each.value:.4f}' if each.value < 10 else number(each.value),
+            f'{">=" if each.at_least else "<="} {each.limit:g}',
+            'held' if each.held else 'MISSED',
+            each.detail,
+        )
+        for each in verdicts
+    ]
+    return Table('Bars', ('bar', 'value', 'limit', '', 'medians (least..most)'), rows, 'lrlll')
+
+
+# One row for each alternative
+
+_Values = Callable[[Sample], float | None]
+
+
+def _seconds(sample: Sample) -> float:
+    return sample.total_seconds if sample.alternative == 'copy' else sample.seconds
+
+
+def _to_prepare(sample: Sample) -> float | None:
+    return sample.prepare_seconds or None
+
+
+def _in_mib(name: str) -> _Values:
+    def value(sample: Sample) -> float | None:
+        found: int | None = getattr(sample, name)
+        return None if found is None else found / MIB
+
+    return value
+
+
+def _values(samples: Iterable[Sample], of: _Values) -> list[float]:
+    return [value for value in map(of, samples) if value is not None]
+
+
+def _both(first: Sequence[Sample], second: Sequence[Sample], of: _Values, form: str = '') -> str:
+    texts = []
+    for samples in (first, second):
+        values = _values(samples, of)
+        median = statistics.median(values) if values else None
+        if median is None:
+            texts.append('-')
+        else:
+            texts.append(format(median, form) if form else number(median))
+    return '' if set(texts) == {'-'} else ' / '.join(texts)
+
+
+def _spread(samples: Sequence[Sample], of: _Values) -> str:
+    values = _values(samples, of)
+    return spread(values) if values else ''
+
+
+def _median(samples: Sequence[Sample], of: _Values) -> str:
+    values = _values(samples, of)
+    return number(statistics.median(values)) if values else ''
+
+
+def _row(label: str, samples: Sequence[Sample]) -> dict[str, str]:
+    first, second = (
+        [sample for sample in samples if sample.guest == guest] for guest in ('first', 'second')
+    )
+    return {
+        '': label,
+        'n': str(max(len(first), len(second))),
+        's, first guest': _spread(first, _seconds),
+        's, second guest': _spread(second, _seconds),
+        's to prepare': _median(first or second, _to_prepare),
+        'MiB from base': _both(first, second, _in_mib('base_bytes')),
+        'requests': _both(first, second, lambda sample: sample.base_requests, ',.0f'),
+        'MiB written': _both(first, second, _in_mib('written_bytes')),
+        'MiB on disk': _median(second or first, _in_mib('disk_bytes')),
+        'CPU s': _both(first, second, lambda sample: sample.cpu_seconds),
+    }
+
+
+def _label(sample: Sample) -> str:
+    words = [sample.alternative]
+    if sample.section != 'choice' and sample.group:
+        words.append(sample.group)
+    if sample.hosts != 1:
+        words.append(f'{sample.hosts} hosts, {sample.images}')
+    return ', '.join(words)
+
+
+def _matrices(title: str, samples: Sequence[Sample]) -> list[Table]:
+    """Return a table for each setting, without columns that would be empty."""
+    tables = []
+    for setting in settings(samples):
+        by_label: dict[str, list[Sample]] = {}
+        for name in ordered(sample.alternative for sample in samples):
+            for sample in samples:
+                if sample.alternative == name and Setting.of(sample) == setting:
+                    by_label.setdefault(_label(sample), []).append(sample)
+        rows = [_row(*item) for item in by_label.items()]
+        header = [name for name in rows[0] if not name or any(row[name] for row in rows)]
+        tables.append(
+            Table(
+                f'{title}: {setting}',
+                header,
+                [[row[name] for name in header] for row in rows],
+                'l' + 'r' * (len(header) - 1),
+            )
+        )
+    return tables
+
+
+# One row for each number of hosts
+
+
+def _scale(title: str, samples: Sequence[Sample]) -> list[Table]:
+    tables = []
+    for setting in settings(samples):
+        found: dict[tuple[int, str, str], list[Sample]] = {}
+        for sample in samples:
+            if Setting.of(sample) == setting:
+                key = (sample.hosts, sample.alternative, sample.images)
+                found.setdefault(key, []).append(sample)
+        figures: dict[str, Callable[[Sequence[Sample]], str]] = {
+            'seconds of the slowest': lambda some: _spread(some, _seconds),
+            'MiB from base': lambda some: _median(some, _in_mib('base_bytes')),
+        }
+        columns = [
+            (alternative, images)
+            for images in ('one', 'many')
+            for alternative in ordered({name for _, name, its in found if its == images})
+        ]
+        says = {'one': 'one image', 'many': 'many images'}
+        header = ['hosts', *(f'{name}, {says[images]}' for name, images in columns)]
+        for what, figure in figures.items():
+            rows = [
+                [str(hosts), *(figure(found.get((hosts, *column), [])) for column in columns)]
+                for hosts in sorted({hosts for hosts, _, _ in found})
+            ]
+            if any(any(row[1:]) for row in rows):
+                full = f'{title}, {what}: {setting}'
+                tables.append(Table(full, header, rows, 'r' * len(header)))
+    return tables
+
+
+# Forms
+
+
+def as_text(table: Table) -> str:
+    lines = [list(each) for each in (table.header, *table.rows) if any(each)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [
+        '  '.join(
+            text.ljust(width) if side == 'l' else text.rjust(width)
+            for text, width, side in zip(line, widths, table.sides, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    return '\n'.join([table.title, *aligned])
+
+
+def as_rst(table: Table) -> str:
+    has_header = any(table.header)
+    lines = [
+        *_wrapped('.. list-table:: ', table.title, 3),
+        *(['   :header-rows: 1'] if has_header else []),
+        '   :widths: auto',
+        '',
+    ]
+    for row in [table.header] * has_header + list(table.rows):
+        for place, text in enumerate(row):
+            lines += _wrapped('     - ' if place else '   * - ', text, 7)
+    return '\n'.join(lines) + '\n'
+
+
+def _wrapped(start: str, text: str, indent: int) -> list[str]:
+    return textwrap.wrap(
+        _escaped(text),
+        width=_WIDTH,
+        initial_indent=start,
+        subsequent_indent=' ' * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [start.rstrip()]
+
+
+def _escaped(text: str) -> str:
+    """So that it is no markup; "(a) ..." and "- ..." would be lists."""
+    text = re.sub(r'([\\*`|_])', r'\\\1', text)
+    return re.sub(r'^(?=[^\w\\]|\w+[.)](\s|$))', r'\\', text)
