@@ -21,7 +21,8 @@ virtual environments under $QCACHE_WORK (default: ~/.cache/nova-qcache).
                   with tools/openstack.sh (in $QCACHE_OPENSTACK; see there) and taken down
                   again, unless it was up
   --lowest        unit tests with the versions of lower-constraints.txt
-                  (these five can be combined; none of them: all of them)
+  --bench         a short run of the benchmarks, judged by ratios within it
+                  (these six can be combined; none of them: all of them)
   --long          with the tests on OpenStack, those as well that take long and look at much the
                   same places as others do
   --workers N     how many functional tests run at a time (default: 2)
@@ -37,7 +38,7 @@ die() {
     exit 2
 }
 
-lint=no unit=no functional=no openstack=no lowest=no workers=2 which=(-m 'not long')
+lint=no unit=no functional=no openstack=no lowest=no bench=no workers=2 which=(-m 'not long')
 while [[ $# -gt 0 ]]; do
     case $1 in
         --lint) lint=yes ;;
@@ -45,6 +46,7 @@ while [[ $# -gt 0 ]]; do
         --functional) functional=yes ;;
         --openstack) openstack=yes ;;
         --lowest) lowest=yes ;;
+        --bench) bench=yes ;;
         --long) which=() ;;
         --workers)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die '--workers takes a number'
@@ -64,8 +66,8 @@ while [[ $# -gt 0 ]]; do
     shift
 done
 pytest_arguments=("$@")
-if [[ $lint$unit$functional$openstack$lowest == nonononono ]]; then
-    lint=yes unit=yes functional=yes openstack=yes lowest=yes
+if [[ $lint$unit$functional$openstack$lowest$bench == nononononono ]]; then
+    lint=yes unit=yes functional=yes openstack=yes lowest=yes bench=yes
 fi
 
 # The surroundings: any directory, no HOME, any locale, other Pythons.
@@ -336,6 +338,9 @@ if [[ $functional == yes ]]; then
 fi
 if [[ $openstack == yes ]]; then
     openstack_step
+fi
+if [[ $bench == yes ]]; then
+    step 'benchmarks, a short run' env PYTHON="$bin/python" QCACHE_WORK="$work" bench/run.sh --smoke
 fi
 if [[ $lowest == yes ]]; then
     pytest_step 'unit tests, lowest versions' venv-lowest tests/unit --ignore=tests/unit/virt

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pathlib
 import subprocess
-from typing import ClassVar
 
 from bench import rig
 from bench.compare import blocks
@@ -26,6 +25,8 @@ class Alternative:
 
     keeps = False
     """Whether the second guest of an image finds something of the first one's."""
+    prepared_bytes = 0
+    """What was written before the first guest could start."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -64,6 +65,7 @@ class Copy(Alternative):
         command = ['nbdcopy', '--no-extents', '--allocated', '--connections=1', '--flush']
         command += [self.host.base_reference(), str(copy)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=1200)
+        self.prepared_bytes = self._copy().stat().st_size
 
     def below(self) -> Node:
         return blocks.raw(self.host.local(self._copy()))
@@ -149,16 +151,23 @@ class Qcache(Alternative):
     """This project: the first guest records, the second one plays."""
 
     keeps = True
-    options: ClassVar[dict[str, object]] = {}
+
+    def __init__(self, host: Host, base: str = '', **options: object) -> None:
+        """:param base: where the recorder reads instead, if not of the host's base
+        :param options: of the group [qcache]
+        """
+        super().__init__(host)
+        self._base = base or host.base_reference()
+        self._options = {'quota': 256, **options}
 
     def prepare(self) -> None:
         name = f's{os.urandom(3).hex()}'
         self.site = rig.Site(
             rig.Folders(self.host.folder, self.host.sockets),
             name,
-            **{'quota': 256, **self.options},
+            **self._options,
         )
-        self.plan = self.site.manager.record(rig.image_id(), self.host.base_reference(), 'raw')
+        self.plan = self.site.manager.record(rig.image_id(), self._base, 'raw')
         self.is_sealed = False
 
     def below(self) -> Node:

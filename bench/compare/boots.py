@@ -3,7 +3,6 @@
 ``boot``)."""
 
 from collections.abc import Sequence
-import time
 from typing import Any
 
 from qemu_guest import BOOTED
@@ -14,6 +13,7 @@ from bench.compare.host import Host
 from bench.compare.host import Node
 from bench.compare.network import BaseServer
 from bench.compare.replay import Cell
+from bench.compare.replay import prepare
 from bench.compare.replayer import usage
 from bench.compare.scene import Scene
 from bench.compare.trace import of_log
@@ -73,9 +73,7 @@ def boot_round(
         for name in order:
             with scene.host(base) as host:
                 alternative = ALTERNATIVES[name](host)
-                began = time.perf_counter()
-                alternative.prepare()
-                prepared = time.perf_counter() - began
+                prepared = prepare(alternative)['prepare_seconds']
                 scene.say(f'boot at {rate}, round {number}: {name}')
                 with alternative.guest() as node:
                     found = booted(host, node, base)

@@ -19,7 +19,7 @@ from bench.rig import BenchError
 
 __all__ = ['RATES', 'BaseServer', 'Network', 'network']
 
-RATES = {'100M': '100mbit', '1G': '1gbit', 'unlimited': None}
+RATES = {'100M': '100mbit', '250M': '250mbit', '1G': '1gbit', 'unlimited': None}
 _START_SECONDS = 20
 _PORT = 10809
 _READ = re.compile(rb' Read id=\d+ offset=0x[0-9a-f]+ count=0x([0-9a-f]+) ')

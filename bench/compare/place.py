@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a cache lies: on the host's disk, in its memory, on a slow mount (section ``place``).
 
-One recording, copied to each place; a local raw file is measured beside it. In a round the order is
-a random one. All are opened with O_DIRECT, as Nova does by default, so that the page cache has no
-part in it. tmpfs has O_DIRECT since Linux 6.6; before that it is opened without, as nova-qcache
-does then, and is in memory all the same.
+One recording, copied to each place; a local raw file is measured beside it. In a round the order
+is a random one. All are opened with O_DIRECT, as Nova does by default, so that the page cache has
+no part in it. tmpfs has O_DIRECT since Linux 6.6; before that it is opened without, and is in
+memory all the same.
 
 The slow mount is a file system of FUSE, in front of a server of its own: 200 Mbit/s, and 2 ms for
 each request.
@@ -55,7 +55,9 @@ def measure(scene: Scene, trace: Trace, rounds: int) -> None:
                 with host.overlay(below[name]) as node:
                     found = replayed(host, node, trace, base)
                 guest = 'first' if name == 'raw' else 'second'
-                scene.collect(Cell('place', _RATE).sample(name, guest=guest, round=number, **found))
+                # All places are on one host: what its files take says nothing of one of them.
+                found |= {'guest': guest, 'round': number, 'disk_bytes': None}
+                scene.collect(Cell('place', _RATE).sample(name, **found))
 
 
 def _opened(file: pathlib.Path) -> Node:
@@ -63,7 +65,9 @@ def _opened(file: pathlib.Path) -> Node:
 
 
 def _on_disk(host: Host, cache: pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(shutil.copy(cache, host.folder / 'on-disk'))
+    copy = pathlib.Path(shutil.copy(cache, host.folder / 'on-disk'))
+    filesystem.sync_file(copy)  # what is still to be written is in no one's way
+    return copy
 
 
 def _in_memory(host: Host, cache: pathlib.Path) -> pathlib.Path:
@@ -78,10 +82,8 @@ def _in_memory(host: Host, cache: pathlib.Path) -> pathlib.Path:
 def _slow(host: Host, cache: pathlib.Path) -> pathlib.Path:
     socket = host.sockets / 'slow'
     copy = shutil.copy(cache, host.folder / 'behind-slow')
-    process = host.start(
-        ['nbdkit', '-f', '-r', '-U', socket, '--filter=rate', '--filter=delay', 'file', copy]
-        + [f'rate={_SLOW_RATE}', f'rdelay={_SLOW_DELAY}']
-    )
+    command = ['nbdkit', '-f', '-r', '-U', socket, '--filter=rate', '--filter=delay', 'file', copy]
+    process = host.start([*command, f'rate={_SLOW_RATE}', f'rdelay={_SLOW_DELAY}'])
     host.wait_for(socket, process)
     return blocks.mounted(host, f'nbd+unix:///?socket={socket}', keep=False)
 

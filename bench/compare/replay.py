@@ -27,7 +27,7 @@ from bench.compare.sample import Sample
 from bench.compare.scene import Scene
 from bench.compare.trace import Trace
 
-__all__ = ['Cell', 'one_round', 'pairs', 'replayed']
+__all__ = ['Cell', 'one_round', 'pairs', 'prepare', 'replayed']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,24 @@ def replayed(
         }
 
 
+def prepare(alternative: Alternative) -> dict[str, Any]:
+    """Do what comes before the first guest and return what it took, as fields of a sample."""
+    base = alternative.host.base
+    base.forget()
+    began, before = time.perf_counter(), os.times()
+    alternative.prepare()
+    after = os.times()
+    requests, size = base.asked()
+    return {
+        'prepare_seconds': time.perf_counter() - began,
+        'base_requests': requests,
+        'base_bytes': size,
+        'written_bytes': alternative.prepared_bytes,
+        # Of what has ended by now; what goes on is counted with the guest.
+        'cpu_seconds': after[2] + after[3] - before[2] - before[3],
+    }
+
+
 def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequence[str]) -> None:
     """Measure the first and the second guest of each alternative."""
     order = list(names)
@@ -77,12 +95,12 @@ def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequen
             scene.say(f'{cell}, round {number}: {name}')
             with scene.host(base) as host:
                 alternative = ALTERNATIVES[name](host)
-                began = time.perf_counter()
-                alternative.prepare()
-                prepared = time.perf_counter() - began
+                prepared = prepare(alternative)
                 with alternative.guest() as node:
                     found = replayed(host, node, trace, base, think=think)
-                scene.collect(cell.sample(name, round=number, prepare_seconds=prepared, **found))
+                for field, value in prepared.items():
+                    found[field] = found.get(field, 0) + value
+                scene.collect(cell.sample(name, round=number, **found))
                 # Of those that keep nothing the second guest is as the first one: once is enough.
                 if alternative.keeps or number == 0:
                     _second(scene, cell, trace, number, name, host, alternative)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many hosts that boot at the same moment, against one base behind one network (section ``scale``).
+"""Many hosts that boot at once, against one base behind one network (section ``scale``).
 
 Each host has its folder, its chain and its processes, and begins with nothing cached; what plays
 was recorded once and copied to all. They have one image in common or another one each: files of
@@ -9,12 +9,13 @@ the slowest host.
 In reality so many hosts have as many disks and processors. What this machine lacks is kept out:
 
 * The disk: all files lie in the page cache, read before the clock starts, and are opened without
-  O_DIRECT. Only recorders write to it, no faster than the network lets them.
-* Processors: think time is kept, as a guest has it, and scaled to ``pace_seconds``. That has to be
-  long enough for all reads of all hosts to be served meanwhile. Whether it was is told by ``raw``,
-  which asks no network: its time at N hosts against that of one is what the machine adds, and
-  what all others are to be held against. Where ``raw`` slows down, so does the rest, for that
-  reason.
+  O_DIRECT. Only recorders write to the disk, no faster than the network lets them.
+* Processors: think time is kept, as a guest has it, and scaled to ``pace_seconds``, which has to
+  be long enough for the reads of all hosts to be served meanwhile. Whether it was is told by
+  ``raw``, which needs no network: its time at N hosts against that of one is what the machine
+  adds, and what the others are to be held against. A recorder needs some times the processor
+  that a local file does: a time of ``record`` that is near its ``cpu_seconds``, divided by the
+  processors, is this machine's and no network's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,18 +47,24 @@ __all__ = ['measure']
 
 _NAMES = ('plain', 'record', 'play', 'raw')
 _AROUND = 64 << 10
-"""Images have the bytes of whole blocks of this size: no alternative here reads more than a cluster
-of 16 KiB around what a guest asks for."""
+"""Images have the bytes of whole blocks of this size: no alternative here reads more than a
+cluster of 16 KiB around what a guest asks for."""
 _PREPARING = 2
 """Recorders that start at a time."""
 
 
 def measure(
-    scene: Scene, counts: Sequence[int], rounds: int, pace_seconds: float, rate: str = '1G'
+    scene: Scene, counts: Sequence[int], rounds: int, part: int, pace_seconds: float, rate: str
 ) -> None:
-    """Measure all alternatives at each number of hosts in the first round; in the others what plays
-    and the local file, with one host and with most."""
-    trace = scene.trace.paced(pace_seconds)
+    """Measure all alternatives at each number of hosts, once.
+
+    In further rounds what plays and the local file are measured again, with one host and with
+    most: these are held against each other.
+
+    :param part: of the reads of a boot one in so many is replayed
+    :param pace_seconds: the think time of a guest
+    """
+    trace = scene.trace.thinned(part).paced(pace_seconds)
     folder = scene.where.data / 'crowd'
     folder.mkdir()
     try:
@@ -140,6 +147,13 @@ def _crowd(
 
 
 class _Play(Alternative):
+    """With a cache that was recorded elsewhere."""
+
+    def prepare(self) -> None:
+        command = ['qemu-img', 'rebase', '-u', '-f', 'qcow2', '-F', 'raw']
+        command += ['-b', self.host.base_reference(), str(_cache(self.host))]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=60)
+
     def below(self) -> Node:
         return blocks.chain(self.host.local(_cache(self.host)))
 

@@ -10,7 +10,7 @@ from bench.compare.sample import Sample
 
 __all__ = ['Setting', 'number', 'ordered', 'settings', 'spread']
 
-_RATES = {'100M': '100 Mbit/s', '1G': '1 Gbit/s', 'unlimited': 'unlimited'}
+_RATES = {'100M': '100 Mbit/s', '250M': '250 Mbit/s', '1G': '1 Gbit/s', 'unlimited': 'unlimited'}
 _ALTERNATIVES = (
     'copy',
     'plain',

@@ -7,7 +7,7 @@ version = ""
 release = ""
 
 extensions = ["openstackdocstheme"]
-exclude_patterns: list[str] = ["admin/faults_table.rst"]
+exclude_patterns: list[str] = ["admin/faults_table.rst", "benchmarks/results_*.rst"]
 
 html_theme = "openstackdocs"
 pygments_style = "native"
