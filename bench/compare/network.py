@@ -86,11 +86,13 @@ class BaseServer:
         self._log = log
         command = ['ip', 'netns', 'exec', network.name, 'nbdkit', '-f', '-r']
         command += ['-i', network.address, '-p', str(_PORT), '--threads', '64']
+        # First the log: it notes when a request came and when its answer went.
+        command.append('--filter=log')
         settings = [f'dir={folder}', f'logfile={log}']
         if delay_ms:
             command.append('--filter=delay')
             settings += [f'rdelay={delay_ms}ms', f'delay-extents={delay_ms}ms']
-        self._command = [*command, '--filter=log', 'file', *settings]
+        self._command = [*command, 'file', *settings]
 
     def __enter__(self) -> 'BaseServer':
         self._process = subprocess.Popen(

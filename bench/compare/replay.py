@@ -86,7 +86,8 @@ def prepare(alternative: Alternative) -> dict[str, Any]:
 
 
 def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequence[str]) -> None:
-    """Measure the first and the second guest of each alternative."""
+    """Measure the first guest of each alternative, and the second one where it finds something of
+    the first; else both are alike. What plays is measured by :func:`pairs`."""
     order = list(names)
     scene.chance.shuffle(order)
     think = cell.think == 'kept'
@@ -101,26 +102,10 @@ def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequen
                 for field, value in prepared.items():
                     found[field] = found.get(field, 0) + value
                 scene.collect(cell.sample(name, round=number, **found))
-                # Of those that keep nothing the second guest is as the first one: once is enough.
-                if alternative.keeps or number == 0:
-                    _second(scene, cell, trace, number, name, host, alternative)
-
-
-def _second(
-    scene: Scene,
-    cell: Cell,
-    trace: Trace,
-    number: int,
-    name: str,
-    host: Host,
-    alternative: Alternative,
-) -> None:
-    if name == 'record':
-        return  # what plays is measured in pairs
-    alternative.settle()
-    with alternative.guest() as node:
-        found = replayed(host, node, trace, host.base, think=cell.think == 'kept')
-    scene.collect(cell.sample(name, guest='second', round=number, **found))
+                if alternative.keeps and name != 'record':
+                    with alternative.guest() as node:
+                        found = replayed(host, node, trace, base, think=think)
+                    scene.collect(cell.sample(name, guest='second', round=number, **found))
 
 
 def pairs(scene: Scene, cell: Cell, trace: Trace, count: int) -> None:

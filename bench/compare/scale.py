@@ -10,8 +10,10 @@ In reality so many hosts have as many disks and processors. What this machine la
 
 * The disk: all files lie in the page cache, read before the clock starts, and are opened without
   O_DIRECT. Only recorders write to the disk, no faster than the network lets them.
-* Processors: think time is kept, as a guest has it, and scaled to ``pace_seconds``, which has to
-  be long enough for the reads of all hosts to be served meanwhile. Whether it was is told by
+* Processors: a part of the reads of a boot is replayed, with think time as a guest has it, scaled
+  to ``pace_seconds``, which has to be long enough for the reads of all hosts to be served
+  meanwhile. Where a guest reads much in short time all hosts do so at once, and that no pace
+  hides. How much it is, is told by
   ``raw``, which needs no network: its time at N hosts against that of one is what the machine
   adds, and what the others are to be held against. A recorder needs some times the processor
   that a local file does: a time of ``record`` that is near its ``cpu_seconds``, divided by the
