@@ -43,9 +43,18 @@ class _Limits:
     record_bytes: float = 1.10
     scale: float | None = 1.1
     copy: float = 5.0
+    copy_rate: str = '1G'
+    """Of the network, in replay."""
 
 
-_SMOKE = _Limits(play_seconds=1.5, union_bytes=None, record_seconds=1.5, scale=None, copy=2.0)
+_SMOKE = _Limits(
+    play_seconds=1.5,
+    union_bytes=None,
+    record_seconds=1.5,
+    scale=None,
+    copy=2.0,
+    copy_rate='100M',
+)
 """For a short run on a machine that others use, too: seconds say little there, bytes as much as
 ever."""
 
@@ -201,7 +210,7 @@ def _scale(results: Results, limits: _Limits) -> Iterator[Verdict]:
 
 def _copy(results: Results, limits: _Limits) -> Iterator[Verdict]:
     for section, setting in _cells(results, 'replay', 'boot'):
-        wanted = ('1G', 0) if section == 'replay' else ('100M', 0)
+        wanted = (limits.copy_rate if section == 'replay' else '100M', 0)
         if (setting.rate, setting.delay_ms) != wanted:
             continue
         copy, record = (

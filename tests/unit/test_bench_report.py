@@ -146,7 +146,7 @@ BARS = {
     ),
 }
 SMOKE = {'a': 1.5, 'b': 0.03, 'b, one': 0.03, 'c, seconds': 1.5, 'c, bytes': 1.1}
-SMOKE |= {'e': -2, 'e, boot': -2}
+SMOKE |= {'e, boot': -2}
 
 
 def only(found: Results, words: str, smoke: bool = False) -> bars.Verdict:
@@ -169,6 +169,16 @@ def test_a_bar(name, smoke):
         assert verdict.value == pytest.approx(limit * factor)
         assert (verdict.limit, verdict.at_least) == (limit, at_least)
         assert verdict.held == held
+
+
+@pytest.mark.parametrize('times, held', [(2, True), (1.99, False)])
+def test_a_short_run_copies_at_another_rate(times, held):
+    found = results(
+        sample('replay', 'copy', 0.1, rate='100M', prepare_seconds=times - 0.1),
+        sample('replay', 'record', 0.75, rate='100M', prepare_seconds=0.25),
+    )
+    assert only(found, '(e)', smoke=True).held == held
+    assert not [each for each in bars.judge(found) if '(e)' in each.name]
 
 
 def test_nothing_is_judged_without_its_counterpart():
