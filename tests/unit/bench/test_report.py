@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program that shows results of bench/compare."""
+
+import sys
+from unittest import mock
+
+import pytest
+
+from bench.compare import report
+from bench.compare.sample import Results
+from tests.unit.bench.made import everything
+from tests.unit.bench.made import FILES
+from tests.unit.bench.made import results
+from tests.unit.bench.made import sample
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(found: Results) -> str:
+        found.write(tmp_path / 'results.json')
+        return str(tmp_path / 'results.json')
+
+    return write
+
+
+def test_all_bars_held(written, capsys):
+    assert report.main([written(everything())]) == 0
+    out, err = capsys.readouterr()
+    assert err == ''
+    assert out.startswith('$ bench/run.sh --rounds=5\n')
+    assert 'qemu  7.2.0' in out
+    assert '\nThe reads of a boot: 100 Mbit/s, 0 ms\n' in out
+    assert out.endswith('\n22 of 22 bars held\n')
+
+
+def test_a_bar_that_is_missed(written, capsys):
+    path = written(everything(play=1.25))
+    assert report.main([path]) == 1
+    out = capsys.readouterr().out
+    assert '\n18 of 22 bars held\nmissed: (a) play / raw, seconds: replay at 100 Mbit/s' in out
+    assert out.count('MISSED') == 4
+    assert report.main(['--smoke', path]) == 0
+
+
+def test_nothing_to_judge(written, capsys):
+    assert report.main([written(results(sample('place', 'play')))]) == 0
+    assert capsys.readouterr().out.endswith('\n0 of 0 bars held\n')
+
+
+@pytest.mark.parametrize('content', [None, '', '{', '[]', '{}', '{"samples": [{"x": 1}]}', '\xff'])
+def test_a_bad_file(tmp_path, written, capsys, content):
+    bad = tmp_path / 'bad.json'
+    if content is not None:
+        bad.write_bytes(content.encode('latin-1'))
+    assert report.main([written(everything()), str(bad)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ''
+    assert err.count('\n') == 1
+    assert str(bad) in err
+
+
+def test_files_for_the_manual(tmp_path, written):
+    folder = tmp_path / 'doc' / 'compare'
+    assert report.main(['--rst', str(folder), written(everything())]) == 0
+    names = {path.name for path in folder.iterdir()}
+    assert names == FILES | {'results_tables.rst', 'results_bars.rst'}
+
+
+def test_without_matplotlib_there_are_tables(tmp_path, written, capsys):
+    argv = ['--rst', str(tmp_path / 'doc'), written(everything())]
+    with mock.patch.dict(sys.modules, {'matplotlib': None}):
+        assert report.main(argv) == 2
+    assert 'matplotlib' in capsys.readouterr().err
+    names = {path.name for path in (tmp_path / 'doc').iterdir()}
+    assert names == {'results_tables.rst', 'results_bars.rst'}
+
+
+def test_a_folder_that_cannot_be(tmp_path, written, capsys):
+    path = written(everything())
+    assert report.main(['--rst', path, path]) == 2
+    assert path in capsys.readouterr().err
+
+
+def test_a_file_loses_nothing(tmp_path, written):
+    found = everything()
+    written(found)
+    assert Results.read([tmp_path / 'results.json']) == found
