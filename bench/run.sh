@@ -16,8 +16,8 @@ installed. It takes less than an hour on two processors. bench/README.rst tells 
   --json FILE      write all samples there; "python -m bench.compare.report FILE" shows them again
   --parts FILE     write the figures of the parts there (see --only)
   --rst FOLDER     write tables in reStructuredText and pictures there
-  --only NAME      replay, thinned, place, scale, choice or boot; start, pool, quota or memory, which
-                   are parts of nova-qcache; may be repeated (all of them; --smoke: no parts)
+  --only NAME      replay, kept, thinned, place, scale, choice or boot; start, pool, quota or memory,
+                   which are parts of nova-qcache; may be repeated (all; --smoke: no parts)
   --rounds N       of each measurement (5; --smoke: 3)
   --boots N        real boots on each alternative (1)
   --seed N         another order (1)
@@ -45,7 +45,7 @@ wrong() {
     exit 2
 }
 
-comparisons='replay|thinned|place|scale|choice|boot'
+comparisons='replay|kept|thinned|place|scale|choice|boot'
 parts='start|pool|quota|memory'
 smoke=no json='' parts_json='' rst='' compare=() part_names=() common=() options=()
 while [[ $# -gt 0 ]]; do

@@ -49,6 +49,7 @@ that the whole would take over all of it: so two processors can be 64 hosts."""
 def measure(scene: Scene, args: argparse.Namespace, results: Results) -> None:
     parts: dict[str, Callable[[Scene, argparse.Namespace], None]] = {
         'replay': _replay,
+        'kept': _kept,
         'thinned': _thinned,
         'place': _place,
         'scale': _scale,
@@ -76,12 +77,16 @@ def _replay(scene: Scene, args: argparse.Namespace) -> None:
             # How long a copy takes at 100 Mbit/s, minutes, is the network's alone to say.
             is_copied = rate != '100M' or number == 0
             replay.one_round(scene, cell, scene.trace, number, [*REMOTE, *['copy'] * is_copied])
-    # With the guest's own pauses, as it sent them when it booted alone.
-    for number in range(args.boots):
-        kept = Cell('replay', '1G', think='kept')
-        paced = scene.trace.paced(PACE_SECONDS)
-        replay.one_round(scene, kept, paced, number, ['plain', 'record'])
-        replay.pairs(scene, kept, paced, 1)
+
+
+def _kept(scene: Scene, args: argparse.Namespace) -> None:
+    """With the guest's own pauses."""
+    if args.smoke:
+        return
+    cell, paced = Cell('replay', '1G', think='kept'), scene.trace.paced(PACE_SECONDS)
+    replay.pairs(scene, cell, paced, args.rounds)
+    for number in range(args.rounds):
+        replay.one_round(scene, cell, paced, number, ['plain', 'record'])
 
 
 def _thinned(scene: Scene, args: argparse.Namespace) -> None:
@@ -90,12 +95,14 @@ def _thinned(scene: Scene, args: argparse.Namespace) -> None:
         cell = Cell('thinned', '1G', DELAY_MS)
         replay.one_round(scene, cell, reads, 0, ['plain', 'record'])
         return
+    # What plays hardly asks the base: the whole of a boot is little there.
     for rate in RATES:
-        cell = Cell('thinned', rate, DELAY_MS)
-        replay.pairs(scene, cell, reads, 3 * args.rounds)
-        # Where each request takes so long, how fast its bytes come says little of the others.
-        for number in range(args.rounds if rate == '1G' else 0):
-            replay.one_round(scene, cell, reads, number, REMOTE)
+        replay.pairs(scene, Cell('replay', rate, DELAY_MS), scene.trace, 3 * args.rounds)
+    # Where each request takes so long, how fast its bytes come says little of the others.
+    cell = Cell('thinned', '1G', DELAY_MS)
+    replay.pairs(scene, cell, reads, args.rounds)
+    for number in range(args.rounds):
+        replay.one_round(scene, cell, reads, number, REMOTE)
 
 
 def _place(scene: Scene, args: argparse.Namespace) -> None:

@@ -124,7 +124,7 @@ def test_a_short_run_copies_at_another_rate(times, held):
 
 def test_nothing_is_judged_without_its_counterpart():
     whole = everything()
-    assert len(bars.judge(whole)) == 4 + 4 + 2 + 10 - 1 + 1 + 2
+    assert len(bars.judge(whole)) == 3 + 4 + 2 + 10 - 1 + 1 + 2
     for name in ('play', 'plain', 'raw', 'record', 'copy'):
         alone = [each for each in whole.samples if each.alternative == name]
         assert bars.judge(results(*alone)) == []
