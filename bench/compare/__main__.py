@@ -32,7 +32,7 @@ REMOTE = (
     'page-cache-short',
 )
 """What reads the base while the guest boots."""
-BOOTS = ('plain', 'copy-on-read', 'nbdkit-cache', 'record', 'page-cache', 'raw')
+BOOTS = ('plain', 'copy-on-read', 'nbdkit-cache', 'stream', 'record', 'page-cache', 'raw')
 SMOKE = ('plain', 'nbdkit-cache', 'record')
 PART = 24
 """Of the blocks of a boot's reads one in so many is replayed where each of them takes 20 ms."""

@@ -13,7 +13,7 @@ from bench.compare.host import Host
 from bench.compare.host import Node
 from bench.rig import BenchError
 
-__all__ = ['Monitor', 'chain', 'exported', 'mounted', 'nbd', 'raw']
+__all__ = ['Monitor', 'chain', 'exported', 'mounted', 'nbd', 'raw', 'separate']
 
 _ANSWER_SECONDS = 60
 
@@ -36,6 +36,28 @@ def chain(cache: Node) -> Node:
     base = {'driver': 'raw', 'read-only': True}
     file = {**cache, 'read-only': True}
     return {'driver': 'qcow2', 'read-only': True, 'file': file, 'backing': base}
+
+
+def separate(node: Node, base: Node) -> list[Node]:
+    """Return a node and all below it as nodes by themselves, those below first.
+
+    :param base: what stands where a header is to say what the base is
+    """
+    found: list[Node] = []
+
+    def add(each: Node) -> str:
+        if each['driver'] in ('raw', 'qcow2', 'copy-on-read') and 'file' not in each:
+            each = base
+        flat = dict(each)
+        for role in ('file', 'backing'):
+            if isinstance(each.get(role), dict):
+                flat[role] = add(each[role])
+        flat['node-name'] = f'node{len(found)}'
+        found.append(flat)
+        return str(flat['node-name'])
+
+    add(node)
+    return found
 
 
 class Monitor:

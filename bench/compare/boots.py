@@ -8,6 +8,7 @@ from typing import Any
 from qemu_guest import BOOTED
 from qemu_guest import Guest
 
+from bench.compare import blocks
 from bench.compare.alternatives import ALTERNATIVES
 from bench.compare.host import Host
 from bench.compare.host import Node
@@ -30,9 +31,9 @@ together; short against a boot."""
 
 def booted(host: Host, node: Node, base: BaseServer) -> dict[str, Any]:
     """Boot a guest to the end and return what it took, as fields of a sample."""
-    guest = Guest(
-        'bench', blockdevs=[{**node, 'node-name': 'disk'}], drive='disk', memory_mib=_MEMORY_MIB
-    )
+    nodes = blocks.separate(node, host.base_node())
+    drive = str(nodes[-1]['node-name'])
+    guest = Guest('bench', blockdevs=nodes, drive=drive, memory_mib=_MEMORY_MIB)
     base.forget()
     before = host.used()
     with guest:
