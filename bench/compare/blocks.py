@@ -45,18 +45,19 @@ def separate(node: Node, base: Node) -> list[Node]:
     """
     found: list[Node] = []
 
-    def add(each: Node) -> str:
+    def add(each: Node, is_backing: bool) -> str:
         if each['driver'] in ('raw', 'qcow2', 'copy-on-read') and 'file' not in each:
             each = base
-        flat = dict(each)
+        # By itself nothing says that a node is only read.
+        flat = {**each, 'read-only': True} if is_backing else dict(each)
         for role in ('file', 'backing'):
             if isinstance(each.get(role), dict):
-                flat[role] = add(each[role])
+                flat[role] = add(each[role], is_backing or role == 'backing')
         flat['node-name'] = f'node{len(found)}'
         found.append(flat)
         return str(flat['node-name'])
 
-    add(node)
+    add(node, False)
     return found
 
 

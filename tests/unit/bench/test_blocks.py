@@ -20,6 +20,8 @@ def test_nodes_by_themselves_come_in_order_and_stand_on_the_base():
     by_name = {node['node-name']: node for node in nodes}
     top = by_name[names[-1]]
     assert by_name[top['file']]['filename'] == '/o'
+    writable = {node['node-name'] for node in nodes if not node.get('read-only')}
+    assert writable == {top['node-name'], top['file']}, 'all below is only read'
     sealed = by_name[top['backing']]
     assert by_name[sealed['file']]['filename'] == '/cache'
     assert by_name[by_name[sealed['backing']]['file']]['export'] == 'image'
