@@ -14,6 +14,7 @@ from bench.compare.host import Host
 from bench.compare.host import Node
 from bench.compare.network import BaseServer
 from bench.compare.replay import Cell
+from bench.compare.replay import measured
 from bench.compare.replay import prepare
 from bench.compare.replayer import usage
 from bench.compare.scene import Scene
@@ -38,16 +39,7 @@ def booted(host: Host, node: Node, base: BaseServer) -> dict[str, Any]:
     before = host.used()
     with guest:
         seconds = guest.wait_for(BOOTED, _BOOT_SECONDS)
-        requests, size = base.asked()
-        used = host.used_since(before) + usage(guest.pid)
-        return {
-            'seconds': seconds,
-            'base_requests': requests,
-            'base_bytes': size,
-            'written_bytes': used.written_bytes,
-            'cpu_seconds': used.cpu_seconds,
-            'disk_bytes': host.disk_bytes(),
-        }
+        return measured(host, before, usage(guest.pid), seconds)
 
 
 def recorded(scene: Scene) -> Trace:

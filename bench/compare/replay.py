@@ -9,7 +9,7 @@ State of caches: the image is in the page cache of the base's server. Files of t
 with O_DIRECT, as Nova does by default; the page cache has no part in them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 import time
@@ -23,11 +23,12 @@ from bench.compare.host import Host
 from bench.compare.host import Node
 from bench.compare.network import BaseServer
 from bench.compare.replayer import Replayer
+from bench.compare.replayer import Usage
 from bench.compare.sample import Sample
 from bench.compare.scene import Scene
 from bench.compare.trace import Trace
 
-__all__ = ['Cell', 'one_round', 'pairs', 'prepare', 'replayed']
+__all__ = ['Cell', 'measured', 'one_round', 'pairs', 'prepare', 'replayed']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +56,27 @@ def replayed(
         before = host.used()
         guest.begin(trace, think=think)
         seconds = guest.finish()
-        requests, size = base.asked()
-        used = host.used_since(before) + guest.usage
-        return {
-            'seconds': seconds,
-            'base_requests': requests,
-            'base_bytes': size,
-            'written_bytes': used.written_bytes,
-            'cpu_seconds': used.cpu_seconds,
-            'disk_bytes': host.disk_bytes(),
-        }
+        return measured(host, before, guest.usage, seconds)
+
+
+def measured(
+    host: Host, before: Mapping[int, Usage], guest: Usage, seconds: float
+) -> dict[str, Any]:
+    """Return what a guest took, as fields of a sample.
+
+    :param before: what processes of the host had used when it began
+    :param guest: what its own process has used
+    """
+    requests, size = host.base.asked()
+    used = host.used_since(before) + guest
+    return {
+        'seconds': seconds,
+        'base_requests': requests,
+        'base_bytes': size,
+        'written_bytes': used.written_bytes,
+        'cpu_seconds': used.cpu_seconds,
+        'disk_bytes': host.disk_bytes(),
+    }
 
 
 def prepare(alternative: Alternative) -> dict[str, Any]:
