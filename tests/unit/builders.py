@@ -9,6 +9,7 @@ from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache import sealed_file
 from nova_qcache.control import Status
+from nova_qcache.counters import Counters
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
 from nova_qcache.plan import Boot
@@ -87,6 +88,24 @@ def sealed(**changes: Any) -> SealedFile:
         'sealed_at': 1_700_000_001.5,
     }
     return SealedFile(**{**values, **changes})
+
+
+def counters(**changes: Any) -> Counters:
+    """Numbers that can be told from each other; bytes are the test's own."""
+    numbers: dict[str, Any] = {
+        'boots': 20,
+        'plays': 9,
+        'records': 2,
+        'audits': 1,
+        'plain': {'no-room': 5, 'policy': 3},
+        'fallbacks': 1,
+        'recordings': 2,
+        'dropped_recordings': 4,
+        'recording_seconds': 12.5,
+        'evictions': {'room': 2},
+        'verifications': {'equal': 6},
+    }
+    return Counters(**numbers | changes)
 
 
 def record(state: State = State.WARMING, **changes: Any) -> CacheRecord:

@@ -17,28 +17,19 @@ from nova_qcache.plan import Cause
 from nova_qcache.pool import PoolState
 from nova_qcache.states import Phase
 from nova_qcache.states import Staleness
+from tests.unit import builders
 from tests.unit.builders import IMAGE
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / 'doc/source/admin/statistics.rst'
 
-COUNTERS = Counters(
-    boots=20,
-    plays=9,
-    records=2,
-    audits=1,
-    plain={'no-room': 5, 'policy': 3},
-    fallbacks=1,
-    recordings=2,
-    dropped_recordings=4,
+COUNTERS = builders.counters(
     recorded_bytes=1000,
-    recording_seconds=12.5,
     audited_bytes=800,
     missed_bytes=200,
     saved_bytes=5000,
     evictions={'room': 2, 'a word to come': 1},
     evicted_bytes=300,
     invalidations={'changed': 1},
-    verifications={'equal': 6},
 )
 IMAGES = (ImageFigures(IMAGE, COUNTERS, ('READY', 'STALE'), 4096, 8192, is_pinned=True),)
 POOL = PoolState(

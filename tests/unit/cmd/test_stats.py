@@ -14,28 +14,18 @@ from nova_qcache.figures import ImageFigures
 from nova_qcache.figures import SOURCES
 from nova_qcache.history import Point
 from nova_qcache.pool import PoolState
+from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import MIB
 from tests.unit.builders import OTHER_IMAGE
 
-COUNTERS = Counters(
-    boots=20,
-    plays=9,
-    records=2,
-    audits=1,
-    plain={'no-room': 5, 'policy': 3},
-    fallbacks=1,
-    recordings=2,
-    dropped_recordings=4,
+COUNTERS = builders.counters(
     recorded_bytes=10 * MIB,
-    recording_seconds=12.5,
     audited_bytes=8 * MIB,
     missed_bytes=2 * MIB,
     saved_bytes=50 * MIB,
-    evictions={'room': 2},
     evicted_bytes=3 * MIB,
     invalidations={'changed': 7},
-    verifications={'equal': 6},
     boot_bytes=5 * MIB,
     last_boot_at=1_700_000_000,
     last_used_at=1_700_000_001,
