@@ -50,7 +50,9 @@ _DAEMONS: dict[str, dict[str, Any]] = {
     'O_DIRECT, io_uring': {'file': {'cache': {'direct': True}, 'aio': 'io_uring'}},
     'an iothread': {'iothread': True},
     'not reserved': {'reserved': False},
-    'plain base, no recording': {'graph': 'plain'},
+    'no flush': {'file': {'cache': {'no-flush': True}}},
+    'the base alone': {'graph': 'plain'},
+    'no recording': {'graph': 'playing'},
 }
 _ROUNDED = {'as read': 0, '64 KiB': 64 << 10, '256 KiB': 256 << 10, '1 MiB': 1 << 20}
 
@@ -177,7 +179,9 @@ def _changed_daemon(host: Host, changed: Mapping[str, Any]) -> Iterator[Node]:
         filesystem.reserve(path, _QUOTA)
     nodes = block_graph.recording(source, path)
     if changed.get('graph') == 'plain':
-        nodes = block_graph.plain(source)
+        nodes = block_graph.plain(source)  # which asks it for zeros before each read, too
+    elif changed.get('graph') == 'playing':
+        nodes = block_graph.playing(source, path)
     nodes = [
         {**node, **changed.get('file', {})}
         if node['node-name'] == block_graph.CACHE_FILE_NODE
