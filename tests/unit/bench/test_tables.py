@@ -144,7 +144,7 @@ def test_text_is_aligned():
 
 def parsed(text: str):
     """Return the document tree; anything that docutils has to say is an error."""
-    core = pytest.importorskip('docutils.core')
+    core = pytest.importorskip('docutils.core', reason='comes with the extra "docs"')
     settings = {'report_level': 1, 'halt_level': 1, 'file_insertion_enabled': False}
     return core.publish_doctree(text, settings_overrides=settings)
 
