@@ -46,13 +46,14 @@ _MODES: dict[str, dict[str, Any]] = {
 _DAEMONS: dict[str, dict[str, Any]] = {
     'as it is': {},
     'io_uring': {'file': {'aio': 'io_uring'}},
-    'O_DIRECT, native': {'file': {'cache': {'direct': True}, 'aio': 'native'}},
-    'O_DIRECT, io_uring': {'file': {'cache': {'direct': True}, 'aio': 'io_uring'}},
+    'O_DIRECT, native': {'file': {'cache': {'direct': True, 'no-flush': True}, 'aio': 'native'}},
+    'O_DIRECT, io_uring': {
+        'file': {'cache': {'direct': True, 'no-flush': True}, 'aio': 'io_uring'}
+    },
     'an iothread': {'iothread': True},
     'not reserved': {'reserved': False},
-    'no flush': {'file': {'cache': {'no-flush': True}}},
-    'the base alone': {'graph': 'plain'},
-    'no recording': {'graph': 'playing'},
+    'flushed': {'file': {'cache': {'no-flush': False}}},
+    'the base alone': {'records': False},
 }
 _ROUNDED = {'as read': 0, '64 KiB': 64 << 10, '256 KiB': 256 << 10, '1 MiB': 1 << 20}
 
@@ -177,11 +178,10 @@ def _changed_daemon(host: Host, changed: Mapping[str, Any]) -> Iterator[Node]:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=60)
     if changed.get('reserved', True):
         filesystem.reserve(path, _QUOTA)
-    nodes = block_graph.recording(source, path)
-    if changed.get('graph') == 'plain':
-        nodes = block_graph.plain(source)  # which asks it for zeros before each read, too
-    elif changed.get('graph') == 'playing':
-        nodes = block_graph.playing(source, path)
+    if changed.get('records', True):
+        nodes = block_graph.recording(source, path)
+    else:
+        nodes = block_graph.plain(source)
     nodes = [
         {**node, **changed.get('file', {})}
         if node['node-name'] == block_graph.CACHE_FILE_NODE

@@ -13,6 +13,7 @@ import pytest
 
 from nova_qcache import block_graph
 from nova_qcache import plugins
+from tests.functional import bases
 from tests.functional import sealed
 from tests.functional import waiting
 from tests.functional.guests import Load
@@ -139,13 +140,7 @@ def _revived(site: Site, base: pathlib.Path) -> bool:
     return True
 
 
-def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> None:
-    plan = site.record(base)
-    with NbdGuest(site, plan) as guest:
-        _read_some(guest, base)
-        site.kill(plan['daemon_pid'])
-        assert guest.read(0, 4096).startswith('error')
-
+def _wait_until_served_again(site: Site, plan: dict[str, Any]) -> None:
     def served() -> bool:
         if not pathlib.Path(plan['socket']).exists():
             return False
@@ -153,6 +148,16 @@ def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> 
             return trial.connected
 
     waiting.until(served, 'the same socket, served again')
+
+
+def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> None:
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
+        _read_some(guest, base)
+        site.kill(plan['daemon_pid'])
+        assert guest.read(0, 4096).startswith('error')
+
+    _wait_until_served_again(site, plan)
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
         assert not site.files(), 'the dirty recording is still there'
@@ -174,15 +179,25 @@ def test_a_killed_daemon_after_the_seal_costs_nothing(site: Site, base: pathlib.
         shown = site.ask('seal', site.image_id, '--wait')
         site.kill(plan['daemon_pid'])
 
-    def served() -> bool:
-        with NbdGuest(site, plan) as trial:
-            return trial.connected
-
-    waiting.until(served, 'the same socket, served again')
+    _wait_until_served_again(site, plan)
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
     sealed.require_sound(site, shown, base, _file_node(base))
     assert site.plan(base)['kind'] == 'PLAY'
+
+
+def test_guests_without_a_recording_ask_their_base_for_reads_alone(
+    site: Site, base: pathlib.Path, serve: bases.Serve
+) -> None:
+    server = serve(base)
+    plan = site.record(server.uri)
+    site.kill(plan['daemon_pid'])
+    _wait_until_served_again(site, plan)
+    with NbdGuest(site, plan) as guest:
+        asked, count = server.questions(), server.bytes_read()
+        guest.require(base, 4 * MIB, MIB)
+        assert server.bytes_read() >= count + MIB
+        assert server.questions() == asked, 'each question is a way to the base and back'
 
 
 @pytest.mark.parametrize('first', ['recorder_pid', 'daemon_pid'])

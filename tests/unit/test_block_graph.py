@@ -87,14 +87,25 @@ def test_the_two_ways_to_the_base_share_no_node(recording):
     assert not recording.below(first) & recording.below(second)
 
 
-def test_nobody_below_is_asked_for_zeros(recording):
+def require_no_questions(graph, below):
     """The first child cannot say, and so no other one is asked; its reads go through."""
-    first = recording.nodes[recording.nodes['either']['children'][0]]
+    first = graph.nodes[graph.nodes['either']['children'][0]]
     assert first['driver'] == 'blkdebug'
     assert first['inject-error'] == [
         {'event': 'none', 'iotype': 'block-status', 'errno': errno.EIO}
     ]
-    assert first['image'] == block_graph.RECORDING_NODE
+    assert first['image'] == below
+
+
+def test_nobody_below_is_asked_for_zeros(recording, source):
+    require_no_questions(recording, block_graph.RECORDING_NODE)
+    require_no_questions(Graph(block_graph.plain(source)), 'base')
+
+
+def test_only_a_recording_is_not_flushed(recording, source):
+    assert recording.nodes[block_graph.CACHE_FILE_NODE]['cache'] == {'no-flush': True}
+    playing = Graph(block_graph.playing(source, PATH))
+    assert 'cache' not in playing.nodes[block_graph.CACHE_FILE_NODE]
 
 
 def test_one_answer_is_enough(recording):
