@@ -34,6 +34,8 @@ REMOTE = (
 """What reads the base while the guest boots."""
 BOOTS = ('plain', 'copy-on-read', 'nbdkit-cache', 'stream', 'record', 'page-cache', 'raw')
 SMOKE = ('plain', 'nbdkit-cache', 'record')
+SHORT = ('replay', 'thinned', 'scale')
+"""Sections of a short run."""
 PART = 24
 """Of the blocks of a boot's reads one in so many is replayed where each of them takes 20 ms."""
 DELAY_MS = 20
@@ -57,7 +59,7 @@ def measure(scene: Scene, args: argparse.Namespace, results: Results) -> None:
         'boot': functools.partial(_boot, results),
     }
     for name, part in parts.items():
-        if name in (args.only or parts):
+        if name in (args.only or (SHORT if args.smoke else parts)):
             part(scene, args)
 
 
@@ -81,8 +83,6 @@ def _replay(scene: Scene, args: argparse.Namespace) -> None:
 
 def _kept(scene: Scene, args: argparse.Namespace) -> None:
     """With the guest's own pauses."""
-    if args.smoke:
-        return
     cell, paced = Cell('replay', '1G', think='kept'), scene.trace.paced(PACE_SECONDS)
     replay.pairs(scene, cell, paced, args.rounds)
     for number in range(args.rounds):
@@ -106,8 +106,7 @@ def _thinned(scene: Scene, args: argparse.Namespace) -> None:
 
 
 def _place(scene: Scene, args: argparse.Namespace) -> None:
-    if not args.smoke:
-        place.measure(scene, scene.trace, args.rounds)
+    place.measure(scene, scene.trace, args.rounds)
 
 
 def _scale(scene: Scene, args: argparse.Namespace) -> None:
@@ -118,14 +117,11 @@ def _scale(scene: Scene, args: argparse.Namespace) -> None:
 
 
 def _choice(scene: Scene, args: argparse.Namespace) -> None:
-    if not args.smoke:
-        scene.other, scene.third = boots.recorded(scene), boots.recorded(scene)
-        choices.measure(scene, args.rounds)
+    scene.other, scene.third = boots.recorded(scene), boots.recorded(scene)
+    choices.measure(scene, args.rounds)
 
 
 def _boot(results: Results, scene: Scene, args: argparse.Namespace) -> None:
-    if args.smoke:
-        return
     copies = results.of('replay', alternative='copy', rate='100M', guest='first')
     copying = copies[0].prepare_seconds if copies else None
     for number in range(args.boots):
@@ -144,6 +140,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=1, help='of the order')
     parser.add_argument('--trace', type=pathlib.Path, help='use these reads, or write them there')
     args = parser.parse_args(argv)
+    for name in args.only:
+        if args.smoke and name not in SHORT:
+            parser.error(f'a short run does not measure "{name}"; it has {", ".join(SHORT)}')
     args.rounds = args.rounds or (3 if args.smoke else 5)
     return args
 
