@@ -59,7 +59,7 @@ class FileSource(Source):
 
     def protocol_node(self) -> Node:
         # Past the page cache where that is possible: a base read through it takes memory from
-        # guests, and the # kernel's read-ahead fetches from remote storage what no guest asked
+        # guests, and the kernel's read-ahead fetches from remote storage what no guest asked
         # for.
         try:
             direct = filesystem.supports_direct_io(self.path)
