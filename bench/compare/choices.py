@@ -84,9 +84,9 @@ def _in_rounds(
             for name in names:
                 with scene.host(base) as host:
                     for found in one(scene, host, candidates[name]):
-                        place = {'round': number, 'rate': rate, 'delay_ms': delay_ms}
-                        found = {'guest': 'first', **found}
-                        scene.collect(Sample('choice', name, group=group, **place, **found))
+                        found = {'guest': 'first', 'round': number, 'rate': rate, **found}
+                        sample = Sample('choice', name, group=group, delay_ms=delay_ms, **found)
+                        scene.collect(sample)
 
 
 def _play(host: Host, recorder: Qcache, trace: Trace) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _play(host: Host, recorder: Qcache, trace: Trace) -> dict[str, Any]:
     return {**found, 'guest': 'second', 'disk_bytes': recorder.cache.stat().st_blocks * 512}
 
 
-def _recorder(host: Host, **options: object) -> Qcache:
+def _recorder(host: Host, **options: Any) -> Qcache:
     recorder = Qcache(host, **options)
     recorder.prepare()
     return recorder

@@ -127,7 +127,8 @@ def _make_caches(
             replayed(host, node, trace, base)
         recorder.settle()
         for number in range(count):
-            copy = shutil.copy(recorder.cache, folder / f'cache-{number}')
+            copy = folder / f'cache-{number}'
+            shutil.copy(recorder.cache, copy)
             with copy.open('rb') as file:
                 os.fsync(file.fileno())
 

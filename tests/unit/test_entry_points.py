@@ -21,8 +21,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GENERATOR_CONF = ROOT / "etc" / "nova-qcache" / "config-generator.conf"
 
 ENTRY_POINTS = list(importlib.metadata.distribution("nova-qcache").entry_points)
-OURS = [point for point in ENTRY_POINTS if not point.group.startswith("nova.")]
-"""Those that need no Nova; the others are looked at in tests/unit/virt."""
+OURS = [point for point in ENTRY_POINTS if not point.group.startswith(("nova.", "tempest."))]
+"""Those that need neither Nova nor tempest; the others are looked at in tests/unit/virt and in
+tests/openstack."""
 
 COMMANDS = {
     "check",
@@ -62,9 +63,10 @@ def test_entry_point_resolves(point):
     assert callable(point.load())
 
 
-def test_only_the_entry_points_for_nova_are_left_out():
+def test_only_the_entry_points_for_nova_and_tempest_are_left_out():
     assert {point.group for point in ENTRY_POINTS if point not in OURS} == {
-        "nova.api.extra_spec_validators"
+        "nova.api.extra_spec_validators",
+        "tempest.test_plugins",
     }
 
 
@@ -73,6 +75,7 @@ def test_console_scripts():
         "nova-qcache",
         "nova-qcache-keeper",
         "nova-qcache-recorder",
+        "nova-qcache-status",
     }
 
 

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = DECLARED["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+PACKAGES = ("nova_qcache", "nova_qcache_tempest_plugin")
 
 
 def versions(requirements: list[str], operator: str) -> dict[str, str]:
@@ -77,9 +78,9 @@ def wheel(tmp_path_factory):
     """The wheel of this tree, built from a copy: building leaves files beside the sources."""
     tree = tmp_path_factory.mktemp("tree")
     junk = shutil.ignore_patterns("__pycache__")
-    for name in ("nova", "nova_qcache"):
+    for name in ("etc", "nova", *PACKAGES):
         shutil.copytree(ROOT / name, tree / name, ignore=junk)
-    for name in ("pyproject.toml", "setup.cfg", "README.rst", "LICENSE"):
+    for name in ("pyproject.toml", "setup.cfg", "setup.py", "README.rst", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     subprocess.run(
         [sys.executable, "-c", "import pbr.build; pbr.build.build_wheel('out')"],
@@ -95,10 +96,10 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_wheel(wheel):
-    """The files that a wheel installs, but for its metadata."""
+    """The files that a wheel installs into site-packages, but for its metadata."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    return {name for name in names if ".dist-info/" not in name}
+    return {name for name in names if ".dist-info/" not in name and ".data/" not in name}
 
 
 def test_a_wheel_has_the_version_that_it_is_given(wheel):
@@ -107,15 +108,33 @@ def test_a_wheel_has_the_version_that_it_is_given(wheel):
 
 def test_a_wheel_adds_one_file_to_nova(in_wheel):
     """A second nova/__init__.py or nova/virt/__init__.py would take the place of Nova's own."""
-    assert {name for name in in_wheel if not name.startswith("nova_qcache/")} == {
+    assert {name for name in in_wheel if name.partition("/")[0] not in PACKAGES} == {
         "nova/virt/qcache/__init__.py"
     }
 
 
-def test_a_wheel_has_all_of_the_package(in_wheel):
-    package = ROOT / "nova_qcache"
-    files = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
-    assert {name for name in in_wheel if name.startswith("nova_qcache/")} == {
+def test_a_wheel_has_all_of_the_packages(in_wheel):
+    packages = [ROOT / name for name in PACKAGES]
+    files = {str(path.relative_to(ROOT)) for each in packages for path in each.rglob("*.py")}
+    assert {name for name in in_wheel if name.partition("/")[0] in PACKAGES} == {
         *files,
         "nova_qcache/py.typed",
+    }
+
+
+def test_a_wheel_has_all_examples(wheel):
+    """All of etc, but for what this tree is generated with."""
+    with zipfile.ZipFile(wheel) as archive:
+        examples = {
+            name.partition(".data/data/")[2]: archive.read(name)
+            for name in archive.namelist()
+            if ".data/data/" in name
+        }
+    folder = ROOT / "etc"
+    shipped = [path for path in folder.rglob("*") if path.is_file()]
+    shipped.remove(folder / "nova-qcache" / "config-generator.conf")
+    assert examples == {
+        # Below systemd they are for any of its folders.
+        f"share/nova-qcache/{path.relative_to(folder)}".replace("/system/", "/"): path.read_bytes()
+        for path in shipped
     }
