@@ -76,6 +76,8 @@ def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) 
         return Finding(subject, Grade.WARNING, *e.problem_and_remedy())
     except exception.QcacheError as e:
         return Finding(subject, grade, *e.problem_and_remedy())
+    except cfg.Error as e:  # a value of another type
+        return Finding(subject, grade, str(e), 'Mend it there.')
     except OSError as e:
         return Finding(subject, grade, str(e), 'See whether its storage is sound')
 

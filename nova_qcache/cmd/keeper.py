@@ -11,6 +11,7 @@ from oslo_log import log
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
+from nova_qcache.cmd import logs
 from nova_qcache.generation import Generations
 from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     qcache_conf.register_nova_opts(conf)
     try:
         conf(sys.argv[1:] if argv is None else argv, project='nova', prog='nova-qcache-keeper')
-        log.setup(conf, 'nova-qcache-keeper')
+        logs.set_up(conf, 'nova-qcache-keeper')
         keeper = _keeper(conf)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: keeper.stop())

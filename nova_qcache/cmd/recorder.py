@@ -14,6 +14,7 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache import key
 from nova_qcache import plugins
+from nova_qcache.cmd import logs
 from nova_qcache.generation import Generations
 from nova_qcache.keeper import launch as keeper
 from nova_qcache.key import CacheKey
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     conf.register_cli_opts(_CLI_OPTS)
     try:
         conf(sys.argv[1:] if argv is None else argv, project='nova', prog='nova-qcache-recorder')
-        log.setup(conf, 'nova-qcache-recorder')
+        logs.set_up(conf, 'nova-qcache-recorder')
         asyncio.run(_run(conf))
     except exception.RecorderBusy as e:
         LOG.info('%s', e)

@@ -22,7 +22,7 @@ from nova_qcache import exception
 from nova_qcache.manager import Manager
 from nova_qcache.progress import Done
 
-__all__ = ['Shell', 'conf', 'main', 'manager', 'progress']
+__all__ = ['Shell', 'become_owner', 'conf', 'main', 'manager', 'progress']
 
 COMMANDS = 'nova_qcache.cli'
 """Namespace of the entry points of commands."""
@@ -77,10 +77,10 @@ class Shell(app.App):
         qcache_conf.register_opts(self.conf)
         qcache_conf.register_nova_opts(self.conf)
         self.conf(arguments, project='nova', prog='nova-qcache')
-        _become_owner(pathlib.Path(self.conf.qcache.cache_path))
+        become_owner(pathlib.Path(self.conf.qcache.cache_path))
 
 
-def _become_owner(cache_path: pathlib.Path) -> None:
+def become_owner(cache_path: pathlib.Path) -> None:
     """Act as the user that the caches belong to, if root calls.
 
     What root would write there (a record, a socket) nova-compute could not read afterwards.

@@ -27,8 +27,8 @@ FLOORS = {
     3: (
         "admission ageing audits base control duty figures generation history inspection"
         " inventory judgement keeper leases ledger metrics occupancy pins plugins pool recorder"
-        " removal scrubbing sealed_file sources store suitability sweeping touches upkeep usage"
-        " verifier"
+        " removal scrubbing sealed_file sources store suitability sweeping touches upgrade upkeep"
+        " usage verifier"
     ),
     4: "boots manager",
     5: "cmd scheduler virt",

@@ -143,6 +143,13 @@ def test_a_configuration_that_makes_no_sense(short_folder):
     )
 
 
+def test_a_value_of_another_type(short_folder):
+    found = bad(builders.config(short_folder, quota='much'))
+    assert (found.subject, found.grade) == ('configuration', Grade.ERROR)
+    assert "'much'" in found.found
+    assert found.remedy == 'Mend it there.'
+
+
 @pytest.mark.parametrize('option', ['qemu_img', 'qemu_io', 'qemu_storage_daemon'])
 def test_a_tool_that_is_missing(conf, version, option):
     def look(tool, asked):

@@ -129,7 +129,7 @@ class TestUser:
 
     def become(self, path, uid=0):
         with mock.patch.object(os, 'geteuid', autospec=True, return_value=uid):
-            shell._become_owner(path)
+            shell.become_owner(path)
 
     def test_an_owner_with_a_name(self, calls, owner, tmp_path):
         entry = pwd.struct_passwd(('nova', 'x', 64055, 64056, '', '/', '/bin/sh'))

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nova-qcache-status: is this host ready for the nova-qcache that is installed now.
+
+The checks are those of ``nova-qcache check`` and what only an upgrade asks. oslo.upgradecheck
+prints them and makes the exit code of them, as nova-status has it: 0 for success, 1 if something
+is worth a look, 2 if something stops an upgrade, and 255 if there is no answer.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import functools
+from importlib import metadata
+import importlib.util
+import pathlib
+import sys
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+from oslo_upgradecheck import upgradecheck
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache import exception
+from nova_qcache import suitability
+from nova_qcache import upgrade
+from nova_qcache.cmd import shell
+from nova_qcache.suitability import Finding
+from nova_qcache.suitability import Grade
+from nova_qcache.virt import seams
+
+__all__ = ['Checks', 'main']
+
+_NO_ANSWER = 255
+_DRIVER = 'qcache.QcacheDriver'
+_SHIM = 'nova.virt.qcache'
+"""Where Nova looks for it."""
+_TESTED_NOVAS = range(31, 35)
+
+_CODES = {
+    Grade.OK: upgradecheck.Code.SUCCESS,
+    Grade.WARNING: upgradecheck.Code.WARNING,
+    Grade.ERROR: upgradecheck.Code.FAILURE,
+}
+
+_Check = tuple[str, Callable[[upgradecheck.UpgradeCommands], upgradecheck.Result]]
+
+
+class Checks(upgradecheck.UpgradeCommands):
+    """The command ``upgrade check``: one check for each finding, which are as many as the host
+    gives reason for."""
+
+    display_title = 'nova-qcache Upgrade Check Results'
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+
+    @property
+    def _upgrade_checks(self) -> tuple[_Check, ...]:  # type: ignore[override]
+        return tuple(
+            (finding.subject, functools.partial(_result, finding))
+            for finding in _findings(self._conf)
+        )
+
+
+def _findings(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    of_host = list(suitability.examine(conf))
+    yield from of_host
+    unfit = [finding.subject for finding in of_host if finding.grade is Grade.ERROR]
+    # Without a configuration nobody knows the folders, and without them there is nothing in them.
+    if not {'configuration', 'folders'}.intersection(unfit):
+        yield from upgrade.examine(conf)
+    yield _nova(conf.compute_driver)
+
+
+def _result(finding: Finding, _: upgradecheck.UpgradeCommands) -> upgradecheck.Result:
+    found = finding.found if finding.found.endswith('.') else f'{finding.found}.'
+    details = f'{found} {finding.remedy}' if finding.remedy else finding.found
+    return upgradecheck.Result(_CODES[finding.grade], details)
+
+
+def _nova(driver: str | None) -> Finding:
+    """Look at the Nova that this Python would run.
+
+    :param driver: what the configuration has it load
+    """
+    try:
+        version = metadata.version('nova')
+    except metadata.PackageNotFoundError:
+        if driver == _DRIVER:
+            return Finding(
+                'nova',
+                Grade.ERROR,
+                f'nova.conf has compute_driver = {_DRIVER}, and {sys.executable} has no Nova',
+                'Install nova-qcache where nova-compute is installed.',
+            )
+        return Finding('nova', Grade.OK, 'none is here: nova-qcache is used without it')
+    moved = list(seams.moved())
+    if moved:
+        return Finding(
+            'nova',
+            Grade.ERROR,
+            f'Nova {version} does not fit, and all instances would boot without a cache: '
+            f'{"; ".join(moved)}',
+            'Upgrade nova-qcache, or set [DEFAULT] compute_driver = libvirt.LibvirtDriver.',
+        )
+    if driver == _DRIVER and importlib.util.find_spec(_SHIM) is None:
+        return Finding(
+            'nova',
+            Grade.ERROR,
+            f'nova.conf has compute_driver = {_DRIVER}, and Nova {version} does not find {_SHIM}',
+            'Install nova-qcache into the same folder as Nova.',
+        )
+    if not _is_tested(version):
+        return Finding(
+            'nova',
+            Grade.WARNING,
+            f'Nova {version} has all that nova-qcache stands on, which is tested with '
+            f'{_TESTED_NOVAS[0]} to {_TESTED_NOVAS[-1]}',
+            'Try it on one host.',
+        )
+    # Not all of them, perhaps: nova-compute may be given files that nobody else reads.
+    said = f'compute_driver = {driver}' if driver else 'no compute_driver'
+    return Finding('nova', Grade.OK, f'Nova {version} fits; these configuration files have {said}')
+
+
+def _is_tested(version: str) -> bool:
+    major = version.partition('.')[0]
+    return major.isdigit() and int(major) in _TESTED_NOVAS
+
+
+class _Configuration(cfg.ConfigOpts):
+    """What ``nova-qcache`` reads, wherever it finds that; root acts as nova-compute's user."""
+
+    def __call__(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> None:
+        super().__call__(
+            args,
+            project='nova',
+            prog='nova-qcache-status',
+            version=metadata.version('nova-qcache'),
+            default_config_files=cfg.find_config_files('nova', 'nova-qcache'),
+            default_config_dirs=cfg.find_config_dirs('nova', 'nova-qcache'),
+        )
+        # oslo.upgradecheck takes any word for "check".
+        if self.command.check != 'check':
+            raise cfg.Error(f'"upgrade {self.command.check}" is no command; give "upgrade check"')
+        shell.become_owner(pathlib.Path(self.qcache.cache_path))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """:return: the worst result, or 255 after a message on standard error"""
+    conf = _Configuration()
+    log.register_options(conf)
+    qcache_conf.register_opts(conf)
+    qcache_conf.register_nova_opts(conf)
+    conf.register_opt(cfg.StrOpt('compute_driver'))
+    try:
+        return upgradecheck.main(
+            conf, 'nova', Checks(conf), argv=list(sys.argv[1:] if argv is None else argv)
+        )
+    except (exception.QcacheError, cfg.Error, OSError) as e:
+        print(e, file=sys.stderr)
+    except SystemExit as e:  # argparse's 2 would be a failure of a check
+        if not e.code:
+            return 0
+    return _NO_ANSWER
+
+
+if __name__ == '__main__':
+    sys.exit(main())
