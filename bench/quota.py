@@ -227,7 +227,7 @@ def measure(args: argparse.Namespace) -> list[Figure]:
             for name in ('full', 'unreserved'):
                 room = quota.quota + 16 * rig.MIB
                 with tmpfs(where.data / name, room) as cache_path:
-                    site = quota.site(name, cache_path=cache_path)
+                    site = quota.site(name, cache_path=cache_path, min_free=0)
                     result += quota.burst(name, site, unreserved=name == 'unreserved')
         else:
             print('Only root can mount a tmpfs: "full" and "unreserved" are left out.')

@@ -19,6 +19,10 @@ import testtools
 __all__ = ['Outcome', 'Workspace']
 
 
+_SUBUNIT = b'\xb3'
+"""What a stream of results begins with; stestr may have a complaint instead."""
+
+
 class Outcome(NamedTuple):
     status: str
     """``success``, ``fail``, ``skip`` and so on, as subunit has them."""
@@ -51,6 +55,7 @@ class Workspace:
         said = self._run(command, self.folder, seconds, check=False)
         last = ['stestr', 'last', '--subunit']
         stream = self._run(last, self.folder, 60, check=False)
+        assert stream.startswith(_SUBUNIT), (said + stream).decode(errors='replace')
         outcomes = _outcomes(stream)
         assert outcomes, said.decode(errors='replace')
         return outcomes

@@ -17,17 +17,8 @@ from qcache_stack.settings import Layout
 __all__ = ['install', 'source_digest']
 
 SOURCE = pathlib.Path(__file__).resolve().parents[3]
-_WITHOUT = {
-    '.git',
-    'bench',
-    'build',
-    'dist',
-    'doc',
-    'releasenotes',
-    'tests',
-    'tools',
-    '__pycache__',
-}
+_WITHOUT = {'bench', 'build', 'dist', 'doc', 'releasenotes', 'tests', 'tools'}
+"""Folders at the top that are in no wheel."""
 _VERSION = '0.0.1.dev0'
 
 
@@ -35,10 +26,11 @@ def _files() -> list[pathlib.Path]:
     """Return the files that a wheel may be made of."""
     found = []
     for folder, folders, names in os.walk(SOURCE):
+        without = _WITHOUT if pathlib.Path(folder) == SOURCE else {'__pycache__'}
         folders[:] = sorted(
             name
             for name in folders
-            if name not in _WITHOUT and not name.startswith('.') and '.egg-info' not in name
+            if name not in without and not name.startswith('.') and '.egg-info' not in name
         )
         found += [pathlib.Path(folder, name) for name in sorted(names)]
     return [path for path in found if path.is_file() and not path.name.startswith('.')]
