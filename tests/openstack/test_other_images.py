@@ -49,6 +49,7 @@ def test_resize_on_the_same_host(cloud: Cloud, host: ComputeHost, ready_calm: st
     host.require_stock_surroundings(server)
 
 
+@pytest.mark.long
 def test_shelve_and_unshelve(cloud: Cloud, host: ComputeHost, ready_calm: str):
     server = cloud.boot(ready_calm)
     server.wait_until_booted(boots=1)

@@ -9,6 +9,7 @@ from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
 
+@pytest.mark.long
 def test_an_image_that_says_never(cloud: Cloud, host: ComputeHost, disks: pathlib.Path):
     image = cloud.upload(disks / 'calm.raw', **{'qcache:policy': 'never'})
     server = cloud.boot(image)
