@@ -24,7 +24,7 @@ virtual environments under $QCACHE_WORK (default: ~/.cache/nova-qcache).
   --bench         a short run of the benchmarks, judged by ratios within it
                   (these six can be combined; none of them: all of them)
   --long          with the tests on OpenStack, those as well that take long and look at much the
-                  same places as others do
+                  same places as others do; with the benchmarks, tools/demo.sh as well
   --workers N     how many functional tests run at a time (default: 2)
   -h, --help      this text
 
@@ -38,7 +38,7 @@ die() {
     exit 2
 }
 
-lint=no unit=no functional=no openstack=no lowest=no bench=no workers=2 which=(-m 'not long')
+lint=no unit=no functional=no openstack=no lowest=no bench=no long=no workers=2 which=(-m 'not long')
 while [[ $# -gt 0 ]]; do
     case $1 in
         --lint) lint=yes ;;
@@ -47,7 +47,7 @@ while [[ $# -gt 0 ]]; do
         --openstack) openstack=yes ;;
         --lowest) lowest=yes ;;
         --bench) bench=yes ;;
-        --long) which=() ;;
+        --long) long=yes which=() ;;
         --workers)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die '--workers takes a number'
             workers=$2
@@ -341,6 +341,7 @@ if [[ $openstack == yes ]]; then
 fi
 if [[ $bench == yes ]]; then
     step 'benchmarks, a short run' env PYTHON="$bin/python" QCACHE_WORK="$work" bench/run.sh --smoke
+    [[ $long == no ]] || step 'demonstration' env QCACHE_WORK="$work" tools/demo.sh
 fi
 if [[ $lowest == yes ]]; then
     # The benchmarks are run from a checkout, with what is current.
