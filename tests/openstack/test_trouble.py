@@ -92,10 +92,10 @@ def test_a_chain_that_qemu_cannot_open_boots_plain(
     ('option', 'value'),
     [
         ('cluster_size', '5000'),
-        ('quota', '0'),
-        ('quota', 'much'),
-        ('cache_path', 'relative'),
-        ('recording_idle_seconds', '0'),
+        pytest.param('quota', '0', marks=pytest.mark.long),
+        pytest.param('quota', 'much', marks=pytest.mark.long),
+        pytest.param('cache_path', 'relative', marks=pytest.mark.long),
+        pytest.param('recording_idle_seconds', '0', marks=pytest.mark.long),
     ],
 )
 def test_options_that_make_no_sense(
