@@ -85,8 +85,12 @@ while [[ $# -gt 0 ]]; do
     shift 2
 done
 if [[ ${#compare[@]} -eq 0 && ${#part_names[@]} -eq 0 ]]; then
-    IFS='|' read -r -a compare <<<"$comparisons"
-    [[ $smoke == yes ]] || IFS='|' read -r -a part_names <<<"$parts"
+    if [[ $smoke == yes ]]; then
+        compare=(replay thinned scale)
+    else
+        IFS='|' read -r -a compare <<<"$comparisons"
+        IFS='|' read -r -a part_names <<<"$parts"
+    fi
 fi
 
 need_packages bindfs busybox-static cpio e2fsprogs iproute2 libnbd-bin mount nbdkit python3 \
