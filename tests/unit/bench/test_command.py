@@ -20,7 +20,8 @@ def test_a_short_run_says_what_it_does_not_measure(name, capsys):
 
 @pytest.mark.parametrize('words', [['--only=choice'], ['--smoke', '--only=scale'], ['--smoke']])
 def test_what_it_does_measure(words):
-    command.parse([*FILES, *words])
+    asked = [word.removeprefix('--only=') for word in words if word.startswith('--only=')]
+    assert command.parse([*FILES, *words]).only == asked
 
 
 def test_a_short_run_has_fewer_rounds():
