@@ -35,21 +35,20 @@ for option in "$@"; do
 done
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=tools/guest/common.sh
-source "$repo/tools/guest/common.sh"
-# shellcheck source=bench/environment.sh
-source "$repo/bench/environment.sh"
-export HOME=${HOME:-/root}
-export LC_ALL=C.UTF-8
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin${PATH:+:$PATH}
+# shellcheck source=tools/environment.sh
+source "$repo/tools/environment.sh"
 
 need_packages bindfs e2fsprogs mount nbdkit python3 python3-libnbd python3-venv \
     qemu-system-common qemu-utils util-linux
 work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
-python=
-bench_python "$repo" "$work/venv-faults" psutil packaging
+python=${PYTHON:-}
+if [[ -z $python ]]; then
+    step 'installing nova-qcache' "$work/venv-faults.log" "$repo/tools/python_environment.sh" \
+        "$work/venv-faults" --editable . packaging psutil
+    python=$work/venv-faults/bin/python
+fi
 
 # From the checkout: the harness is made of its tests' parts.
 export PYTHONPATH=$repo

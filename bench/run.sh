@@ -31,13 +31,8 @@ END
 }
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=tools/guest/common.sh
-source "$repo/tools/guest/common.sh"
-# shellcheck source=bench/environment.sh
-source "$repo/bench/environment.sh"
-export HOME=${HOME:-/root}
-export LC_ALL=C.UTF-8
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin${PATH:+:$PATH}
+# shellcheck source=tools/environment.sh
+source "$repo/tools/environment.sh"
 export NBD_PYTHON=${NBD_PYTHON:-/usr/bin/python3}
 
 wrong() {
@@ -98,8 +93,12 @@ need_packages bindfs busybox-static cpio e2fsprogs iproute2 libnbd-bin mount nbd
 work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
-python=
-bench_python "$repo" "$work/venv-bench" matplotlib packaging psutil
+python=${PYTHON:-}
+if [[ -z $python ]]; then
+    step 'installing nova-qcache' "$work/venv-bench.log" "$repo/tools/python_environment.sh" \
+        "$work/venv-bench" --editable . matplotlib packaging psutil
+    python=$work/venv-bench/bin/python
+fi
 # From the checkout: bench/ is not installed.
 export PYTHONPATH=$repo:$repo/tools/guest
 

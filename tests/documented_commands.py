@@ -7,7 +7,7 @@ theirs, so what is assigned to them here is run.
 
 from tests import documents
 
-__all__ = ['IN_TEST_SH', 'NOT_RUN', 'OWN_WORDS', 'RUN', 'run_by']
+__all__ = ['NOT_RUN', 'OWN_WORDS', 'PARTS', 'RUN', 'run_by']
 
 _QUICK_START = 'tests/functional/test_documented_commands.py::test_the_quick_start'
 _PACKAGES = 'tests/functional/test_documented_commands.py::test_packages_of_the_distribution'
@@ -84,14 +84,13 @@ RUN = {
 OWN_WORDS = {_TEMPEST}
 """Tests that say their command in words of their own, since it is what they are about."""
 
-IN_TEST_SH = {
-    'bench/run.sh --smoke': 'bench/run.sh --smoke',
-    'tools/demo.sh': 'tools/demo.sh',
-    'tools/openstack.sh up': 'tools/openstack.sh --state "$state" up',
-    'tools/openstack.sh down': 'tools/openstack.sh --state "$state" down',
+PARTS = {
+    'bench/run.sh --smoke',
+    'tools/demo.sh',
+    'tools/openstack.sh up',
+    'tools/openstack.sh down',
 }
-"""Steps of ``tools/test.sh``, as it has them; the demonstration takes ``--long``, since it boots a
-Debian guest six times, five minutes without KVM."""
+"""Commands that are parts of ``tools/test.sh --all`` themselves."""
 
 _SYSTEMD = 'needs systemd as the first process'
 _SELINUX = 'needs a kernel with SELinux, and the tools of a distribution that has it'

@@ -47,14 +47,9 @@ Servers boot from flavors "tiny" and "small" with: openstack server create --fla
 END
 }
 
-# The surroundings: any directory, no HOME, any locale, other Pythons.
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export HOME=${HOME:-/root} LC_ALL=C.UTF-8 PIP_DISABLE_PIP_VERSION_CHECK=1
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin${PATH:+:$PATH}
-unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PIP_REQUIRE_VIRTUALENV PIP_USER PYENV_VERSION
-# shellcheck source=tools/guest/common.sh
-source "$tools/guest/common.sh"
-python=/usr/bin/python3
+# shellcheck source=tools/environment.sh
+source "$tools/environment.sh"
 
 state=${QCACHE_OPENSTACK:-/var/lib/qcache-openstack}
 while [[ $# -gt 0 ]]; do
@@ -94,7 +89,7 @@ fi
 
 manage() {
     # -P: not from the folder of whoever calls; -B: no files in the tree.
-    PYTHONPATH=$tools/openstack exec "$python" -P -B -m qcache_stack \
+    PYTHONPATH=$tools/openstack exec /usr/bin/python3 -P -B -m qcache_stack \
         --state "$state" "$command" "$@"
 }
 
@@ -103,65 +98,22 @@ manage() {
 
 # Installation, for "up"
 
-policy=
-clean_up() {
-    end_step
-    [[ -z $policy ]] || rm -f "$policy"
-}
-trap clean_up EXIT
+trap end_step EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-
-# apt_install NAME...: install those that are missing, and start no service of theirs.
-apt_install() {
-    local missing
-    mapfile -t missing < <(missing_packages "$@")
-    [[ ${#missing[@]} -gt 0 ]] || return 0
-    if [[ ! -e /usr/sbin/policy-rc.d ]]; then
-        policy=/usr/sbin/policy-rc.d
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-    fi
-    need_packages "$@"
-    if [[ -n $policy ]]; then
-        rm -f "$policy"
-        policy=
-    fi
-}
-
-# The environment is kept as long as what it is made of.
-make_venv() {
-    local venv=$state/venv requirements=$tools/openstack/requirements.txt stamp packages log
-    # Not the tools' whole path: another checkout may use the same environment.
-    stamp=$("$python" -VV && cat "$requirements")
-    if [[ ! -f $venv/stamp || $(<"$venv/stamp") != "$stamp" ]]; then
-        apt_install ca-certificates python3 python3-venv
-        log=$(mktemp)
-        rm -rf "$venv"
-        step 'making a virtual environment' "$log" "$python" -m venv "$venv"
-        step 'installing bindep' "$log" "$venv/bin/pip" install --constraint "$requirements" bindep
-    fi
-    packages=$(cd "$tools/.." && "$venv/bin/bindep" --brief openstack) || true
-    # shellcheck disable=SC2086
-    apt_install $packages
-    [[ ! -f $venv/stamp ]] || return 0
-    # setuptools first: two packages are built with the one that is there.
-    step 'installing setuptools' "$log" \
-        "$venv/bin/pip" install --constraint "$requirements" setuptools pbr
-    step 'installing OpenStack' "$log" "$venv/bin/pip" install --requirement "$requirements"
-    rm -f "$log"
-    # Ordinary users run what is in it, and none of them can leave compiled modules there.
-    chmod -R go+rX "$venv"
-    printf '%s\n' "$stamp" >"$venv/stamp"
-}
 
 umask 022
 mkdir -p "$state"
 state=$(cd "$state" && pwd)
 [[ ${#state} -le 60 ]] || die "$state is too long: sockets lie in it, and their paths are limited"
-exec 9>"$state/install.lock"
-flock --wait 1200 9 || die 'another openstack.sh is installing'
-make_venv
-exec 9>&-
+need_profiles openstack
+requirements=tools/openstack/requirements.txt
+log=$(mktemp)
+# What is built from sources is built with the versions of the list, too.
+step 'installing OpenStack' "$log" "$tools/python_environment.sh" "$state/venv" \
+    --build-constraint "$requirements" --requirement "$requirements"
+rm -f "$log"
+# Ordinary users run what is in it, and none of them can leave compiled modules there.
+chmod -R go+rX "$state/venv"
 trap - EXIT
 manage "$@"

@@ -3,6 +3,7 @@
 
 import ast
 import collections
+import importlib
 import importlib.metadata
 import pathlib
 import re
@@ -15,7 +16,7 @@ from tests import documents
 ROOT = documents.ROOT
 TABLES = (
     documented_commands.RUN,
-    documented_commands.IN_TEST_SH,
+    documented_commands.PARTS,
     documented_commands.NOT_RUN,
 )
 NODES = sorted(set(documented_commands.RUN.values()))
@@ -141,12 +142,29 @@ def test_a_test_takes_its_commands_from_the_pages(node: str):
     assert ast.literal_eval(tests) == path
 
 
-@pytest.mark.parametrize('text', sorted(documented_commands.IN_TEST_SH))
-def test_a_step_is_in_the_test_command(text: str):
-    steps = (ROOT / 'tools' / 'test.sh').read_text()
-    assert re.search(
-        rf'^ .*\bstep .*{re.escape(documented_commands.IN_TEST_SH[text])}$', steps, re.MULTILINE
+@pytest.mark.parametrize('text', sorted(documented_commands.PARTS))
+def test_a_part_of_the_test_command(text: str, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    parts = importlib.import_module('run_tests.parts')
+    everything = parts.Choice(
+        root=ROOT,
+        work=tmp_path,
+        stack=tmp_path,
+        stack_is_up=False,
+        reports=tmp_path,
+        kinds=frozenset(parts.KINDS),
+        novas=(),
+        core=False,
+        workers=1,
+        seed=None,
     )
+    commands = [
+        ' '.join(part.command).replace(f' --state {tmp_path}', '')
+        for lanes in parts.phases(everything)
+        for lane in lanes
+        for part in lane
+    ]
+    assert text in commands
 
 
 def test_every_reason_is_one():

@@ -1,81 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# Sourced by the scripts of this folder and by the demo: messages, progress and packages.
+# Sourced by the scripts of this folder: what they build guests with.
 
-# say WORDS...: one line of progress on stderr.
-say() {
-    printf '%s\n' "$*" >&2
-}
-
-# die WORDS...: the error and the end.
-die() {
-    printf 'error: %s\n' "$*" >&2
-    exit 1
-}
-
-# The process group of the command that `step` runs at the moment; end_step ends it (for traps).
-step_group=
-
-end_step() {
-    [[ -n $step_group ]] || return 0
-    kill -TERM -- "-$step_group" 2>/dev/null || true
-    wait "$step_group" 2>/dev/null || true
-    step_group=
-}
-
-# step LABEL LOG COMMAND...: run COMMAND with its output in LOG, show LABEL and the seconds so far;
-# on failure show the end of LOG and exit. Never call it under `if`, `||` or `&&`: bash would then
-# ignore errors inside COMMAND, where that is a function.
-step() {
-    local label=$1 log=$2 begun=$SECONDS shown=-1 status=0 seconds
-    shift 2
-    set -m # a process group of its own
-    "$@" >"$log" 2>&1 </dev/null &
-    step_group=$!
-    set +m
-    while kill -0 "$step_group" 2>/dev/null; do
-        seconds=$((SECONDS - begun))
-        if [[ -t 2 ]]; then
-            printf '\r\033[K%4d s  %s: %.60s' "$seconds" "$label" \
-                "$(tail -n 1 "$log" | tr -cd '[:print:]')" >&2
-        elif [[ $shown -lt 0 || $seconds -ge $((shown + 15)) ]]; then
-            shown=$seconds
-            say "$(printf '%4d s  %s' "$seconds" "$label")"
-        fi
-        sleep 0.2
-    done
-    wait "$step_group" || status=$?
-    step_group=
-    [[ ! -t 2 ]] || printf '\r\033[K' >&2
-    if [[ $status -ne 0 ]]; then
-        tail -n 25 "$log" >&2
-        die "$label failed (status $status)"
-    fi
-    say "$(printf '%4d s  %s: done' "$((SECONDS - begun))" "$label")"
-}
-
-# missing_packages NAME...: print those of these Debian packages that are not installed.
-missing_packages() {
-    local name
-    for name in "$@"; do
-        [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] ||
-            printf '%s\n' "$name"
-    done
-}
-
-# need_packages NAME...: install the Debian packages that are missing; without any, apt is not run.
-need_packages() {
-    local missing log
-    mapfile -t missing < <(missing_packages "$@")
-    [[ ${#missing[@]} -gt 0 ]] || return 0
-    [[ $EUID -eq 0 ]] || die "only root can install these Debian packages: ${missing[*]}"
-    log=$(mktemp)
-    step 'reading the package lists' "$log" apt-get -q update
-    step "installing ${missing[*]}" "$log" \
-        env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 \
-        -o DPkg::Lock::Timeout=120 install --no-install-recommends "${missing[@]}"
-    rm -f "$log"
-}
+# shellcheck source=tools/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../environment.sh"
 
 # fetch_package FOLDER NAME: download a Debian package and unpack it into FOLDER, uninstalled.
 fetch_package() {

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tools/test.sh runs for each of its options."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+@pytest.fixture
+def choice(parts, tmp_path):
+    return parts.Choice(
+        root=ROOT,
+        work=tmp_path / 'work',
+        stack=tmp_path / 'stack',
+        stack_is_up=False,
+        reports=tmp_path / 'reports',
+        kinds=frozenset(parts.KINDS),
+        novas=('31', '34'),
+        core=False,
+        workers=3,
+        seed=None,
+        arguments=('-k', 'word'),
+    )
+
+
+@pytest.fixture
+def names(parts, choice):
+    def names_of(**changes):
+        phases = parts.phases(dataclasses.replace(choice, **changes))
+        return [[[part.name for part in lane] for lane in lanes] for lanes in phases]
+
+    return names_of
+
+
+def _parts(phases):
+    return {part.name: part for lanes in phases for lane in lanes for part in lane}
+
+
+def test_the_stack_is_beside_what_computes_and_benchmarks_are_alone(names):
+    (waiting, computing), last = names()
+    assert waiting == ['OpenStack up', 'tests on OpenStack', 'OpenStack down']
+    assert computing[0] == 'ruff check'
+    assert computing[-5:] == [
+        'unit tests',
+        'unit tests, Nova 31',
+        'unit tests, Nova 34',
+        'functional tests',
+        'unit tests, lowest versions',
+    ]
+    assert last == [['benchmarks, a short run', 'demonstration']]
+
+
+def test_what_was_not_chosen_is_not_run(names):
+    assert names(kinds=frozenset({'bench'})) == [[['benchmarks, a short run', 'demonstration']]]
+    assert names(kinds=frozenset({'unit'}), novas=('34',)) == [
+        [['unit tests', 'unit tests, Nova 34']]
+    ]
+
+
+def test_a_stack_of_somebody_else_stays_up(names):
+    phases = names(kinds=frozenset({'openstack'}), stack_is_up=True)
+    assert phases == [[['OpenStack up', 'tests on OpenStack']]]
+
+
+def test_only_the_end_of_the_stack_undoes_something(parts, choice):
+    undoing = [part.name for part in _parts(parts.phases(choice)).values() if part.undoes]
+    assert undoing == ['OpenStack down']
+
+
+def test_the_core(parts, choice):
+    marked = {
+        name
+        for name, part in _parts(parts.phases(dataclasses.replace(choice, core=True))).items()
+        if '-m core' in ' '.join(part.command)
+    }
+    assert marked == {'functional tests', 'tests on OpenStack'}
+
+
+def test_random_tests(parts, choice):
+    """They are told the seed by pytest's option for hypothesis, and by a variable for others."""
+    explored = dataclasses.replace(choice, seed=7, kinds=frozenset({'unit', 'functional'}))
+    for part in _parts(parts.phases(explored)).values():
+        assert part.environment['QCACHE_SEED'] == '7'
+        assert '--hypothesis-seed=7' in part.command
+        assert 'hypothesis or random' in part.command
+
+
+def test_arguments_of_pytest_are_for_all_tests(parts, choice):
+    for part in _parts(parts.phases(choice)).values():
+        assert (list(part.command)[-2:] == ['-k', 'word']) == (part.report is not None)
+
+
+def test_no_two_parts_have_a_log_or_a_report_in_common(parts, choice):
+    found = _parts(parts.phases(choice)).values()
+    reports = [part.report for part in found if part.report]
+    assert len(set(reports)) == len(reports) == 6
+
+
+def test_scripts_are_found_by_name_and_by_their_first_line(parts, tmp_path):
+    for name, text in {
+        'a.sh': '',
+        'b': '#!/bin/bash\n',
+        'c': '#!/usr/bin/env bash\n',
+        'd': '#!/bin/sh -e\n',
+        'e': '#!/usr/bin/python3\n',
+        'f.py': '#!/bin/bash\n',
+        'build/g.sh': '',
+        'h_cache/i.sh': '',
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert list(parts._scripts(tmp_path)) == ['a.sh', 'b', 'c', 'd']
+    assert {'tools/test.sh', '.ci/run', 'devstack/plugin.sh'} <= set(parts._scripts(ROOT))
+    assert 'README.rst' in set(parts._pages(ROOT))

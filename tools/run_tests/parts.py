@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the test command can run, and beside what."""
+
+from collections.abc import Iterator
+import dataclasses
+import os
+import pathlib
+import re
+
+from run_tests.lanes import Part
+
+__all__ = ['KINDS', 'Choice', 'phases']
+
+KINDS = ('lint', 'unit', 'functional', 'openstack', 'lowest', 'bench')
+"""Each is an option of the command as well."""
+
+_SKIPPED_FOLDERS = {'.git', '.tox', '.venv', 'build', 'dist', '__pycache__'}
+_LARGE_BYTES = 256 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is to be run, and where."""
+
+    root: pathlib.Path
+    """The checkout, which is the current folder as well."""
+    work: pathlib.Path
+    """With the virtual environments ``venv-...``."""
+    stack: pathlib.Path
+    """The state folder of tools/openstack.sh."""
+    stack_is_up: bool
+    """It was brought up by somebody else, who keeps it."""
+    reports: pathlib.Path
+    kinds: frozenset[str]
+    novas: tuple[str, ...]
+    """Versions of Nova that the driver's unit tests run with."""
+    core: bool
+    """Only the functional and OpenStack tests that are marked so."""
+    workers: int
+    """Functional tests at a time."""
+    seed: int | None
+    """Only the random tests, for longer, beginning with this seed."""
+    arguments: tuple[str, ...] = ()
+    """More of pytest's."""
+
+    def tool(self, name: str) -> str:
+        return str(self.work / 'venv-test' / 'bin' / name)
+
+
+def phases(choice: Choice) -> list[list[list[Part]]]:
+    """Return the lanes of each phase.
+
+    What mostly waits runs beside what mostly computes. What compares times has the machine to
+    itself.
+    """
+    computing = [part for kind in KINDS for part in _computing(choice, kind)]
+    waiting = list(_openstack(choice)) if 'openstack' in choice.kinds else []
+    last = list(_bench(choice)) if 'bench' in choice.kinds else []
+    found = [[lane for lane in (waiting, computing) if lane], [last] if last else []]
+    return [lanes for lanes in found if lanes]
+
+
+def _computing(choice: Choice, kind: str) -> Iterator[Part]:
+    if kind in choice.kinds:
+        if kind == 'lint':
+            yield from _lint(choice)
+        elif kind == 'unit':
+            yield from _unit(choice)
+        elif kind == 'functional':
+            yield from _functional(choice)
+        elif kind == 'lowest':
+            # The benchmarks are run from a checkout, with what is current.
+            yield _pytest(
+                choice,
+                'unit tests, lowest versions',
+                choice.work / 'venv-lowest',
+                'tests/unit',
+                '--ignore=tests/unit/virt',
+                '--ignore=tests/unit/bench',
+                '--numprocesses=2',
+                '--dist=worksteal',
+            )
+
+
+def _pytest(choice: Choice, name: str, venv: pathlib.Path, *arguments: str) -> Part:
+    report = choice.reports / f'{name.replace(" ", "-").replace(",", "")}.xml'
+    command = [str(venv / 'bin' / 'python'), '-m', 'pytest', f'--junitxml={report}', *arguments]
+    more = {'PATH': f'{venv}/bin:{os.environ["PATH"]}'}
+    if choice.seed is not None:
+        more['QCACHE_SEED'] = str(choice.seed)
+        command += ['-m', 'hypothesis or random', f'--hypothesis-seed={choice.seed}']
+    return Part(name, [*command, *choice.arguments], more, report)
+
+
+def _lint(choice: Choice) -> Iterator[Part]:
+    tool = choice.tool
+    pages, scripts = list(_pages(choice.root)), list(_scripts(choice.root))
+    yield Part('ruff check', [tool('ruff'), 'check', '.'])
+    yield Part('ruff format', [tool('ruff'), 'format', '--check', '.'])
+    yield Part('hacking', [tool('flake8'), '.'])
+    yield Part('codespell', [tool('codespell'), '.'])
+    yield Part('doc8', [tool('doc8'), *pages])
+    yield Part('bashate', [tool('bashate'), '--ignore', 'E006', *scripts])
+    yield Part('shellcheck', ['shellcheck', '--external-sources', *scripts])
+    yield Part('mypy', [tool('mypy')])
+    yield Part('reno lint', [tool('reno'), 'lint'])
+    for name, source in (('manual', 'doc/source'), ('release notes', 'releasenotes/source')):
+        target = str(choice.reports / name.replace(' ', '-'))
+        options = ['-q', '-a', '-E', '-W', '--keep-going', '-d', f'{target}-trees', '-b', 'html']
+        yield Part(name, [tool('python'), '-m', 'sphinx', *options, source, target])
+
+
+def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in _SKIPPED_FOLDERS and not name.endswith(('_cache', '.egg-info'))
+        )
+        for name in sorted(names):
+            yield pathlib.Path(folder, name).relative_to(root)
+
+
+def _pages(root: pathlib.Path) -> Iterator[str]:
+    return (str(path) for path in _files(root) if path.suffix == '.rst')
+
+
+def _scripts(root: pathlib.Path) -> Iterator[str]:
+    """Find the shell's scripts, by their name or their first line."""
+    for path in _files(root):
+        file = root / path
+        if path.suffix == '.sh':
+            yield str(path)
+        elif path.suffix == '' and file.is_file() and file.stat().st_size < _LARGE_BYTES:
+            with file.open('rb') as stream:
+                first = stream.readline(80)
+            if re.match(rb'#!.*[/ ](ba|da)?sh(\s|$)', first):
+                yield str(path)
+
+
+def _unit(choice: Choice) -> Iterator[Part]:
+    beside = ('--numprocesses=2', '--dist=worksteal')
+    yield _pytest(
+        choice,
+        'unit tests',
+        choice.work / 'venv-test',
+        'tests/unit',
+        '--ignore=tests/unit/virt',
+        *beside,
+    )
+    for version in choice.novas:
+        # Nova's own deprecations are none of ours.
+        yield _pytest(
+            choice,
+            f'unit tests, Nova {version}',
+            choice.work / f'venv-nova-{version}',
+            'tests/unit/virt',
+            '--disable-warnings',
+            *beside,
+        )
+
+
+def _core(choice: Choice) -> list[str]:
+    return ['-m', 'core'] if choice.core else []
+
+
+def _functional(choice: Choice) -> Iterator[Part]:
+    yield _pytest(
+        choice,
+        'functional tests',
+        choice.work / 'venv-test',
+        'tests/functional',
+        f'--numprocesses={choice.workers}',
+        '--dist=worksteal',
+        '--max-worker-restart=2',
+        *_core(choice),
+    )
+
+
+def _openstack(choice: Choice) -> Iterator[Part]:
+    """The stack, and the tests that run on it with the Python that it brought."""
+    command = ['tools/openstack.sh', '--state', str(choice.stack)]
+    yield Part('OpenStack up', [*command, 'up'])
+    part = _pytest(
+        choice,
+        'tests on OpenStack',
+        choice.stack / 'venv',
+        'tests/openstack',
+        '--verbose',
+        '--disable-warnings',
+        *_core(choice),
+    )
+    more = {'QCACHE_OPENSTACK': str(choice.stack), 'QCACHE_WORK': str(choice.work)}
+    yield dataclasses.replace(part, environment={**part.environment, **more})
+    if not choice.stack_is_up:
+        yield Part('OpenStack down', [*command, 'down'], undoes=True)
+
+
+def _bench(choice: Choice) -> Iterator[Part]:
+    more = {'PYTHON': choice.tool('python'), 'QCACHE_WORK': str(choice.work)}
+    yield Part('benchmarks, a short run', ['bench/run.sh', '--smoke'], more)
+    yield Part('demonstration', ['tools/demo.sh'], {'QCACHE_WORK': str(choice.work)})
