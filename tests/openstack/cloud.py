@@ -16,7 +16,6 @@ from tests.openstack import waiting
 
 __all__ = ['Cloud', 'Server']
 
-BOOT_SECONDS = 120
 _CONSOLE_LINES = 100_000
 
 
@@ -41,7 +40,7 @@ class Cloud:
             disk_format=disk_format,
             container_format='bare',
             wait=True,
-            timeout=120,
+            timeout=waiting.PATIENCE_SECONDS,
             validate_checksum=False,
             **properties,
         )
@@ -116,7 +115,7 @@ class Server:
     def facts(self) -> Any:
         return self._compute.get_server(self.id)
 
-    def wait_for(self, status: str, seconds: float = 120) -> 'Server':
+    def wait_for(self, status: str) -> 'Server':
         """Wait until the API says that it has that status and nothing goes on.
 
         :raises AssertionError: if it becomes ERROR instead, with the fault
@@ -128,7 +127,7 @@ class Server:
                 raise AssertionError(f'server {self.id} is in ERROR: {facts.fault}')
             return bool(facts.status == status and facts.task_state is None)
 
-        waiting.until(look, f'status {status} of server {self.id}', seconds, 0.3)
+        waiting.until(look, f'status {status} of server {self.id}')
         return self
 
     def do(self, action: str, *arguments: Any, status: str = 'ACTIVE') -> 'Server':
@@ -148,7 +147,7 @@ class Server:
         output: str = text['output'] if isinstance(text, dict) else text
         return output
 
-    def wait_until_booted(self, boots: int | None = None, seconds: float = BOOT_SECONDS) -> None:
+    def wait_until_booted(self, boots: int | None = None) -> None:
         """Wait until the guest has said that it is up and that all it read was right.
 
         :param boots: which boot of its disk the last one is to be
@@ -162,7 +161,7 @@ class Server:
                 return False
             return small_disk.booted('\n' + last) >= 1
 
-        waiting.until(look, f'the boot of server {self.id}', seconds, 0.5)
+        waiting.until(look, f'the boot of server {self.id}')
 
     def wait_until_alive(self) -> None:
         """Wait until the guest has said once more that it is well."""
@@ -170,8 +169,6 @@ class Server:
         waiting.until(
             lambda: len(small_disk.alive(self.console)) > before,
             f'life of server {self.id}',
-            60,
-            0.5,
         )
         self.require_right_data()
 
@@ -190,7 +187,7 @@ class Server:
             found = self._compute.find_server(self.id, ignore_missing=True)
             return found is None
 
-        waiting.until(look, f'the end of server {self.id}', 120, 0.3)
+        waiting.until(look, f'the end of server {self.id}')
 
     @property
     def domain(self) -> str:

@@ -118,12 +118,12 @@ class ComputeHost:
         shown: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
         return shown
 
-    def wait_for_state(self, image_id: str, state: str, seconds: float = 90) -> dict[str, Any]:
+    def wait_for_state(self, image_id: str, state: str) -> dict[str, Any]:
         def look() -> dict[str, Any]:
             shown = self.show(image_id)
             return shown if shown.get('state') == state else {}
 
-        return waiting.until(look, f'state {state} of the cache of {image_id}', seconds, 0.5)
+        return waiting.until(look, f'state {state} of the cache of {image_id}')
 
     def forget(self, image_id: str) -> None:
         """Make the cache of an image COLD."""
@@ -205,7 +205,7 @@ class ComputeHost:
 
     # -- what is left
 
-    def wait_until_clean(self, seconds: float = 60) -> None:
+    def wait_until_clean(self) -> None:
         """Wait until nothing is left of servers that were deleted.
 
         :raises AssertionError: with what is left
@@ -217,7 +217,7 @@ class ComputeHost:
             return not left
 
         try:
-            waiting.until(look, 'a clean host', seconds, 0.5)
+            waiting.until(look, 'a clean host')
         except AssertionError:
             raise AssertionError('left behind: ' + '; '.join(left)) from None
 

@@ -18,20 +18,36 @@ sys.path[:0] = [str(ROOT / 'tools' / 'openstack'), str(ROOT / 'tools' / 'guest')
 from qcache_stack.process import StackError  # noqa: E402
 from qcache_stack.stack import Stack  # noqa: E402
 
+from tests.openstack import options  # noqa: E402
 from tests.openstack.cloud import Cloud  # noqa: E402
 from tests.openstack.compute import ComputeHost  # noqa: E402
 from tests.openstack.metrics import Metrics  # noqa: E402
+from tests.openstack.options import NovaOptions  # noqa: E402
 
 _SETTINGS = {
     'qcache.quota': 200,
-    'qcache.recording_idle_seconds': 15,  # no boot pauses so long, also where it takes a minute
-    'qcache.recording_settle_seconds': 3,
+    # A recording ends when its test says so, and not when a guest on a busy machine pauses.
+    'qcache.recording_idle_seconds': 3600,
+    'qcache.recording_settle_seconds': 3600,
+    'qcache.recording_max_seconds': 86400,
     'qcache.guest_grace_seconds': 4,
-    'qcache.plan_lease_seconds': 20,
+    'qcache.plan_lease_seconds': 300,
     'qcache.audit_every': 0,  # tests boot an image often, and know what its next boot does
-    'libvirt.wait_soft_reboot_seconds': 30,
+    'libvirt.wait_soft_reboot_seconds': 300,
 }
-_UP_SECONDS = 900
+_UP_SECONDS = 1800
+_TEST_SECONDS = 3600
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line('markers', f'{options.MARK}(SECTION=..., ...): of nova-compute')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    options.order(items)
+    for item in items:
+        if item.get_closest_marker('timeout') is None:
+            item.add_marker(pytest.mark.timeout(_TEST_SECONDS))
 
 
 @pytest.fixture(scope='session')
@@ -47,7 +63,19 @@ def stack() -> Iterator[Stack]:
         yield Stack.load()
     finally:
         if not was_up:
-            subprocess.run([*command, 'down'], check=True, timeout=300)
+            subprocess.run([*command, 'down'], check=True, timeout=_UP_SECONDS)
+
+
+@pytest.fixture(scope='session')
+def session_options(stack: Stack) -> NovaOptions:
+    return NovaOptions(stack, None)
+
+
+@pytest.fixture(autouse=True)
+def nova_options(request: pytest.FixtureRequest, session_options: NovaOptions) -> NovaOptions:
+    """What nova-compute runs with: the options of the test's marker, and no others."""
+    session_options.ensure(**options.marked(request.node))
+    return session_options
 
 
 @pytest.fixture(scope='session')
@@ -63,7 +91,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     work = os.environ.get('QCACHE_WORK')
     folder = pathlib.Path(work) / 'small-disk' if work else tmp_path_factory.mktemp('disks')
     build = ROOT / 'tools' / 'guest' / 'build_small_disk.sh'
-    subprocess.run([str(build), str(folder)], check=True, timeout=600)
+    subprocess.run([str(build), str(folder)], check=True, timeout=_UP_SECONDS)
     return folder
 
 
@@ -110,7 +138,8 @@ def ready_calm(calm_image: str, cloud: Cloud, host: ComputeHost) -> str:
     if host.show(calm_image).get('state') != 'READY':
         host.forget(calm_image)
         server = cloud.boot(calm_image)
-        host.wait_for_state(calm_image, 'READY')
+        server.wait_until_booted()
+        host.seal(calm_image)
         server.delete()
     return calm_image
 
@@ -125,15 +154,9 @@ def lone_calm(ready_calm: str, host: ComputeHost) -> str:
 
 
 @pytest.fixture
-def configure(cloud: Cloud, stack: Stack) -> Iterator[Callable[..., None]]:
-    """A function that restarts nova-compute with options, given as sections; they are away again
-    before the servers of the test are. It kills, since a decent end takes ten seconds."""
-
-    def restart(**sections: dict[str, object]) -> None:
-        stack.restart('nova-compute', kill=True, config=sections)
-
-    yield restart
-    restart()
+def configure(nova_options: NovaOptions) -> Callable[..., None]:
+    """A function that gives nova-compute other options in the middle of a test, as sections."""
+    return nova_options.ensure
 
 
 @pytest.fixture
@@ -149,4 +172,4 @@ def driver_of_the_end(request: pytest.FixtureRequest, stack: Stack) -> Iterator[
     """The driver with which a scenario ends; ours is back after the test."""
     yield request.param
     if request.param != 'qcache':
-        stack.restart('nova-compute', driver='qcache')
+        stack.restart('nova-compute', driver='qcache', kill=True)

@@ -12,8 +12,10 @@ from prometheus_client import parser
 from tests.openstack import waiting
 from tests.openstack.compute import ComputeHost
 
-__all__ = ['Metrics', 'Samples', 'growth']
+__all__ = ['METRICS_FILE', 'Metrics', 'Samples', 'growth']
 
+METRICS_FILE = {'metrics_file': '/var/lib/nova/metrics/nova_qcache.prom'}
+"""The option that says where nova-compute is to write it."""
 _PREFIX = 'nova_qcache_'
 
 Samples = dict[tuple[str, ...], float]
@@ -22,11 +24,10 @@ Samples = dict[tuple[str, ...], float]
 
 class Metrics:
     def __init__(self, host: ComputeHost) -> None:
-        self.option = '/var/lib/nova/metrics/nova_qcache.prom'
-        """Where nova-compute is to write it."""
-        self.path = host.host.outside(self.option)
+        (path,) = METRICS_FILE.values()
+        self.path = host.host.outside(path)
         self._stack = host.stack
-        self._folder = str(pathlib.Path(self.option).parent)
+        self._folder = str(pathlib.Path(path).parent)
 
     def prepare(self) -> None:
         self._stack.exec(['install', '-d', '-o', 'nova', self._folder])
@@ -39,7 +40,7 @@ class Metrics:
         for _ in range(2):
             before = self._written_at()
             changed = functools.partial(self._was_written_since, before)
-            waiting.until(changed, 'a run of the image cache manager', 30, 0.2)
+            waiting.until(changed, 'a run of the image cache manager')
 
     def read(self) -> Samples:
         """Return what a run that begins after now writes."""

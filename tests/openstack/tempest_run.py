@@ -16,9 +16,11 @@ from qcache_stack.stack import Stack
 import subunit
 import testtools
 
+from tests.openstack import waiting
+
 __all__ = ['Outcome', 'Workspace']
 
-
+_RUN_SECONDS = 3000
 _SUBUNIT = b'\xb3'
 """What a stream of results begins with; stestr may have a complaint instead."""
 
@@ -38,23 +40,23 @@ class Workspace:
         self._stack = stack
         # Tempest keeps a list of workspaces in the home.
         self._environment = {**stack.environment(), 'HOME': str(folder)}
-        self._run(['tempest', 'init', str(self.folder)], folder, 60)
+        self._run(['tempest', 'init', str(self.folder)], folder)
 
     def configure(self, sections: Mapping[str, Mapping[str, object]]) -> None:
         """Write tempest.conf: what the stack is, and more sections on top of that."""
         path = self.folder / 'etc' / 'tempest.conf'
         path.write_text(ini.render(ini.merge(self._of_the_stack(), sections)))
 
-    def run(self, regex: str, *, concurrency: int, seconds: float) -> dict[str, Outcome]:
+    def run(self, regex: str, *, concurrency: int) -> dict[str, Outcome]:
         """Run the tests that match, and return what became of each, by its dotted name; a class
         that is skipped as a whole is there under its own name.
 
-        :raises subprocess.TimeoutExpired: after ``seconds``; nothing of it runs any more then
+        :raises subprocess.TimeoutExpired: if it does not end; nothing of it runs any more then
         """
         command = ['tempest', 'run', f'--regex={regex}', f'--concurrency={concurrency}']
-        said = self._run(command, self.folder, seconds, check=False)
+        said = self._run(command, self.folder, check=False)
         last = ['stestr', 'last', '--subunit']
-        stream = self._run(last, self.folder, 60, check=False)
+        stream = self._run(last, self.folder, check=False)
         assert stream.startswith(_SUBUNIT), (said + stream).decode(errors='replace')
         outcomes = _outcomes(stream)
         assert outcomes, said.decode(errors='replace')
@@ -81,16 +83,14 @@ class Workspace:
                 'flavor_ref': 'tiny',
                 'flavor_ref_alt': 'small',
                 'build_interval': 1,
-                'build_timeout': 120,
+                'build_timeout': waiting.PATIENCE_SECONDS,
             },
             'compute-feature-enabled': {'resize': True},
             'service_available': {'cinder': False, 'swift': False},
             'validation': {'run_validation': False},
         }
 
-    def _run(
-        self, command: list[str], cwd: pathlib.Path, seconds: float, *, check: bool = True
-    ) -> bytes:
+    def _run(self, command: list[str], cwd: pathlib.Path, *, check: bool = True) -> bytes:
         # With a session of its own: stestr starts workers, and all of them end together.
         process = subprocess.Popen(
             command,
@@ -102,7 +102,7 @@ class Workspace:
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate(timeout=seconds)
+            said, _ = process.communicate(timeout=_RUN_SECONDS)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -6,6 +6,8 @@ The bases of this cloud are on a device of their own, so all that Nova reports i
 
 import math
 
+import pytest
+
 from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
@@ -14,18 +16,17 @@ _GIB = 1024**3
 _QUOTA_MIB = 3000
 
 
+@pytest.mark.options(
+    DEFAULT={'update_resources_interval': 1},
+    workarounds={'reserve_disk_resource_for_image_cache': True},
+    qcache={'quota': _QUOTA_MIB},
+)
 def test_the_pool_is_reserved_in_placement(
-    cloud: Cloud, host: ComputeHost, configure, lone_calm: str, cold_busy: str
+    cloud: Cloud, host: ComputeHost, lone_calm: str, cold_busy: str
 ):
-    configure(
-        DEFAULT={'update_resources_interval': 1},
-        workarounds={'reserve_disk_resource_for_image_cache': True},
-        qcache={'quota': _QUOTA_MIB},
-    )
-
     def require_reserved(gib: int) -> None:
         assert math.ceil(host.figures()['pool_allocated_bytes'] / _GIB) == gib
-        waiting.until(lambda: cloud.reserved_disk_gib() == gib, f'{gib} GiB reserved', 20, 0.5)
+        waiting.until(lambda: cloud.reserved_disk_gib() == gib, f'{gib} GiB reserved')
 
     require_reserved(1)
     server = cloud.boot(cold_busy)

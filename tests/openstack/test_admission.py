@@ -3,13 +3,14 @@
 
 import pathlib
 
+import pytest
+
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
 
-def test_who_records(
-    cloud: Cloud, host: ComputeHost, configure, disks: pathlib.Path, cold_busy: str
-):
+@pytest.mark.options(qcache={'record_from_boot': 2, 'max_recorders': 1})
+def test_who_records(cloud: Cloud, host: ComputeHost, disks: pathlib.Path, cold_busy: str):
     eager = cloud.upload(disks / 'calm.raw', **{'qcache:policy': 'always'})
     usual = cloud.upload(disks / 'calm.raw')
     for image in (eager, usual):
@@ -17,9 +18,6 @@ def test_who_records(
     flavor = cloud.api.compute.create_flavor(name='eager', ram=192, vcpus=1, disk=1)
     cloud.at_end(cloud.api.compute.delete_flavor, flavor.id)
     cloud.api.compute.create_flavor_extra_specs(flavor, {'qcache:policy': 'always'})
-    # No recording ends by itself here.
-    options = {'record_from_boot': 2, 'max_recorders': 1, 'recording_idle_seconds': 120}
-    configure(qcache=options)
     log = len(host.nova_log())
 
     assert host.kind(cloud.boot(eager)) == 'RECORD', 'the image says always'

@@ -9,34 +9,39 @@ from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 from tests.openstack.metrics import Metrics
+from tests.openstack.metrics import METRICS_FILE
+
+_SOON = {'manager_interval': 2, 'remove_unused_original_minimum_age_seconds': 1}
 
 
-@pytest.mark.long
+@pytest.mark.options(
+    qcache=METRICS_FILE, image_cache={**_SOON, 'remove_unused_base_images': False}
+)
 def test_unused_caches_go_as_unused_bases_do(
     cloud: Cloud, host: ComputeHost, configure, metrics: Metrics, ready_calm: str, cold_busy: str
 ):
     server = cloud.boot(cold_busy)
     host.seal(cold_busy)
     before = host.image_figures()[ready_calm]['evictions'].get('age', 0)
-    qcache = {'metrics_file': metrics.option}
-    soon = {'manager_interval': 2, 'remove_unused_original_minimum_age_seconds': 1}
-    configure(qcache=qcache, image_cache={**soon, 'remove_unused_base_images': False})
     metrics.wait_for_run()
     assert host.show(ready_calm)['state'] == 'READY'
 
-    configure(qcache=qcache, image_cache=soon)
-    waiting.until(lambda: not host.caches(ready_calm), 'the end of the unused cache', 30, 0.5)
+    configure(qcache=METRICS_FILE, image_cache=_SOON)
+    waiting.until(lambda: not host.caches(ready_calm), 'the end of the unused cache')
     assert host.image_figures()[ready_calm]['evictions']['age'] == before + 1
     metrics.wait_for_run()
     assert host.show(cold_busy)['state'] == 'READY', 'its server may be rebooted'
     server.wait_until_booted(boots=1)
 
 
+@pytest.mark.options(
+    qcache={'glance_auth_section': 'service_user', **METRICS_FILE},
+    image_cache={'manager_interval': 2},
+)
 def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
     cloud: Cloud,
     host: ComputeHost,
     stack,
-    configure,
     metrics: Metrics,
     disks: pathlib.Path,
     ready_calm: str,
@@ -45,8 +50,6 @@ def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
     cloud.at_end(host.forget, image)
     server = cloud.boot(image)
     host.seal(image)
-    qcache = {'glance_auth_section': 'service_user', 'metrics_file': metrics.option}
-    configure(qcache=qcache, image_cache={'manager_interval': 2})
     log = len(host.nova_log())
     stack.stop('glance')
     try:
@@ -67,6 +70,6 @@ def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
     metrics.wait_for_run()
     assert host.show(image)['state'] == 'READY', 'it has a server'
     server.delete()
-    waiting.until(lambda: not host.caches(image), 'the end of the cache', 30, 0.5)
+    waiting.until(lambda: not host.caches(image), 'the end of the cache')
     assert host.image_figures()[image]['evictions'] == {'deleted': 1}
     assert host.show(ready_calm)['state'] == 'READY'

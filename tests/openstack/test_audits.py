@@ -12,9 +12,7 @@ from tests.openstack.cloud import Server
 from tests.openstack.compute import ComputeHost
 from tests.openstack.metrics import growth
 from tests.openstack.metrics import Metrics
-
-_LONGEST = {'recording_max_seconds': 30}
-"""These guests read from their disk again and again: an audit ends when its time is over."""
+from tests.openstack.metrics import METRICS_FILE
 
 
 def _boot_audited(cloud: Cloud, host: ComputeHost, image: str) -> Server:
@@ -26,7 +24,7 @@ def _boot_audited(cloud: Cloud, host: ComputeHost, image: str) -> Server:
         (status,) = host.image_figures()[image]['states'][1:] or ('',)
         return status == 'WARMING'
 
-    waiting.until(is_awaited, 'an audit that waits for its guest', pause=0.5)
+    waiting.until(is_awaited, 'an audit that waits for its guest')
     audited = cloud.boot(image)
     assert host.kind(audited) == 'RECORD'
     assert host.chain(audited)[1].endswith('.r2.nbd')
@@ -41,22 +39,20 @@ def _end_audit(host: ComputeHost, image: str) -> None:
         host.forget(image)
 
 
+@pytest.mark.options(
+    qcache={'audit_every': 1, 'rerecord_miss_percent': 100, **METRICS_FILE},
+    image_cache={'manager_interval': 2},
+)
 def test_an_audit_measures_a_boot_and_changes_nothing(
-    cloud: Cloud, host: ComputeHost, configure, metrics: Metrics, ready_calm: str
+    cloud: Cloud, host: ComputeHost, metrics: Metrics, ready_calm: str
 ):
-    options = {
-        **_LONGEST,
-        'audit_every': 1,
-        'rerecord_miss_percent': 100,
-        'metrics_file': metrics.option,
-    }
     cloud.at_end(_end_audit, host, ready_calm)
-    configure(qcache=options, image_cache={'manager_interval': 2})
     before, measured = host.image_figures()[ready_calm], metrics.read()
     digest = host.show(ready_calm)['digest']
 
     audited = _boot_audited(cloud, host, ready_calm)
-    waiting.until(lambda: len(host.caches(ready_calm)) == 1, 'the end of the audit', 60, 0.5)
+    host.qcache('seal', ready_calm)
+    waiting.until(lambda: len(host.caches(ready_calm)) == 1, 'the end of the audit')
     shown = host.show(ready_calm)
     assert (shown['state'], shown['digest'], shown['revision']) == ('READY', digest, 1)
     audited.wait_until_alive()
@@ -65,7 +61,6 @@ def test_an_audit_measures_a_boot_and_changes_nothing(
     assert figures['audits'] == before['audits'] + 1
     read = figures['audited_bytes'] - before['audited_bytes']
     missed = figures['missed_bytes'] - before['missed_bytes']
-    # Where guests are slow, a recording may have ended before its guest read the last of it.
     assert read > shown['cache_bytes'] / 2
     assert missed < read / 2
     ratio = 1 - figures['missed_bytes'] / figures['audited_bytes']
@@ -81,23 +76,22 @@ def test_an_audit_measures_a_boot_and_changes_nothing(
     assert served >= read - missed + before['boot_bytes']
 
 
+@pytest.mark.options(qcache={'audit_every': 1, 'rerecord_miss_percent': 1})
 def test_a_cache_that_misses_much_is_recorded_again(
-    cloud: Cloud, host: ComputeHost, configure, disks: pathlib.Path
+    cloud: Cloud, host: ComputeHost, disks: pathlib.Path
 ):
     image = cloud.upload(disks / 'calm.raw')
     cloud.at_end(host.forget, image)
     first = cloud.boot(image)
     before = host.seal(image)['cache_bytes']  # in the middle of its boot
     first.wait_until_booted(boots=1)
-    configure(qcache={**_LONGEST, 'audit_every': 1, 'rerecord_miss_percent': 1})
 
     audited = _boot_audited(cloud, host, image)
 
+    host.qcache('seal', image)
     waiting.until(
         lambda: host.image_figures()[image]['states'] == ['READY', 'STALE'],
         'the next revision',
-        60,
-        0.5,
     )
     figures = host.image_figures()[image]
     assert figures['invalidations'] == {'revision': 1}
@@ -111,12 +105,12 @@ def test_a_cache_that_misses_much_is_recorded_again(
     audited.wait_until_alive()
 
 
-@pytest.mark.long
+@pytest.mark.options(
+    qcache={'audit_every': 1, **METRICS_FILE}, image_cache={'manager_interval': 1}
+)
 def test_servers_that_vanish_while_they_are_counted(
-    cloud: Cloud, host: ComputeHost, configure, metrics: Metrics, ready_calm: str, cold_busy: str
+    cloud: Cloud, host: ComputeHost, metrics: Metrics, ready_calm: str, cold_busy: str
 ):
-    options = {'audit_every': 1, 'metrics_file': metrics.option}
-    configure(qcache=options, image_cache={'manager_interval': 1})
     cloud.at_end(_end_audit, host, ready_calm)
     measured = metrics.read()
     log = len(host.nova_log())

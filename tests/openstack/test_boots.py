@@ -9,6 +9,7 @@ from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
 
+@pytest.mark.core
 def test_the_first_server_records_and_the_second_plays(
     cloud: Cloud, host: ComputeHost, cold_calm: str
 ):
@@ -16,7 +17,7 @@ def test_the_first_server_records_and_the_second_plays(
     first = cloud.boot(cold_calm)
     assert host.kind(first) == 'RECORD'
     first.wait_until_booted(boots=1)
-    shown = host.wait_for_state(cold_calm, 'READY')
+    shown = host.seal(cold_calm)
     recorded = host.base_bytes() - before
     assert len(host.recorders()) == 1  # its guest still reads through it
 
@@ -38,7 +39,6 @@ def test_the_first_server_records_and_the_second_plays(
     first.wait_until_alive()
 
 
-@pytest.mark.long
 def test_three_servers_of_a_cold_image_share_one_recorder(
     cloud: Cloud, host: ComputeHost, cold_calm: str
 ):
@@ -51,21 +51,20 @@ def test_three_servers_of_a_cold_image_share_one_recorder(
     assert len(host.daemons()) == 1
     for server in servers:
         server.wait_until_booted(boots=1)  # it has compared what it read
-    host.wait_for_state(cold_calm, 'READY')
+    host.seal(cold_calm)
     for server in servers:
         server.wait_until_alive()
         assert host.backing_file(server).startswith(host.host.base_path)
 
 
-@pytest.mark.long
 def test_the_last_guest_takes_the_recorder_with_it(
     cloud: Cloud, host: ComputeHost, cold_calm: str
 ):
     server = cloud.boot(cold_calm)
     server.wait_until_booted()
-    host.wait_for_state(cold_calm, 'READY')
+    host.seal(cold_calm)
     server.delete()
-    waiting.until(lambda: not host.recorders(), 'the end of the recorder', 30)
+    waiting.until(lambda: not host.recorders(), 'the end of the recorder')
     assert host.show(cold_calm)['state'] == 'READY'
 
 
@@ -75,5 +74,5 @@ def test_a_server_that_is_deleted_while_it_records_leaves_nothing(
     server = cloud.boot(cold_busy)
     assert host.kind(server) == 'RECORD'
     server.delete()
-    waiting.until(lambda: not host.recorders(), 'the end of the recorder', 30)
+    waiting.until(lambda: not host.recorders(), 'the end of the recorder')
     assert host.show(cold_busy) == {}

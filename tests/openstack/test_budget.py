@@ -14,12 +14,12 @@ _BUDGET_MIB = 205
 """Room for one quota, and not for a cache beside it."""
 
 
+@pytest.mark.options(qcache={'cache_budget': f'{_BUDGET_MIB}MiB'})
 def test_what_goes_for_a_recording(
-    cloud: Cloud, host: ComputeHost, configure, lone_calm: str, cold_busy: str
+    cloud: Cloud, host: ComputeHost, lone_calm: str, cold_busy: str
 ):
     before = host.figures()
     cloud.at_end(host.unpin, lone_calm)
-    configure(qcache={'cache_budget': f'{_BUDGET_MIB}MiB'})
     assert host.figures()['pool_budget_bytes'] == _BUDGET_MIB * _MIB
 
     def plain() -> str:
@@ -54,7 +54,6 @@ def test_what_goes_for_a_recording(
     assert after['pool_allocated_bytes'] <= after['pool_budget_bytes']
 
 
-@pytest.mark.long
 def test_a_pool_that_is_over_its_budget_at_the_start(
     cloud: Cloud, host: ComputeHost, configure, cold_busy: str
 ):
@@ -75,7 +74,7 @@ def test_a_pool_that_is_over_its_budget_at_the_start(
     server.wait_until_booted(boots=1)
     assert host.show(cold_busy)['state'] == 'READY'
     server.delete()
-    waiting.until(lambda: not host.caches(cold_busy), 'the end of the cache', pause=0.5)
+    waiting.until(lambda: not host.caches(cold_busy), 'the end of the cache')
     assert len(warnings()) == 1
 
 

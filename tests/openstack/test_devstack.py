@@ -65,8 +65,8 @@ def test_nova_compute_records_with_what_the_plugin_wrote(
     server = cloud.boot(calm_image)
     assert host.kind(server) == 'RECORD'
     assert host.chain(server)[1].startswith(f'{RUN_PATH}/guests/')
-    host.wait_for_state(calm_image, 'READY')
     server.wait_until_booted(boots=1)
+    host.seal(calm_image)
     caches = host.host.outside(CACHE_PATH)
     assert list(caches.glob(f'{calm_image}.*.qcow2'))
     server.delete()

@@ -10,14 +10,13 @@ import pytest
 from qcache_stack.stack import Stack
 
 from tests import documented_commands
+from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.cloud import Server
 from tests.openstack.compute import ComputeHost
 
 TESTS = 'tests/openstack/test_documented_commands.py'
 ROOT = pathlib.Path(__file__).parents[2]
-
-pytestmark = pytest.mark.timeout(600)
 
 
 def filled(text: str, names: Mapping[str, str]) -> str:
@@ -36,7 +35,12 @@ def say(stack: Stack) -> Callable[[str], str]:
         if text.startswith('tools/'):  # of the machine that the stack is on
             command = ['bash', '-c', text]
             done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+                command,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=waiting.PATIENCE_SECONDS,
+                check=False,
             )
         else:
             done = stack.exec(['bash', '-c', text], check=False)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in use stays."""
 
-import pytest
-
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
@@ -14,7 +12,6 @@ def _refused(host: ComputeHost, image: str) -> str:
     return done.stderr
 
 
-@pytest.mark.long
 def test_a_cache_in_use_is_not_removed(
     cloud: Cloud, host: ComputeHost, stack, ready_calm: str, cold_busy: str
 ):
@@ -25,7 +22,7 @@ def test_a_cache_in_use_is_not_removed(
 
     # What a nova-compute without us leaves behind: XML with our chain that is kept.
     plays.wait_until_booted()
-    stack.restart('nova-compute', driver='stock')
+    stack.restart('nova-compute', driver='stock', kill=True)
     try:
         plays.do('suspend', status='SUSPENDED')
         assert f'saved domain {plays.domain} names it' in _refused(host, ready_calm)
@@ -37,7 +34,7 @@ def test_a_cache_in_use_is_not_removed(
         # Nova ends the guest first, so that even then it keeps the definition, which is plain.
         host.require_stock_surroundings(plays)
     finally:
-        stack.restart('nova-compute', driver='qcache')
+        stack.restart('nova-compute', driver='qcache', kill=True)
     kept = host.instances / plays.id / 'unrescue.xml'
     kept.write_text(running)
     assert f'rescued instance {plays.id} names it' in _refused(host, ready_calm)

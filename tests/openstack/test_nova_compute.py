@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """nova-compute comes and goes, with the plugin and without; guests notice nothing."""
 
-import pytest
-
 from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
@@ -32,7 +30,6 @@ def test_guests_survive_the_death_and_the_absence_of_nova_compute(
     second.wait_until_alive()
 
 
-@pytest.mark.long
 def test_the_plugin_is_switched_off_and_on_again(
     cloud: Cloud, host: ComputeHost, stack, ready_calm: str, cold_busy: str
 ):
@@ -43,7 +40,7 @@ def test_the_plugin_is_switched_off_and_on_again(
         server.wait_until_booted(boots=1)
     stopped.do('stop', status='SHUTOFF')
 
-    stack.restart('nova-compute', driver='stock')
+    stack.restart('nova-compute', driver='stock', kill=True)
     try:
         for server in (plays, records):
             server.wait_until_alive()
@@ -53,7 +50,7 @@ def test_the_plugin_is_switched_off_and_on_again(
         stopped.do('start').wait_until_booted(boots=2)
         assert host.kind(stopped) == 'PLAIN'
     finally:
-        stack.restart('nova-compute', driver='qcache')
+        stack.restart('nova-compute', driver='qcache', kill=True)
 
     for server in (plays, stopped):
         server.wait_until_alive()

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers that change their image, their size or their disk."""
 
-import pytest
-
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
 
-@pytest.mark.long
 def test_rebuild_with_the_same_and_with_another_image(
     cloud: Cloud, host: ComputeHost, ready_calm: str, cold_busy: str
 ):
@@ -28,7 +25,6 @@ def test_rebuild_with_the_same_and_with_another_image(
     host.require_stock_surroundings(server)
 
 
-@pytest.mark.long
 def test_resize_on_the_same_host(cloud: Cloud, host: ComputeHost, ready_calm: str):
     server = cloud.boot(ready_calm, 'tiny')
     server.wait_until_booted(boots=1)
@@ -49,7 +45,6 @@ def test_resize_on_the_same_host(cloud: Cloud, host: ComputeHost, ready_calm: st
     host.require_stock_surroundings(server)
 
 
-@pytest.mark.long
 def test_shelve_and_unshelve(cloud: Cloud, host: ComputeHost, ready_calm: str):
     server = cloud.boot(ready_calm)
     server.wait_until_booted(boots=1)

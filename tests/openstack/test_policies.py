@@ -9,7 +9,6 @@ from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
 
-@pytest.mark.long
 def test_an_image_that_says_never(cloud: Cloud, host: ComputeHost, disks: pathlib.Path):
     image = cloud.upload(disks / 'calm.raw', **{'qcache:policy': 'never'})
     server = cloud.boot(image)
@@ -18,7 +17,6 @@ def test_an_image_that_says_never(cloud: Cloud, host: ComputeHost, disks: pathli
     assert 'the image property qcache:policy says never' in host.nova_log()
 
 
-@pytest.mark.long
 def test_a_flavor_that_says_never(cloud: Cloud, host: ComputeHost, ready_calm: str):
     flavor = cloud.api.compute.create_flavor(name='no-cache', ram=192, vcpus=1, disk=1)
     cloud.at_end(cloud.api.compute.delete_flavor, flavor.id)
@@ -44,22 +42,19 @@ def test_a_config_drive_and_other_disks_are_not_cached(
     server.wait_until_booted()
 
 
-@pytest.mark.long
+@pytest.mark.options(DEFAULT={'force_raw_images': False})
 def test_a_qcow2_image_is_cached_as_such(
     cloud: Cloud, host: ComputeHost, stack, disks: pathlib.Path, tmp_path: pathlib.Path
 ):
     stack.exec(
         ['qemu-img', 'convert', '-O', 'qcow2', str(disks / 'calm.raw'), f'{tmp_path}/calm.qcow2']
     )
-    stack.restart('nova-compute', config={'DEFAULT': {'force_raw_images': False}})
-    try:
-        image = cloud.upload(tmp_path / 'calm.qcow2', 'qcow2')
-        first = cloud.boot(image)
-        assert host.kind(first) == 'RECORD'
-        first.wait_until_booted(boots=1)
-        host.wait_for_state(image, 'READY')
-        second = cloud.boot(image)
-        assert host.kind(second) == 'PLAY'
-        second.wait_until_booted(boots=1)
-    finally:
-        stack.restart('nova-compute', config={})
+    image = cloud.upload(tmp_path / 'calm.qcow2', 'qcow2')
+    cloud.at_end(host.forget, image)
+    first = cloud.boot(image)
+    assert host.kind(first) == 'RECORD'
+    first.wait_until_booted(boots=1)
+    host.seal(image)
+    second = cloud.boot(image)
+    assert host.kind(second) == 'PLAY'
+    second.wait_until_booted(boots=1)

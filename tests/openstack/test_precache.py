@@ -35,7 +35,7 @@ def test_an_image_is_made_ready_for_its_first_server(
             lines = log.read_bytes()[before:].decode(errors='replace').splitlines()
             return next((line for line in lines if 'completed in' in line and image in line), '')
 
-        return waiting.until(look, f'the end of the precaching of {image}', 60, 0.5)
+        return waiting.until(look, f'the end of the precaching of {image}')
 
     image = cloud.upload(disks / 'calm.raw')
     cloud.at_end(host.forget, image)

@@ -8,7 +8,7 @@ from tests.openstack.cloud import Server
 from tests.openstack.compute import ComputeHost
 
 
-@pytest.fixture(params=['RECORD', pytest.param('PLAY', marks=pytest.mark.long)])
+@pytest.fixture(params=['RECORD', 'PLAY'])
 def server(request, cloud: Cloud, host: ComputeHost) -> Server:
     """A server that has booted once, through a recorder or from a sealed cache."""
     image = {'RECORD': 'cold_busy', 'PLAY': 'ready_calm'}[request.param]

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A suspended server's memory is kept with the XML it ran with: that must not name what may go."""
 
-import pytest
-
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
@@ -25,7 +23,6 @@ def test_suspend_while_it_records_and_resume_after_the_host_was_off(
     server.reboot('HARD').wait_until_booted(boots=2)
 
 
-@pytest.mark.long
 def test_suspend_and_resume_while_it_plays(cloud: Cloud, host: ComputeHost, ready_calm: str):
     server = cloud.boot(ready_calm)
     server.wait_until_booted(boots=1)

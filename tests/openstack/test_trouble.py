@@ -4,10 +4,10 @@
 import contextlib
 import os
 import shutil
-import subprocess
 
 import pytest
 
+from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
 
@@ -30,7 +30,6 @@ def _warnings(log: str) -> list[str]:
     return [line for line in lines if ' WARNING ' in line or ' ERROR ' in line]
 
 
-@pytest.mark.long
 def test_the_cache_folder_vanishes(cloud: Cloud, host: ComputeHost, ready_calm: str):
     away = host.cache_folder.with_name('away')
     host.cache_folder.rename(away)
@@ -57,7 +56,6 @@ def test_the_cache_folder_is_full(cloud: Cloud, host: ComputeHost, stack, cold_c
         stack.exec(['umount', host.host.cache_path])
 
 
-@pytest.mark.long
 def test_the_base_is_closed_to_nova(cloud: Cloud, host: ComputeHost, ready_calm: str):
     first = cloud.boot(ready_calm)
     base = host.host.base_store / os.path.basename(host.backing_file(first))
@@ -88,32 +86,24 @@ def test_a_chain_that_qemu_cannot_open_boots_plain(
     assert host.kind(cloud.boot(ready_calm)) == 'PLAY'
 
 
-@pytest.mark.parametrize(
-    ('option', 'value'),
-    [
+def test_options_that_make_no_sense(cloud: Cloud, host: ComputeHost, configure, ready_calm: str):
+    for option, value in (
+        ('quota', '0'),
+        ('quota', 'much'),
+        ('cache_path', 'relative'),
+        ('recording_idle_seconds', '0'),
         ('cluster_size', '5000'),
-        pytest.param('quota', '0', marks=pytest.mark.long),
-        pytest.param('quota', 'much', marks=pytest.mark.long),
-        pytest.param('cache_path', 'relative', marks=pytest.mark.long),
-        pytest.param('recording_idle_seconds', '0', marks=pytest.mark.long),
-    ],
-)
-def test_options_that_make_no_sense(
-    cloud: Cloud, host: ComputeHost, stack, ready_calm: str, option: str, value: str
-):
-    before = len(host.nova_log())
-    stack.restart('nova-compute', config={'qcache': {option: value}})
-    try:
+    ):
+        before = len(host.nova_log())
+        configure(qcache={option: value})
         (message,) = _warnings(host.nova_log()[before:])
         assert 'nova-qcache is off' in message
         assert option in message
         assert value in message
-        if option == 'cluster_size':
-            _plain_servers(cloud, host, ready_calm, 1)
-    finally:
-        stack.restart('nova-compute', config={})
+    _plain_servers(cloud, host, ready_calm, 1)
 
 
+@pytest.mark.options(qcache={'recording_idle_seconds': 10, 'recording_settle_seconds': 3})
 def test_the_package_goes_while_a_recorder_works(
     cloud: Cloud, host: ComputeHost, stack, cold_calm: str
 ):
@@ -124,11 +114,7 @@ def test_the_package_goes_while_a_recorder_works(
     try:
         server.wait_until_booted(boots=1)
         record = next(host.cache_folder.glob(f'{cold_calm}.*.json'))
-        for _ in range(120):
-            if '"READY"' in record.read_text():
-                break
-            subprocess.run(['sleep', '0.5'], check=True)
-        assert '"READY"' in record.read_text()
+        waiting.until(lambda: '"READY"' in record.read_text(), 'a sealed cache')
         server.wait_until_alive()
     finally:
         shutil.move(hidden, package)

@@ -2,6 +2,7 @@
 """What an empty cloud needs before its first server: service users, endpoints, flavors."""
 
 from qcache_stack.control_conf import Passwords
+from qcache_stack.process import PATIENCE_SECONDS
 from qcache_stack.process import StackError
 from qcache_stack.process import wait_for
 from qcache_stack.rest import Client
@@ -69,7 +70,7 @@ def make_flavors(client: Client, ports: Ports) -> None:
         client.post(f'{ports.url("nova-api")}/flavors', {'flavor': flavor})
 
 
-def wait_for_hypervisor(client: Client, ports: Ports, seconds: float = 60) -> None:
+def wait_for_hypervisor(client: Client, ports: Ports) -> None:
     """Wait until the scheduler may choose the compute host.
 
     :raises StackError: if that takes too long
@@ -81,5 +82,7 @@ def wait_for_hypervisor(client: Client, ports: Ports, seconds: float = 60) -> No
         hypervisors = client.get(f'{ports.url("nova-api")}/os-hypervisors')
         return bool(providers['resource_providers']) and bool(hypervisors['hypervisors'])
 
-    if not wait_for(known, seconds):
-        raise StackError(f'the scheduler does not know the compute host after {seconds:.0f} s')
+    if not wait_for(known, PATIENCE_SECONDS):
+        raise StackError(
+            f'the scheduler does not know the compute host after {PATIENCE_SECONDS} s'
+        )

@@ -90,7 +90,9 @@ class ControlConf:
                 'default_log_levels': LOG_LEVELS,
                 'graceful_shutdown_timeout': 6,
                 'manager_shutdown_timeout': 3,
-                'rpc_response_timeout': 60,
+                'rpc_response_timeout': 300,
+                # A busy host is not down, and nothing here waits for one that is.
+                'service_down_time': 900,
                 'allow_resize_to_same_host': True,  # the API decides it, not the host
                 'periodic_fuzzy_delay': 0,
             },
@@ -249,7 +251,7 @@ class ControlConf:
             'workers': 1,
             'threads': 8,
             'keepalive': 120,  # with the default of 2 s, polling clients lose a race now and then
-            'timeout': 120,
+            'timeout': 900,
             'graceful_timeout': 3,
             'control_socket_disable': True,
             'accesslog': None,

@@ -33,7 +33,6 @@ GROUPS = {
 }
 """Databases by the service that fills them."""
 _FORMAT = 1
-_SYNC_SECONDS = 300
 
 
 class Cache:
@@ -67,9 +66,9 @@ class Databases:
         self.cache = cache
         self.layout = services.layout
 
-    def sql(self, text: str, seconds: float = 60) -> str:
+    def sql(self, text: str) -> str:
         """Run statements as the database's root."""
-        return run(self._client('mariadb', '--batch'), self._environment(), seconds, text=text)
+        return run(self._client('mariadb', '--batch'), self._environment(), text=text)
 
     def _client(self, name: str, *arguments: str) -> list[str]:
         socket = f'--socket={self.services.database_socket}'
@@ -93,13 +92,12 @@ class Databases:
         """Make the tables of a service, as its own tools do or as they did it last time."""
         dump = self.cache.dump(group)
         if dump.exists():
-            self.sql(dump.read_text(), _SYNC_SECONDS)
+            self.sql(dump.read_text())
             return
         _FILL[group](self)
         text = run(
             self._client('mariadb-dump', '--skip-comments', '--databases', *GROUPS[group]),
             self._environment(),
-            _SYNC_SECONDS,
         )
         head = 'SET SESSION foreign_key_checks=0, unique_checks=0;\n'
         ini.write(dump, head + text, mode=0o600)
@@ -109,7 +107,7 @@ class Databases:
         argv = [self.layout.bin(tool), '--config-file', self.services.conf(service), *arguments]
         name = 'nova-api' if service == 'nova' else service
         surroundings = {**self.services.api_environment(name), **more}
-        run(as_user(API_USER.uid, argv), surroundings, _SYNC_SECONDS)
+        run(as_user(API_USER.uid, argv), surroundings)
 
     def fill_keystone(self) -> None:
         self._manage('keystone', 'db_sync')

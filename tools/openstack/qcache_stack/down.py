@@ -25,7 +25,6 @@ _ORDER = (
 )
 """Who is asked to end together, and before whom; what is on a host and the servers of data come
 afterwards, each in its own way."""
-_VIRSH_SECONDS = 60
 
 
 def down(layout: Layout, say: Callable[[str], None]) -> None:
@@ -100,7 +99,7 @@ def _destroy_guests(host: Host) -> None:
     environment = {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'LC_ALL': 'C.UTF-8', 'HOME': '/root'}
     with contextlib.suppress(StackError):  # libvirtd has gone; its guests are killed below
         argv = host.enter([*virsh, 'list', '--name'])
-        names = process.run(argv, environment, _VIRSH_SECONDS).split()
+        names = process.run(argv, environment).split()
         ends = [
             subprocess.Popen(
                 host.enter([*virsh, 'destroy', name]),
@@ -113,7 +112,7 @@ def _destroy_guests(host: Host) -> None:
         ]
         for end in ends:
             try:
-                end.wait(_VIRSH_SECONDS)
+                end.wait(process.PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 end.kill()
                 end.wait()

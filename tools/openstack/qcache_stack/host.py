@@ -191,9 +191,9 @@ class Host:
             log,
             {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'},
         )
-        if not process.wait_for(lambda: ready.exists() or not anchor.alive, 20) or (
-            not anchor.alive
-        ):
+        if not process.wait_for(
+            lambda: ready.exists() or not anchor.alive, process.PATIENCE_SECONDS
+        ) or (not anchor.alive):
             process.kill_all(anchor.session())
             raise StackError(f'the namespace of {self.name} cannot be made: {process.tail(log)}')
         self.anchor = anchor

@@ -67,16 +67,16 @@ def install(layout: Layout, say: Callable[[str], None]) -> bool:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         build = ['wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', folder, str(copy)]
-        run([*pip, *build], surroundings, 300)
+        run([*pip, *build], surroundings)
         wheels = list(pathlib.Path(folder).glob('*.whl'))
         if len(wheels) != 1:
             raise StackError(f'pip made {len(wheels)} wheels of {SOURCE}')
         wheel = str(wheels[0])
-        run([*pip, 'install', '--force-reinstall', '--no-deps', wheel], surroundings, 300)
+        run([*pip, 'install', '--force-reinstall', '--no-deps', wheel], surroundings)
         try:
-            run([*pip, 'check'], surroundings, 120)
+            run([*pip, 'check'], surroundings)
         except StackError:
             say('nova-qcache needs packages that requirements.txt does not have yet')
-            run([*pip, 'install', wheel], surroundings, 600)
+            run([*pip, 'install', wheel], surroundings)
     ini.write(stamp, digest, mode=0o644)
     return True

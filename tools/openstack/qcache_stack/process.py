@@ -17,6 +17,7 @@ import threading
 import time
 
 __all__ = [
+    'PATIENCE_SECONDS',
     'Process',
     'StackError',
     'everything_marked',
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 _POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 900
+"""For how long anything is waited for, however busy the machine is."""
 
 
 class StackError(Exception):
@@ -167,7 +170,7 @@ def spawn(
 def run(
     argv: Sequence[str],
     environment: Mapping[str, str],
-    seconds: float = 120,
+    seconds: float = PATIENCE_SECONDS,
     *,
     text: str | None = None,
     cwd: str = '/',
@@ -220,7 +223,7 @@ def stop_all(processes: Iterable[Process], seconds: float, number: int = signal.
     kill_all({*leaders, *members})
 
 
-def kill_all(processes: Iterable[Process], seconds: float = 20) -> None:
+def kill_all(processes: Iterable[Process], seconds: float = PATIENCE_SECONDS) -> None:
     """:raises StackError: if one lives on, which only a hanging kernel can do"""
     living = [process for process in processes if process.alive]
     for process in living:

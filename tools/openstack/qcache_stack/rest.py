@@ -6,6 +6,7 @@ from typing import Any
 import urllib.error
 import urllib.request
 
+from qcache_stack.process import PATIENCE_SECONDS
 from qcache_stack.process import StackError
 
 __all__ = ['Client']
@@ -61,7 +62,7 @@ class Client:
             headers={'Content-Type': 'application/json', **headers},
         )
         try:
-            with self._opener.open(request, timeout=60) as answer:
+            with self._opener.open(request, timeout=PATIENCE_SECONDS) as answer:
                 return answer.read(), answer.headers
         except urllib.error.HTTPError as e:
             raise StackError(f'{method} {url}: {e} {e.read()[:500]!r}') from e

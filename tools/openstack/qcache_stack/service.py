@@ -30,7 +30,7 @@ class Ready:
     """``http`` (an address), ``tcp`` (a port), ``socket`` (a path), ``log`` (a piece of a line
     that it writes since it was started), ``mount`` (a path as the service sees it)"""
     what: str
-    seconds: float = 90
+    seconds: float = process.PATIENCE_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -232,7 +232,7 @@ class Services:
         if rate != 'unlimited':
             argv.append(f'--read-rate={rate}')
         argv += [str(host.base_store), host.base_path]
-        return self._on(host, 'base', argv, Ready('mount', host.base_path, 20))
+        return self._on(host, 'base', argv, Ready('mount', host.base_path))
 
     def nova_compute(self, host: Host) -> Service:
         argv = [self.layout.bin('nova-compute'), '--config-file', host.conf]

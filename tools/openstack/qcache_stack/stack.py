@@ -12,6 +12,7 @@ from qcache_stack import compute_conf
 from qcache_stack import ini
 from qcache_stack import service
 from qcache_stack.host import Host
+from qcache_stack.process import PATIENCE_SECONDS
 from qcache_stack.process import Process
 from qcache_stack.process import StackError
 from qcache_stack.settings import DEFAULT_STATE
@@ -151,7 +152,7 @@ class Stack:
         argv: Sequence[str],
         *,
         user: str = 'root',
-        seconds: float = 120,
+        seconds: float = PATIENCE_SECONDS,
         check: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
