@@ -12,7 +12,7 @@ bars that they have to hold. Prints tables and bars; the exit status is 0 if eve
 if one was missed, 2 if something could not be measured. As root, on Debian 12; what is missing is
 installed. It takes less than an hour on two processors. bench/README.rst tells what is measured.
 
-  --smoke          a short one, under five minutes, with a small guest and looser bars
+  --smoke          a short one, under five minutes, with a small guest, judged by bytes alone
   --json FILE      write all samples there; "python -m bench.compare.report FILE" shows them again
   --parts FILE     write the figures of the parts there (see --only)
   --rst FOLDER     write tables in reStructuredText and pictures there

@@ -128,11 +128,13 @@ profiles=()
 ! { chosen unit || chosen functional || chosen lowest; } || profiles+=(test)
 ! chosen openstack || profiles+=(openstack)
 need_profiles "${profiles[@]}"
-environment venv-test --editable '.[test,lint,docs]'
-# The module of python3-libnbd is on no package index, and the tests want nothing else of Debian's.
-for module in /usr/lib/python3/dist-packages/{nbd.py,libnbdmod.*.so}; do
-    [[ ! -e $module ]] || ln -sf "$module" "$work"/venv-test/lib/python3.*/site-packages/
-done
+if chosen lint || chosen unit || chosen functional || chosen bench; then
+    environment venv-test --editable '.[test,lint,docs]'
+    # The module of python3-libnbd is on no package index; nothing else is wanted of Debian's.
+    for module in /usr/lib/python3/dist-packages/{nbd.py,libnbdmod.*.so}; do
+        [[ ! -e $module ]] || ln -sf "$module" "$work"/venv-test/lib/python3.*/site-packages/
+    done
+fi
 if chosen unit; then
     for nova in "${novas[@]}"; do
         environment "venv-nova-$nova" --editable '.[test,nova-test]' "nova==$nova.*"

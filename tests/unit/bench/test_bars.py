@@ -86,8 +86,8 @@ BARS = {
         -5,
     ),
 }
-SMOKE = {'a': 1.5, 'b': 0.03, 'b, one': 0.03, 'c, seconds': 1.5, 'c, bytes': 1.1}
-SMOKE |= {'e, boot': -2}
+SMOKE = {'b', 'b, one', 'c, bytes'}
+"""What a short run is judged by: no seconds, since the machine may have other work."""
 
 
 def only(found: Results, words: str, smoke: bool = False) -> bars.Verdict:
@@ -100,9 +100,10 @@ def only(found: Results, words: str, smoke: bool = False) -> bars.Verdict:
 def test_a_bar(name, smoke):
     made, words, limit = BARS[name]
     if smoke and name not in SMOKE:
-        assert bars.judge(made(0.0), smoke=True) == []
+        for value in (0.001, limit, 1000.0):
+            judged = bars.judge(made(value), smoke=True)
+            assert [each for each in judged if 'seconds' in each.name] == []
         return
-    limit = SMOKE[name] if smoke else limit
     at_least, limit = limit < 0, abs(limit)
     better, worse = (1.001, 0.999) if at_least else (0.999, 1.001)
     for factor, held in ((1, True), (better, True), (worse, False)):
@@ -110,16 +111,6 @@ def test_a_bar(name, smoke):
         assert verdict.value == pytest.approx(limit * factor)
         assert (verdict.limit, verdict.at_least) == (limit, at_least)
         assert verdict.held == held
-
-
-@pytest.mark.parametrize('times, held', [(2, True), (1.99, False)])
-def test_a_short_run_copies_at_another_rate(times, held):
-    found = results(
-        sample('replay', 'copy', 0.1, rate='100M', prepare_seconds=times - 0.1),
-        sample('replay', 'record', 0.75, rate='100M', prepare_seconds=0.25),
-    )
-    assert only(found, '(e)', smoke=True).held == held
-    assert not [each for each in bars.judge(found) if '(e)' in each.name]
 
 
 def test_nothing_is_judged_without_its_counterpart():
