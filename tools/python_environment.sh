@@ -68,7 +68,6 @@ fi
 rm -rf "$folder"
 # Some tests use the environment's own pip.
 "$uv/bin/uv" venv --quiet --seed --python "$python" "$folder"
-# Compiled, since those who run it may not write there. The cache may be on another disk.
-"$uv/bin/uv" pip install --quiet --python "$folder/bin/python" --compile-bytecode \
-    --link-mode "${UV_LINK_MODE:-hardlink}" "$@"
+# Compiled, since those who run it may not write there.
+"$uv/bin/uv" pip install --quiet --python "$folder/bin/python" --compile-bytecode "$@"
 printf '%s\n' "$stamp" >"$folder/stamp"
