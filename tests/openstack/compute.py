@@ -80,10 +80,6 @@ class ComputeHost:
         name = hashlib.sha1(image_id.encode(), usedforsecurity=False).hexdigest()
         self.stack.exec(['rm', f'{self.host.base_path}/{name}'])
 
-    def console_file(self, server: Server) -> pathlib.Path:
-        """Return the log of a server's console, which is there without nova-compute, too."""
-        return self.instances / server.id / 'console.log'
-
     def backing_file(self, server: Server) -> str:
         """Return what the overlay's own metadata names."""
         disk = f'{self.host.instances_path}/{server.id}/disk'

@@ -60,14 +60,11 @@ def test_killed_under_guests_that_record(
 def test_killed_while_nova_compute_is_away(cloud: Cloud, host: ComputeHost, stack, cold_busy: str):
     server = cloud.boot(cold_busy)
     server.wait_until_booted(boots=1)
-    console = host.console_file(server)
     stack.stop('nova-compute', signal.SIGKILL)
     try:
         _kill([*host.recorders(), *host.daemons()])
-        before = console.read_bytes().count(b'alive')
-        waiting.until(
-            lambda: console.read_bytes().count(b'alive') > before + 2, 'life of the guest'
-        )
+        before = server.console.count('alive')
+        waiting.until(lambda: server.console.count('alive') > before + 2, 'life of the guest')
         assert 'running' in host.virsh('domstate', server.domain)
     finally:
         stack.start('nova-compute')
