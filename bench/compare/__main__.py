@@ -3,7 +3,6 @@
 
 import argparse
 from collections.abc import Callable
-import functools
 import pathlib
 import shlex
 import sys
@@ -48,7 +47,7 @@ CROWD_PART, CROWD_RATE, CROWD_SECONDS = 8, '250M', 4
 that the whole would take over all of it: so two processors can be 64 hosts."""
 
 
-def measure(scene: Scene, args: argparse.Namespace, results: Results) -> None:
+def measure(scene: Scene, args: argparse.Namespace) -> None:
     parts: dict[str, Callable[[Scene, argparse.Namespace], None]] = {
         'replay': _replay,
         'kept': _kept,
@@ -56,7 +55,7 @@ def measure(scene: Scene, args: argparse.Namespace, results: Results) -> None:
         'place': _place,
         'scale': _scale,
         'choice': _choice,
-        'boot': functools.partial(_boot, results),
+        'boot': _boot,
     }
     for name, part in parts.items():
         if name in (args.only or (SHORT if args.smoke else parts)):
@@ -70,7 +69,6 @@ def _replay(scene: Scene, args: argparse.Namespace) -> None:
         replay.pairs(scene, cell, scene.trace, 3 * args.rounds)
         for number in range(args.rounds):
             replay.one_round(scene, cell, scene.trace, number, SMOKE)
-        replay.one_round(scene, cell, scene.trace, 0, ['copy'])
         return
     for rate in RATES:
         cell = Cell('replay', rate)
@@ -121,11 +119,9 @@ def _choice(scene: Scene, args: argparse.Namespace) -> None:
     choices.measure(scene, args.rounds)
 
 
-def _boot(results: Results, scene: Scene, args: argparse.Namespace) -> None:
-    copies = results.of('replay', alternative='copy', rate='100M', guest='first')
-    copying = copies[0].prepare_seconds if copies else None
+def _boot(scene: Scene, args: argparse.Namespace) -> None:
     for number in range(args.boots):
-        boots.boot_round(scene, '100M', number, BOOTS, copying)
+        boots.boot_round(scene, '100M', number, BOOTS)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -172,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
                 'thinned_reads': len(thinned.reads),
                 'thinned_bytes': thinned.bytes,
             }
-            measure(scene, args, results)
+            measure(scene, args)
     except KeyboardInterrupt:
         print('bench/run.sh: interrupted', file=sys.stderr)
         return 130

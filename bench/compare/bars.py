@@ -19,17 +19,16 @@ MIB = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """``limit`` is the most that ``value`` may be, or the least."""
+    """``limit`` is the most that ``value`` may be."""
 
     name: str
     value: float
     limit: float
-    at_least: bool
     detail: str
 
     @property
     def held(self) -> bool:
-        return self.value >= self.limit if self.at_least else self.value <= self.limit
+        return self.value <= self.limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +41,9 @@ class _Limits:
     record_seconds: float | None = 1.05
     record_bytes: float = 1.10
     scale: float | None = 1.1
-    copy: float | None = 5.0
 
 
-_SMOKE = _Limits(play_seconds=None, union_bytes=None, record_seconds=None, scale=None, copy=None)
+_SMOKE = _Limits(play_seconds=None, union_bytes=None, record_seconds=None, scale=None)
 """For a short run on a machine that others use, too: seconds say nothing there, bytes as much as
 ever."""
 
@@ -59,7 +57,6 @@ def judge(results: Results, smoke: bool = False) -> list[Verdict]:
         *_recorded_boots(results, limits),
         *_record(results, limits),
         *_scale(results, limits),
-        *_copy(results, limits),
     ]
 
 
@@ -85,7 +82,6 @@ def _play_seconds(results: Results, limits: _Limits) -> Iterator[Verdict]:
             f'(a) play / raw, seconds: {section} at {setting}',
             statistics.median(ratios),
             limits.play_seconds,
-            False,
             detail,
         )
 
@@ -197,27 +193,7 @@ def _scale(results: Results, limits: _Limits) -> Iterator[Verdict]:
                 f'{spread(raw[most])} s: {number(grown[1])} times'
             )
             name = f'(d) play / raw, growth from 1 to {most} hosts, one image: {setting}'
-            yield Verdict(name, grown[0] / grown[1], limits.scale, False, detail)
-
-
-# (e)
-
-
-def _copy(results: Results, limits: _Limits) -> Iterator[Verdict]:
-    if limits.copy is None:
-        return
-    for section, setting in _cells(results, 'replay', 'boot'):
-        wanted = ('1G' if section == 'replay' else '100M', 0)
-        if (setting.rate, setting.delay_ms) != wanted:
-            continue
-        copy, record = (
-            [sample.total_seconds for sample in _measured(results, section, setting, name)]
-            for name in ('copy', 'record')
-        )
-        name = f'(e) copy / record, seconds with those to prepare: {section} at {setting}'
-        yield from _ratio(
-            name, ('copy', copy), ('record', record), 's', limits.copy, at_least=True
-        )
+            yield Verdict(name, grown[0] / grown[1], limits.scale, detail)
 
 
 # What they share
@@ -252,8 +228,6 @@ def _ratio(
     under: tuple[str, Sequence[float]],
     unit: str,
     limit: float,
-    *,
-    at_least: bool = False,
     note: str = '',
 ) -> Iterator[Verdict]:
     """Judge a ratio of medians, if there is one."""
@@ -263,4 +237,4 @@ def _ratio(
     detail = ', '.join(
         f'{who} {spread(values)} {unit}, n={len(values)}' for who, values in (over, under)
     )
-    yield Verdict(name, value, limit, at_least, detail + note)
+    yield Verdict(name, value, limit, detail + note)

@@ -51,14 +51,8 @@ def recorded(scene: Scene) -> Trace:
         return of_log(base.log())
 
 
-def boot_round(
-    scene: Scene, rate: str, number: int, names: Sequence[str], copying: float | None
-) -> None:
-    """Boot one guest on each alternative; ``play`` follows ``record`` on its host.
-
-    :param copying: seconds that the copy of the image takes at this rate; a boot of it is that of
-        ``raw`` after so many seconds, and is not done again
-    """
+def boot_round(scene: Scene, rate: str, number: int, names: Sequence[str]) -> None:
+    """Boot one guest on each alternative; ``play`` follows ``record`` on its host."""
     cell = Cell('boot', rate)
     order = list(names)
     scene.chance.shuffle(order)
@@ -71,13 +65,6 @@ def boot_round(
                 with alternative.guest() as node:
                     found = booted(host, node, base)
                 scene.collect(cell.sample(name, round=number, prepare_seconds=prepared, **found))
-                if name == 'raw' and copying is not None:
-                    size = scene.image.stat().st_size
-                    copied = {**found, 'base_bytes': size, 'written_bytes': size}
-                    copied.update(base_requests=None, disk_bytes=size)
-                    scene.collect(
-                        cell.sample('copy', round=number, prepare_seconds=copying, **copied)
-                    )
                 if name == 'record':
                     alternative.settle()
                     scene.say(f'boot at {rate}, round {number}: play')

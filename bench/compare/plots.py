@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results as plots. matplotlib is imported when one is drawn; a table needs none."""
 
-from collections.abc import Callable, Sequence
-import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 import io
+import operator
 import pathlib
 import statistics
 from typing import Any, TYPE_CHECKING
 
+from bench.compare.sample import cells
 from bench.compare.sample import Results
 from bench.compare.sample import Sample
 from bench.compare.wording import number
@@ -29,18 +30,15 @@ _COLOURS = 64
 _OTHERS = '#e69f00'
 _OWN = {'record': '#0072b2', 'play': '#0072b2', 'raw': '#009e73'}
 _LINES = {
-    'plain': ('#e69f00', 'o', '-'),
-    'record': ('#56b4e9', 's', '-'),
-    'play': ('#0072b2', 'D', '-'),
-    'raw': ('#009e73', 'x', '--'),
+    'plain': ('#e69f00', 'o', '-', 'plain: the shared base'),
+    'record': ('#56b4e9', 's', '-', 'record: the first boot on each host'),
+    'play': ('#0072b2', 'D', '-', 'play: the caches'),
+    'raw': ('#009e73', 'x', '--', 'raw: a local file'),
 }
 _INK = '#24292f'
 _FAINT = '#6b7480'
-_COPYING = '#8c959f'
-_LIGHTER = {'#e69f00': '#f4d38c', '#0072b2': '#8cbede', '#009e73': '#8cd2bd'}
-"""Of second guests."""
-_THICK = 0.38
-"""Of a bar, in rows."""
+_APART = 0.4
+"""Of the first and the second guest, in rows."""
 
 _STYLE: dict[Any, Any] = {
     'axes.axisbelow': True,
@@ -63,6 +61,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 _Value = Callable[[Sample], float]
+_SECONDS: _Value = operator.attrgetter('seconds')
 
 
 def draw(results: Results, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -97,7 +96,9 @@ def _png(figure: 'Figure') -> bytes:
     drawn, content = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format='png', dpi=_DPI)
     with Image.open(drawn) as image:
-        few = image.convert('RGB').quantize(_COLOURS, dither=Image.Dither.NONE)
+        # By coverage: other ways take the colour of few points for a neighbour's.
+        way = Image.Quantize.MAXCOVERAGE
+        few = image.convert('RGB').quantize(_COLOURS, way, dither=Image.Dither.NONE)
         few.save(content, format='png', optimize=True)
     return content.getvalue()
 
@@ -108,24 +109,25 @@ def _figure(width: float, height: float) -> 'Figure':
     return Figure(figsize=(width, height), layout='constrained')
 
 
-# Bars of the alternatives
+# Points of the alternatives, each with its range: a bar would need an axis from 0
 
 
 def _replay(results: Results) -> 'Figure | None':
-    samples = results.of('replay', delay_ms=0, think='none')
-    return _panels(samples, 'The reads of a boot: seconds', 'seconds', _seconds, log=True)
+    samples = _compared(results.of('replay', delay_ms=0, think='none'))
+    title = 'The reads of a boot, without the guest: seconds'
+    return _panels(samples, title, 'seconds', _SECONDS, log=True)
 
 
 def _thinned(results: Results) -> 'Figure | None':
-    samples = results.of('thinned', delay_ms=20, think='none')
+    samples = _compared(results.of('thinned', delay_ms=20, think='none'))
     title = 'A part of the reads of a boot, each 20 ms from the base: seconds'
-    return _panels(samples, title, 'seconds', _seconds, log=True)
+    return _panels(samples, title, 'seconds', _SECONDS, log=True)
 
 
 def _bytes(results: Results) -> 'Figure | None':
     samples = [
         sample
-        for sample in results.of('replay', delay_ms=0, think='none')
+        for sample in _compared(results.of('replay', delay_ms=0, think='none'))
         if sample.base_bytes is not None
     ]
     # They are much the same at each rate: one is enough.
@@ -133,21 +135,23 @@ def _bytes(results: Results) -> 'Figure | None':
     rate = '1G' if '1G' in rates else rates[0] if rates else None
     samples = [sample for sample in samples if sample.rate == rate]
     title = 'The reads of a boot: MiB from the base'
-    return _panels(samples, title, 'MiB', lambda each: (each.base_bytes or 0) / MIB, log=True)
+    return _panels(samples, title, 'MiB', lambda each: (each.base_bytes or 0) / MIB)
 
 
 def _boot(results: Results) -> 'Figure | None':
-    return _panels(results.of('boot'), 'Boots of real guests: seconds', 'seconds', _seconds)
+    samples = _compared(results.of('boot'))
+    return _panels(samples, 'Boots of real guests: seconds', 'seconds', _SECONDS)
 
 
-def _seconds(sample: Sample) -> float:
-    return sample.total_seconds if sample.alternative == 'copy' else sample.seconds
+def _compared(samples: Iterable[Sample]) -> list[Sample]:
+    """Leave out ``copy``: Nova copies an image to its bases before anything else can be chosen."""
+    return [sample for sample in samples if sample.alternative != 'copy']
 
 
 def _panels(
     samples: Sequence[Sample], title: str, unit: str, value: _Value, *, log: bool = False
 ) -> 'Figure | None':
-    """Draw a panel for each setting, side by side, with a bar for each kind of guest."""
+    """Draw a panel for each setting, side by side, with a point for each kind of guest."""
     if not samples:
         return None
     found = settings(samples)
@@ -157,49 +161,48 @@ def _panels(
     grid = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)
     for axes, setting in zip(grid[0], found, strict=True):
         here = [sample for sample in samples if Setting.of(sample) == setting]
+        _limit(axes, [value(sample) for sample in samples], log=log)
         for row, name in enumerate(names):
-            _bars(axes, row, [each for each in here if each.alternative == name], value, log=log)
+            _points(axes, row, [each for each in here if each.alternative == name], value)
         axes.set_title(str(setting))
         axes.set_xlabel(f'{unit}, logarithmic' if log else unit)
-        axes.grid(axis='x')
+        axes.grid(axis='both')
         axes.tick_params(length=0)
         axes.spines['left'].set_visible(False)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)  # the first on top
-        _limit(axes, [value(sample) for sample in samples], log=log)
-    _explain(figure, copying=not log and 'copy' in names)
+    _explain(figure, samples)
     return figure
 
 
-def _bars(axes: 'Axes', row: int, samples: Sequence[Sample], value: _Value, *, log: bool) -> None:
+def _points(axes: 'Axes', row: int, samples: Sequence[Sample], value: _Value) -> None:
     guests = [
         [sample for sample in samples if sample.guest == guest] for guest in ('first', 'second')
     ]
     for place, of_guest in enumerate(guests):
         if not of_guest:
             continue
-        at = row + (place - 0.5) * (_THICK + 0.02) if all(guests) else row
-        name = of_guest[0].alternative
-        colour = _OWN.get(name, _OTHERS)
+        at = row + (place - 0.5) * _APART if all(guests) else row
+        colour = _OWN.get(of_guest[0].alternative, _OTHERS)
         values = [value(sample) for sample in of_guest]
         median, most = statistics.median(values), max(values)
-        axes.barh(at, median, _THICK, color=_LIGHTER[colour] if place else colour)
-        if name == 'copy' and not log:  # on a logarithmic axis parts of a bar say nothing
-            copying = statistics.median(sample.prepare_seconds for sample in of_guest)
-            axes.barh(at, copying, _THICK, color=_COPYING)
-        if len(values) > 1 and most > 0:
-            axes.plot([min(values), most], [at, at], color=_INK, linewidth=0.9)
-        # A 0 has no place on a logarithmic axis.
-        from_left = axes.get_yaxis_transform()
+        axes.plot([min(values), most], [at, at], color=colour, linewidth=1.6)
+        mark = _marker(colour, is_second=bool(place))
+        axes.plot(median, at, clip_on=False, zorder=3, **mark)
         axes.annotate(
             number(median),
             (most, at),
-            xycoords='data' if most > 0 else from_left,
-            xytext=(3, 0),
+            xytext=(6, 0),
             textcoords='offset points',
             va='center',
             fontsize=7.5,
         )
+
+
+def _marker(colour: str, *, is_second: bool) -> dict[str, Any]:
+    inside = 'white' if is_second else colour
+    shape = {'marker': 'o', 'markersize': 5.5, 'linestyle': 'none'}
+    return {**shape, 'color': colour, 'markerfacecolor': inside, 'markeredgewidth': 1.4}
 
 
 def _limit(axes: 'Axes', values: Sequence[float], *, log: bool) -> None:
@@ -215,56 +218,53 @@ def _limit(axes: 'Axes', values: Sequence[float], *, log: bool) -> None:
     axes.xaxis.set_minor_formatter(lambda x, _: '')
 
 
-def _explain(figure: 'Figure', *, copying: bool) -> None:
+def _explain(figure: 'Figure', samples: Sequence[Sample]) -> None:
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     own = _OWN['record']
     handles = [
-        Patch(color=_OTHERS, label='others, first guest'),
-        Patch(color=_LIGHTER[_OTHERS], label='others, second guest'),
-        Patch(color=own, label='this project, first guest'),
-        Patch(color=_LIGHTER[own], label='this project, second guest'),
-        Patch(color=_OWN['raw'], label='a local raw file'),
-        Line2D([], [], color=_INK, linewidth=0.9, label='least to most'),
+        Line2D([], [], label=label, **_marker(colour, is_second=is_second))
+        for label, colour, is_second in (
+            ('others, first guest', _OTHERS, False),
+            ('others, second guest', _OTHERS, True),
+            ('this project, first guest', own, False),
+            ('this project, second guest', own, True),
+            ('a local raw file', _OWN['raw'], False),
+        )
     ]
-    if copying:
-        handles.append(Patch(color=_COPYING, label='copying, before the guest starts'))
-    figure.legend(
-        handles=handles, loc='outside lower center', ncols=(len(handles) + 1) // 2, fontsize=8
-    )
+    times = sorted({len(each) for each in cells(samples).values()})
+    of = ' or '.join(map(str, times))
+    label = f'median, and least to most of {of}'
+    handles.append(Line2D([], [], color=_INK, linewidth=1.6, label=label))
+    figure.legend(handles=handles, loc='outside lower center', ncols=3, fontsize=8)
 
 
 # Lines over the number of hosts
 
 
 def _scale(results: Results) -> 'Figure | None':
-    samples = [each for each in results.of('scale') if each.alternative in _LINES]
+    """Where all boot one image; the table has the others, which are much the same."""
+    samples = [each for each in results.of('scale', images='one') if each.alternative in _LINES]
     found = settings(samples)
-    kinds = [kind for kind in ('one', 'many') if any(each.images == kind for each in samples)]
     if not found:
         return None
-    figure = _figure(1 + 4.7 * len(kinds), 0.9 + 3.6 * len(found))
+    figure = _figure(8, 0.9 + 3.3 * len(found))
     figure.suptitle(
-        'Several hosts at once: seconds of the slowest, by their number', x=0.01, ha='left'
+        'Hosts that start at once: seconds until the last has its reads', x=0.01, ha='left'
     )
-    grid = figure.subplots(len(found), len(kinds), sharey='row', squeeze=False)
-    for line, setting in zip(grid, found, strict=True):
-        for axes, kind in zip(line, kinds, strict=True):
-            wanted = {'images': kind, **dataclasses.asdict(setting)}
-            _lines(axes, results.of('scale', **wanted))
-            says = 'one image for all' if kind == 'one' else 'another image for each'
-            axes.set_title(f'{says}: {setting}')
-            axes.set_xlabel('hosts, logarithmic')
-        line[0].set_ylabel('seconds')
-        most = max(each.seconds for each in samples if Setting.of(each) == setting)
-        line[0].set_ylim(0, most * 1.08 or 1)  # of both
+    for (axes,), setting in zip(figure.subplots(len(found), 1, squeeze=False), found, strict=True):
+        here = [each for each in samples if Setting.of(each) == setting]
+        _lines(axes, here)
+        axes.set_title(str(setting))
+        axes.set_xlabel('hosts, logarithmic')
+        axes.set_ylabel('seconds')
+        axes.set_ylim(0, max(each.seconds for each in here) * 1.08 or 1)
     return figure
 
 
 def _lines(axes: 'Axes', samples: Sequence[Sample]) -> None:
     counts = sorted({sample.hosts for sample in samples})
-    for name, (colour, marker, style) in _LINES.items():
+    for name, (colour, marker, style, says) in _LINES.items():
         by_hosts: dict[int, list[float]] = {}
         for sample in samples:
             if sample.alternative == name:
@@ -283,7 +283,7 @@ def _lines(axes: 'Axes', samples: Sequence[Sample]) -> None:
             marker=marker,
             linestyle=style,
             markersize=5,
-            label=f'{name} ({number(medians[0])} to {number(medians[-1])} s)',
+            label=f'{says} ({number(medians[0])} to {number(medians[-1])} s)',
         )
     axes.set_xscale('log', base=2)
     axes.set_xticks(counts, [str(count) for count in counts])

@@ -95,7 +95,8 @@ class Results:
 
     @classmethod
     def read(cls, paths: Sequence[pathlib.Path]) -> 'Results':
-        """Return what is in one file, or in several together.
+        """Return what is in one file, or in several: a section is that of the last file that has
+        it, since figures of two runs are not mixed.
 
         :raises ValueError: if one is not such a file
         """
@@ -110,11 +111,17 @@ class Results:
             if merged is None:
                 merged = one
             else:
-                merged.samples += one.samples
+                merged._replace(one)
                 merged.trace = merged.trace or one.trace
         if merged is None:
             raise ValueError('there is no file')
         return merged
+
+    def _replace(self, later: 'Results') -> None:
+        sections = list(dict.fromkeys(sample.section for sample in later.samples))
+        kept = [sample for sample in self.samples if sample.section not in sections]
+        self.samples = [*kept, *later.samples]
+        self.command += f'; {", ".join(sections)}: {later.command}'
 
 
 def _terse(sample: Sample) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def bars(verdicts: Sequence[Verdict]) -> Table:
         (
             each.name,
             f'{each.value:.4f}' if each.value < 10 else number(each.value),
-            f'{">=" if each.at_least else "<="} {each.limit:g}',
+            f'<= {each.limit:g}',
             'held' if each.held else 'MISSED',
             each.detail,
         )

@@ -66,8 +66,8 @@ def test_what_was_not_measured_is_not_drawn(tmp_path, section, files):
 def test_replay_says_its_figures():
     said = words(plots._replay, everything(play=1.25))
     assert {'100 Mbit/s, 0 ms', '1 Gbit/s, 0 ms', 'unlimited, 0 ms'} <= said
-    assert {'copy', 'plain', 'record', 'play', 'raw'} <= said
-    assert {'43.0', '1.50', '3.20', '1.25', '1.00'} <= said
+    assert {'plain', 'record', 'play', 'raw'} <= said
+    assert {'3.20', '1.25', '1.00'} <= said
 
 
 def test_pauses_and_other_delays_are_not_in_the_plot():
@@ -91,30 +91,57 @@ def test_bytes_says_its_figures_and_no_bytes_are_0(tmp_path):
         plots.draw(nothing, tmp_path)
 
 
-def test_boot_adds_the_copying():
-    assert {'380', '45.0', '46.0', '31.0'} <= words(plots._boot, everything())
+def test_boot_says_its_figures():
+    assert {'45.0', '46.0', '31.0'} <= words(plots._boot, everything())
 
 
-def test_scale_has_a_panel_for_each_kind_and_begins_at_0():
-    figure = styled(plots._scale, everything())
-    one, many = figure.axes
-    assert one.get_title(loc='left').startswith('one image for all')
-    assert many.get_title(loc='left').startswith('another image for each')
-    for axes, said in ((one, '11.0 to 74.0 s'), (many, '21.0 to 84.0 s')):
-        assert axes.get_ylim()[0] == 0
-        assert axes.get_xscale() == 'log'
-        assert [line.get_label() for line in axes.lines] == [
-            f'{name} ({said})' for name in ('plain', 'record', 'play', 'raw')
-        ]
-        assert list(axes.lines[0].get_xdata()) == [1, 8, 64]
-
-
-@pytest.mark.parametrize('kind', ['one', 'many'])
-def test_scale_shows_the_slowest_of_both_panels(kind):
+@pytest.mark.parametrize('plot', [plots._replay, plots._thinned, plots._bytes, plots._boot])
+def test_a_copy_is_beside_nothing(plot):
+    """Nova copies an image to its bases before any of the others is there to be chosen."""
     found = everything()
-    found.samples.append(sample('scale', 'plain', 999, hosts=64, images=kind, think='kept'))
-    for axes in styled(plots._scale, found).axes:
-        assert 999 < axes.get_ylim()[1] < 1200
+    assert any(each.alternative == 'copy' for each in found.of('boot'))
+    assert 'copy' not in words(plot, found)
+
+
+@pytest.mark.parametrize('plot', [plots._replay, plots._thinned, plots._bytes, plots._boot])
+def test_bars_stand_on_no_axis_that_begins_anywhere(plot):
+    for axes in styled(plot, everything()).axes:
+        assert not axes.patches
+        assert axes.get_xscale() == 'log' or axes.get_xlim()[0] == 0
+
+
+def test_a_point_is_the_median_and_its_line_goes_from_the_least_to_the_most():
+    boots = [sample('boot', 'plain', seconds) for seconds in (20, 24, 21, 26, 22)]
+    (axes,) = styled(plots._boot, results(*boots)).axes
+    line, point = axes.lines
+    assert list(line.get_xdata()) == [20, 26]
+    assert list(point.get_xdata()) == [22]
+
+
+def test_each_kind_keeps_its_colour_in_the_file(tmp_path):
+    from matplotlib import colors
+    from PIL import Image
+
+    plots.draw(everything(), tmp_path)
+    with Image.open(tmp_path / 'replay.png') as image:
+        palette = image.getpalette() or []
+        there = [palette[place : place + 3] for place in range(0, len(palette), 3)]
+    for wanted in (plots._OTHERS, *plots._OWN.values()):
+        rgb = [round(255 * part) for part in colors.to_rgb(wanted)]
+        away = [max(abs(a - b) for a, b in zip(rgb, each, strict=True)) for each in there]
+        assert min(away) < 12, wanted
+
+
+def test_scale_shows_hosts_with_one_image_and_begins_at_0():
+    found = everything()
+    found.samples.append(sample('scale', 'plain', 999, hosts=64, images='many', think='kept'))
+    (axes,) = styled(plots._scale, found).axes
+    assert axes.get_ylim() == (0, pytest.approx(74 * 1.08))
+    assert axes.get_xscale() == 'log'
+    names = [line.get_label().partition(':')[0] for line in axes.lines]
+    assert names == ['plain', 'record', 'play', 'raw']
+    assert axes.lines[0].get_label() == 'plain: the shared base (11.0 to 74.0 s)'
+    assert list(axes.lines[0].get_xdata()) == [1, 8, 64]
 
 
 def test_nothing_global_is_changed(tmp_path):

@@ -128,12 +128,12 @@ def test_what_was_measured_on():
 
 def test_bars_as_a_table():
     verdicts = [
-        bars.Verdict('(a) one', 1.02999, 1.03, False, 'why'),
-        bars.Verdict('(e) two', 12.345, 20, True, 'so'),
+        bars.Verdict('(a) one', 1.02999, 1.03, 'why'),
+        bars.Verdict('(d) two', 12.345, 2, 'so'),
     ]
     assert [tuple(row) for row in tables.bars(verdicts).rows] == [
         ('(a) one', '1.0300', '<= 1.03', 'held', 'why'),
-        ('(e) two', '12.3', '>= 20', 'MISSED', 'so'),
+        ('(d) two', '12.3', '<= 2', 'MISSED', 'so'),
     ]
 
 
