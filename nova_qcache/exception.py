@@ -199,7 +199,7 @@ class PictureUnwritable(FiguresUnwritable):
 class PlottingMissing(FiguresUnwritable):
     template = (
         'matplotlib, which draws pictures, cannot be used: {reason}. '
-        'Install it with `pip install nova-qcache[plot]`.'
+        'Install it with `pip install matplotlib` where nova-qcache is.'
     )
 
 

@@ -45,7 +45,9 @@ RUN = {
     'apt-get install qemu-system-common qemu-utils': _PACKAGES,
     'usermod --append --groups libvirt-qemu nova': _HOST,
     'pip install .': _HOST,
-    'install -d -o nova -g nova -m 0711 /var/lib/nova/qcache /run/nova-qcache': _HOST,
+    'pip wheel --no-deps --wheel-dir dist .': _HOST,
+    'install -d -o nova -g nova -m 0711 /var/lib/nova/qcache': _HOST,
+    'install -m 0644 etc/tmpfiles.d/nova-qcache.conf /etc/tmpfiles.d': _HOST,
     'ln -s SITE/nova/virt/qcache NOVA/nova/virt/qcache': _HOST,
     'cat PREFIX/share/nova-qcache/apparmor.d/local/abstractions/libvirt-qemu '
     '>>/etc/apparmor.d/local/abstractions/libvirt-qemu': _HOST,
@@ -59,8 +61,7 @@ RUN = {
     "nova-qcache stats -c Image -c State -c MiB -c 'Quota MiB' -c Boots -c 'Hit %'": _HOST,
     'nova-qcache stats --host': _HOST,
     'nova-qcache remove IMAGE': _HOST,
-    'pip install --upgrade nova-qcache': _HOST,
-    'pip install nova-qcache': _HOST,
+    'pip install --upgrade .': _HOST,
     'pip uninstall nova-qcache': _HOST,
     'rm -r /var/lib/nova/qcache /run/nova-qcache': _HOST,
     'rm -r /var/lib/nova/instances/_base/.nova-qcache': _HOST,
@@ -108,9 +109,9 @@ NOT_RUN = {
     'ansible-playbook --inventory INVENTORY nova-qcache.yml': (
         'needs Ansible, and hosts that it may change; tests/unit/test_examples.py reads the play'
     ),
-    "pip install 'nova-qcache[tempest]'": (
-        'brings tempest from an index that has no nova-qcache yet; '
-        'tools/openstack/requirements.txt has the tempest that the plugin is run with'
+    "pip install '.[tempest]'": (
+        'brings the newest tempest; tools/openstack/requirements.txt has the one that the plugin '
+        'is run with, and "pip install ." is run'
     ),
 }
 """Commands that no test runs, and why."""

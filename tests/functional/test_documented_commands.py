@@ -163,10 +163,10 @@ def test_a_host_from_installation_to_its_end(host: FreshHost, tree: pathlib.Path
         documented_commands.run_by(f'{TESTS}::test_a_host_from_installation_to_its_end'),
     )
     _install(operator, tree)
-    _prepare(operator)
+    _prepare(operator, tree)
     _use(operator)
     _upgrade(operator, tree)
-    _uninstall(operator)
+    _uninstall(operator, tree)
     assert not operator.left
 
 
@@ -187,17 +187,22 @@ def _install(operator: _Operator, tree: pathlib.Path) -> None:
     assert link.samefile(site / 'nova/virt/qcache/__init__.py')
 
 
-def _prepare(operator: _Operator) -> None:
+def _prepare(operator: _Operator, tree: pathlib.Path) -> None:
     host = operator.host
     operator.type_with('usermod ')
     assert 'nova' in host.root.must('getent group libvirt-qemu').rpartition(':')[2]
 
     operator.type_with('install -d ')
-    for path in ('/var/lib/nova/qcache', '/run/nova-qcache'):
-        _require_folder_of_nova(host.outside(path))
-    host.outside('/run/nova-qcache').rmdir()  # as at a boot of the host
-    example = host.venv / 'share/nova-qcache/tmpfiles.d/nova-qcache.conf'
-    host.write('/etc/tmpfiles.d/nova-qcache.conf', example.read_text())
+    _require_folder_of_nova(host.outside('/var/lib/nova/qcache'))
+    host.root.folder = tree
+    operator.type_with('install -m ')
+    host.root.folder = host.folder / 'root'
+    installed = host.venv / 'share/nova-qcache/tmpfiles.d/nova-qcache.conf'
+    there = host.outside('/etc/tmpfiles.d/nova-qcache.conf')
+    assert there.read_bytes() == installed.read_bytes()
+    operator.type_with('systemd-tmpfiles ')
+    _require_folder_of_nova(host.outside('/run/nova-qcache'))
+    host.outside('/run/nova-qcache').rmdir()  # as at a boot of the host, where systemd runs it
     operator.type_with('systemd-tmpfiles ')
     _require_folder_of_nova(host.outside('/run/nova-qcache'))
 
@@ -244,20 +249,17 @@ def _use(operator: _Operator) -> None:
 
 
 def _upgrade(operator: _Operator, tree: pathlib.Path) -> None:
-    """From a folder of wheels in the place of an index, which has none of ours."""
     host = operator.host
-    wheels = host.folder / 'wheels'
+    assert host.root.must('nova-qcache --version') == f'nova-qcache {documents.pbr_version(PIP)}\n'
     host.root.environment['PBR_VERSION'] = '0.0.2'
     host.root.folder = tree
-    host.root.must(f'pip wheel --no-deps --wheel-dir {wheels} .', seconds=PIP_SECONDS)
+    operator.type('pip install --upgrade .', seconds=PIP_SECONDS)
+    operator.type('pip wheel --no-deps --wheel-dir dist .', seconds=PIP_SECONDS)
     host.root.folder = host.folder / 'root'
-    host.root.environment |= {'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': str(wheels)}
-    assert host.root.must('nova-qcache --version') == f'nova-qcache {documents.pbr_version(PIP)}\n'
-    operator.type('pip install --upgrade nova-qcache')
     assert host.root.must('nova-qcache --version') == 'nova-qcache 0.0.2\n'
 
 
-def _uninstall(operator: _Operator) -> None:
+def _uninstall(operator: _Operator, tree: pathlib.Path) -> None:
     host = operator.host
     counters = host.outside('/var/lib/nova/instances/_base/.nova-qcache')
     assert any(counters.iterdir())
@@ -270,6 +272,7 @@ def _uninstall(operator: _Operator) -> None:
     operator.type_with('rm -r /var/lib/nova/instances')
     for path in (counters, host.outside('/run/nova-qcache'), host.outside('/var/lib/nova/qcache')):
         assert not path.exists()
-    # And once more from the start.
-    operator.type('pip install nova-qcache')
+    # And once more from the start, from the wheel as hosts without a tree have it.
+    (wheel,) = (tree / 'dist').glob('nova_qcache-0.0.2-py3-none-any.whl')
+    host.root.must(f'pip install --no-index {wheel}')
     assert host.root.must('nova-qcache --version') == 'nova-qcache 0.0.2\n'

@@ -30,6 +30,8 @@ KOLLA_GLOBALS = ETC / 'kolla/globals.d/nova-qcache.yml'
 OPENSTACK_ANSIBLE = ETC / 'openstack_deploy/group_vars/nova_compute.yml'
 ANSIBLE = ETC / 'ansible/nova-qcache.yml'
 
+WHEEL = f'{PROJECT["name"].replace("-", "_")}-{{}}.whl'
+
 Sections = dict[str, dict[str, str]]
 
 
@@ -185,12 +187,12 @@ def runs() -> str:
 
 def test_the_image_is_made_of_one_of_nova_and_ends_as_its_user():
     words = [word for word, _ in instructions()]
-    assert words == ['ARG', 'FROM', 'ARG', 'USER', 'RUN', 'COPY', 'RUN', 'USER']
+    assert words == ['ARG', 'FROM', 'USER', 'RUN', 'COPY', 'RUN', 'USER']
     said = dict(instructions())
     assert said['FROM'] == '${BASE}'
     assert said['USER'] == 'nova'
-    assert ('ARG', f'NOVA_QCACHE={PROJECT["name"]}') in instructions()
-    assert '"${NOVA_QCACHE}"' in runs()
+    assert said['COPY'] == f'{WHEEL.format("*")} /tmp/nova-qcache/'
+    assert re.search(rf'/pip install .* /tmp/nova-qcache/{re.escape(WHEEL.format("*"))} ', runs())
     assert (ROOT / 'nova/virt/qcache/__init__.py').exists()
     assert "-c 'import nova.virt.qcache'" in runs()
 
@@ -219,7 +221,7 @@ def test_the_play_copies_files_that_are_installed():
     sources = [
         task['ansible.builtin.copy']['src'].removeprefix('{{ nova_prefix }}/')
         for task in play()['tasks']
-        if 'ansible.builtin.copy' in task
+        if task.get('ansible.builtin.copy', {}).get('remote_src')
     ]
     assert len(sources) == 2
     assert set(sources) <= shipped()
@@ -240,8 +242,20 @@ def test_the_play_runs_commands_that_there_are():
 
 
 def test_the_play_installs_this_project():
-    assert play()['tasks'][0]['ansible.builtin.pip']['name'] == PROJECT['name']
-    assert load_yaml(OPENSTACK_ANSIBLE)['nova_user_pip_packages'] == [PROJECT['name']]
+    """From its wheel: no package index has it."""
+    variables = play()['vars']
+    bring, install = play()['tasks'][:2]
+    wheel = variables['nova_qcache_wheel']
+    assert re.fullmatch(WHEEL.format(r'[\d.]+-py3-none-any'), wheel)
+    copied = bring['ansible.builtin.copy']
+    assert filled_in(copied['src'], variables) == wheel
+    url = filled_in(install['ansible.builtin.pip']['name'], variables)
+    assert url == f'file://{filled_in(copied["dest"], variables)}'
+    (package,) = load_yaml(OPENSTACK_ANSIBLE)['nova_user_pip_packages']
+    name, _, url = package.partition(' @ ')
+    assert name == PROJECT['name']
+    assert url.startswith('https://')
+    assert url.endswith(f'/{wheel}')
 
 
 def test_the_play_knows_its_names():

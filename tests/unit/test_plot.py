@@ -130,7 +130,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 def test_without_matplotlib(tmp_path):
     with (
         mock.patch.dict(sys.modules, {'matplotlib': None}),
-        pytest.raises(exception.PlottingMissing, match=r'pip install nova-qcache\[plot\]'),
+        pytest.raises(exception.PlottingMissing, match='pip install matplotlib'),
     ):
         plot.draw(picture(1), tmp_path / 'picture.png')
     assert os.listdir(tmp_path) == []

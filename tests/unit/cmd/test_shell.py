@@ -89,6 +89,29 @@ def test_a_command_that_does_not_exist(run, manager_class):
     manager_class.assert_not_called()
 
 
+@pytest.mark.parametrize(
+    'code, stream, words',
+    [
+        (2, 'out', ['frobnicate']),
+        (2, 'err', ['list', '--frobnicate']),
+        (2, 'err', ['show']),
+        (2, 'err', ['seal', IMAGE, '--timeout=soon']),
+        (1, 'err', ['list', '-c', 'Frobnication']),
+        (1, 'err', ['help', 'frobnicate']),
+        (1, 'err', ['show', 'frobnicate']),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_ends_as_the_manual_says(
+    run, manager, code, stream, words
+):
+    manager.caches.return_value = []
+    ended = run(*words)
+    assert ended.code == code
+    silent = {'out': ended.err, 'err': ended.out}[stream]
+    assert (ended.out + ended.err).strip()
+    assert silent == ''
+
+
 def test_version_and_help(run):
     assert metadata.version('nova-qcache') in run('--version').out
     ended = run('--help')
