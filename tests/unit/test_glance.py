@@ -17,7 +17,7 @@ from nova_qcache.glance import Glance
 from tests.unit.fake_cloud import FakeCloud
 from tests.unit.fake_cloud import REGION
 
-THERE, GONE, OTHER = (str(uuid.uuid4()) for _ in range(3))
+THERE, GONE, OTHER = (str(uuid.UUID(int=n << 64)) for n in (1, 2, 3))
 JSON = {'Content-Type': 'application/json'}
 PASSWORD = 'very-secret'
 
