@@ -4,11 +4,11 @@
 from collections.abc import Iterator
 import logging
 import pathlib
+import random
 import shutil
 import tempfile
 from unittest import mock
 
-import hypothesis
 import pytest
 
 from nova_qcache import boots as boots_module
@@ -22,11 +22,14 @@ from nova_qcache.manager import Manager
 from nova_qcache.paths import Paths
 from nova_qcache.recorder import launch
 from nova_qcache.store import Store
+from tests import seeds
 from tests.unit import builders
 
-# No deadline: a busy machine is no fault of the code. No database: tests leave nothing behind.
-hypothesis.settings.register_profile('unit', deadline=None, database=None, print_blob=True)
-hypothesis.settings.load_profile('unit')
+
+@pytest.fixture(autouse=True)
+def chance() -> None:
+    """Begin what the product takes from :mod:`random` at the same place in each test."""
+    random.seed(seeds.seed())
 
 
 @pytest.fixture(autouse=True)

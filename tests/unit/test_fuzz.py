@@ -11,11 +11,13 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.qmp import Monitor
+from tests import seeds
 
 BENCH = pathlib.Path(__file__).parents[2] / 'bench'
-CASES = 4000
-CONVERSATIONS = 150
-SEED = 'tests/unit'
+TIMES = 10 if seeds.explore() else 1
+CASES = 4000 * TIMES
+CONVERSATIONS = 150 * TIMES
+SEED = seeds.seed()
 PARSERS = ('record', 'lease', 'generation', 'key', 'recorder reply', 'door request')
 
 

@@ -208,4 +208,4 @@ class Walk(stateful.RuleBasedStateMachine):
 
 
 TestWalk = Walk.TestCase
-TestWalk.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestWalk.settings = settings(stateful_step_count=30)

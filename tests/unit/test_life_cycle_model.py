@@ -352,9 +352,7 @@ def test_life_cycle(caplog):
     run_state_machine_as_test(
         LifeCycle,
         settings=settings(
-            max_examples=100,
             stateful_step_count=40,
-            derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -22,6 +22,7 @@ from nova_qcache.verifier import SAMPLE_BYTES
 from nova_qcache.verifier import SAMPLE_UNIT
 from nova_qcache.verifier import Verification
 from nova_qcache.verifier import Verifier
+from tests import seeds
 from tests.unit import builders
 from tests.unit.builders import KEY
 
@@ -72,9 +73,8 @@ def test_every_unit_has_the_same_chance():
     there = blocks(ranges, SAMPLE_UNIT)
     assert len(there) == 2 * MOST_UNITS
     rounds = 400
-    counts = collections.Counter(
-        at for seed in range(rounds) for at, _ in sample(ranges, random.Random(seed))
-    )
+    chance = random.Random(seeds.seed())
+    counts = collections.Counter(at for _ in range(rounds) for at, _ in sample(ranges, chance))
     # Binomial with p = 1/2: the standard deviation is 10, and six of them are never seen.
     assert all(abs(counts[at] - rounds / 2) < 60 for at in there)
 
