@@ -38,23 +38,27 @@ def made_up_extents(cached: int, generator: random.Random) -> list[verifier.Exte
     return found
 
 
-def units_of(extents: Sequence[verifier.Extent]) -> list[int]:
+def clusters_of(extents: Sequence[verifier.Extent]) -> set[int]:
+    """The numbers of the clusters in which there is any byte of the extents."""
     unit = verifier.SAMPLE_UNIT
-    return [at for offset, length in extents for at in range(offset, offset + length, unit)]
+    return {
+        cluster
+        for offset, length in extents
+        for cluster in range(offset // unit, (offset + length - 1) // unit + 1)
+    }
 
 
 def measure(
     extents: Sequence[verifier.Extent], changed: int, draws: int, generator: random.Random
 ) -> dict[str, float]:
-    """Return how often a sample missed that many changed units, measured and by the formula."""
-    units = units_of(extents)
+    """Return how often a sample missed that many changed clusters, measured and by the formula."""
+    clusters = sorted(clusters_of(extents))
     missed = 0
     for _ in range(draws):
-        dirty = set(generator.sample(units, changed))
-        seen = {at for at, _ in verifier.sample(extents, generator)}
-        missed += dirty.isdisjoint(seen)
+        dirty = set(generator.sample(clusters, changed))
+        missed += dirty.isdisjoint(clusters_of(verifier.sample(extents, generator)))
     measured = missed / draws
-    share = min(1.0, verifier.SAMPLE_BYTES / verifier.SAMPLE_UNIT / len(units))
+    share = min(1.0, verifier.SAMPLE_BYTES / sum(length for _, length in extents))
     return {
         'changed_clusters': changed,
         'measured': measured,
@@ -76,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         extents = QemuImg().cached_extents(args.cache)
     else:
         extents = made_up_extents(args.cached_mib * MIB, generator)
-    size = len(units_of(extents))
+    size = len(clusters_of(extents))
     rows = [
         measure(extents, changed, args.draws, generator) for changed in CHANGED if changed <= size
     ]

@@ -42,23 +42,30 @@ class Verification:
 
 
 def sample(extents: Sequence[Extent], generator: random.Random) -> list[Extent]:
-    """Choose up to ``SAMPLE_BYTES`` of the extents at random, each unit with the same chance, none
-    twice.
+    """Choose up to ``SAMPLE_BYTES`` of the extents at random, each byte with the same chance, none
+    twice; all of them if they are no more than that.
 
     A sample of k units out of m misses a change of c units with probability (1 - c/m)^k, about.
     """
-    # Each extent is cut into units, the last of which may be a shorter one (subclusters).
-    first_units: list[int] = []
+    # The extents are cut into units as if they were one after the other. Cut each by itself, those
+    # that are no multiple of a unit (subclusters) would end in a small unit that counts as one.
+    starts: list[int] = []
     total = 0
     for _, length in extents:
-        first_units.append(total)
-        total += -(-length // SAMPLE_UNIT)
+        starts.append(total)
+        total += length
+    units = range(0, total, SAMPLE_UNIT)
     picked = []
-    for unit in sorted(generator.sample(range(total), min(total, SAMPLE_BYTES // SAMPLE_UNIT))):
-        at = bisect.bisect_right(first_units, unit) - 1
-        offset, length = extents[at]
-        skipped = (unit - first_units[at]) * SAMPLE_UNIT
-        picked.append((offset + skipped, min(SAMPLE_UNIT, length - skipped)))
+    for begin in sorted(generator.sample(units, min(len(units), SAMPLE_BYTES // SAMPLE_UNIT))):
+        end = min(begin + SAMPLE_UNIT, total)
+        at = bisect.bisect_right(starts, begin) - 1
+        while begin < end:
+            offset, length = extents[at]
+            skipped = begin - starts[at]
+            taken = min(end - begin, length - skipped)
+            picked.append((offset + skipped, taken))
+            begin += taken
+            at += 1
     return picked
 
 

@@ -5,6 +5,7 @@ import collections
 import random
 from unittest import mock
 
+from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -28,6 +29,17 @@ from tests.unit.builders import KEY
 
 MOST_UNITS = SAMPLE_BYTES // SAMPLE_UNIT
 EXTENTS = [(0, 8192), (65536, 4096)]
+PARTIAL_UNITS = [
+    (512, 94720),
+    (95744, 98816),
+    (195072, 111104),
+    (306688, 119296),
+    (426496, 143872),
+    (570880, 152064),
+    (723456, 152064),
+    (876032, 152064),
+]
+"""Less than a sample, in more units than a sample has if each extent were cut by itself."""
 
 
 @st.composite
@@ -58,6 +70,7 @@ def test_sample_is_inside_never_twice_and_of_the_right_size(ranges, seed):
 
 
 @given(extents(unit=512), st.integers())
+@example(PARTIAL_UNITS, 0)
 def test_small_extents_are_no_less_likely(ranges, seed):
     """Subclusters have 512 bytes; a cache smaller than a sample is compared as a whole."""
     there = blocks(ranges, 512)
@@ -66,15 +79,27 @@ def test_small_extents_are_no_less_likely(ranges, seed):
     assert set(chosen) <= set(there)
     if len(there) * 512 <= SAMPLE_BYTES:
         assert set(chosen) == set(there)
+    else:  # only the last unit may be a shorter one
+        assert SAMPLE_BYTES - SAMPLE_UNIT < len(chosen) * 512 <= SAMPLE_BYTES
 
 
-def test_every_unit_has_the_same_chance():
-    ranges = [(0, SAMPLE_UNIT), (8 * SAMPLE_UNIT, 500 * SAMPLE_UNIT), (2**30, 11 * SAMPLE_UNIT)]
-    there = blocks(ranges, SAMPLE_UNIT)
-    assert len(there) == 2 * MOST_UNITS
+@pytest.mark.parametrize(
+    'ranges',
+    [
+        [(0, SAMPLE_UNIT), (8 * SAMPLE_UNIT, 500 * SAMPLE_UNIT), (2**30, 11 * SAMPLE_UNIT)],
+        [(SAMPLE_UNIT * at, 512) for at in range(16 * MOST_UNITS)],
+        [(0, 512), (2 * SAMPLE_UNIT, 2 * SAMPLE_BYTES - 1024), (4 * SAMPLE_BYTES, 512)],
+    ],
+    ids=['whole units', 'subclusters', 'a shifted extent'],
+)
+def test_every_byte_has_the_same_chance(ranges):
+    there = blocks(ranges, 512)
+    assert len(there) * 512 == 2 * SAMPLE_BYTES
     rounds = 400
     chance = random.Random(seeds.seed())
-    counts = collections.Counter(at for _ in range(rounds) for at, _ in sample(ranges, chance))
+    counts = collections.Counter(
+        at for _ in range(rounds) for at in blocks(sample(ranges, chance), 512)
+    )
     # Binomial with p = 1/2: the standard deviation is 10, and six of them are never seen.
     assert all(abs(counts[at] - rounds / 2) < 60 for at in there)
 
