@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A short run of bench/fuzz.py, and that it finds what is there to be found."""
 
-import asyncio
 import importlib
 import json
 import pathlib
@@ -12,6 +11,7 @@ import pytest
 from nova_qcache import exception
 from nova_qcache.qmp import Monitor
 from tests import seeds
+from tests.unit import virtual_time
 
 BENCH = pathlib.Path(__file__).parents[2] / 'bench'
 TIMES = 10 if seeds.explore() else 1
@@ -41,7 +41,7 @@ def test_a_parser(fuzz, name, capsys):
 
 
 def test_a_daemon_that_says_anything(fuzz, capsys):
-    assert asyncio.run(fuzz.run_qmp(CONVERSATIONS, SEED)) == 0, capsys.readouterr().err
+    assert virtual_time.run(fuzz.run_qmp(CONVERSATIONS, SEED)) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', PARSERS)
@@ -99,7 +99,7 @@ def test_a_fault_of_a_monitor_is_found(fuzz, capsys, monkeypatch):
         return (await self._client.execute(command, arguments))['return']
 
     monkeypatch.setattr(Monitor, 'execute', execute)
-    assert asyncio.run(fuzz.run_qmp(CONVERSATIONS, SEED)) > 0
+    assert virtual_time.run(fuzz.run_qmp(CONVERSATIONS, SEED)) > 0
     assert 'qmp: ' in capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@
 """A stage for recorders: a daemon that only notes what it is told, and guests by script.
 
 Each recorder here ends by itself: a test's script says how many guests are connected whenever the
-recorder counts them.
+recorder counts them. It lives in virtual time.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from nova_qcache.recorder.settings import Settings
 from nova_qcache.states import State
 from nova_qcache.store import Store
 from tests.unit import builders
+from tests.unit import virtual_time
 from tests.unit.builders import KEY
 from tests.unit.builders import MIB
 
@@ -95,7 +96,7 @@ def run(stage, limits=HASTY, prepare=lambda recorder: None, **settings):
         await recorder.run()
         return recorder
 
-    recorder = asyncio.run(live())
+    recorder = virtual_time.run(live())
     assert not stage.store.paths.control_socket(stage.key).exists()
     return recorder
 

@@ -2,9 +2,7 @@
 """A recorder that takes over the daemon of one that was killed."""
 
 import asyncio
-import os
 import signal
-from unittest import mock
 
 import pytest
 
@@ -13,13 +11,13 @@ from nova_qcache import duty
 from nova_qcache import exception
 from nova_qcache.leases import Leases
 from nova_qcache.recorder import quota
-from nova_qcache.recorder import service
 from nova_qcache.recorder.finish import Limits
 from nova_qcache.states import FinishReason
 from nova_qcache.states import State
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.builders import MIB
+from tests.unit.recorder.stage import FAITHFUL
 from tests.unit.recorder.stage import HASTY
 from tests.unit.recorder.stage import one_guest_until
 from tests.unit.recorder.stage import PATIENT
@@ -181,10 +179,9 @@ def test_a_recorder_at_work_has_a_duty(stage):
 def test_a_daemon_that_is_left_to_its_guests_is_a_duty(stage):
     stage.script = lambda count: 1
     stage.on_record = lambda: asyncio.get_running_loop().call_later(
-        0.05, os.kill, os.getpid(), signal.SIGTERM
+        5, signal.raise_signal, signal.SIGTERM
     )
-    with mock.patch.object(service, '_FAREWELL_SECONDS', 0.05):
-        run(stage, PATIENT, arguments=('--base=/b',))
+    run(stage, FAITHFUL, arguments=('--base=/b',))
     stage.daemons[0].leave.assert_awaited_once()
     assert duty.read(stage.store.paths, KEY) == ['--base=/b']
 

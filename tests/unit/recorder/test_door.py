@@ -8,16 +8,15 @@ import json
 import logging
 import os
 import stat
-from unittest import mock
 
 import pytest
 
 from nova_qcache import exception
 from nova_qcache.control import RecorderClient
-from nova_qcache.recorder import door as door_module
 from nova_qcache.recorder.door import Door
 from nova_qcache.states import Phase
 from tests.unit import builders
+from tests.unit import virtual_time
 
 STATUS = builders.status(Phase.SERVING, guests=3)
 REPLY = {
@@ -61,7 +60,7 @@ def while_open(door, visit):
         finally:
             await door.close()
 
-    return asyncio.run(run())
+    return virtual_time.run(run())
 
 
 async def say(path, text):
@@ -148,8 +147,7 @@ def test_a_silent_visitor_keeps_nobody_waiting_and_is_sent_away(path, door):
         writer.close()
         return json.loads(answer), sent_away
 
-    with mock.patch.object(door_module, '_SECONDS', 0.2):
-        assert while_open(door, visit) == (REPLY, b'')
+    assert while_open(door, visit) == (REPLY, b'')
 
 
 @pytest.mark.parametrize('umask', [0o000, 0o022])

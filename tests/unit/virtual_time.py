@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An event loop whose time passes only when there is nothing else to do.
+
+Seconds of waiting take no time, and a machine that is slow is never late: what a coroutine does
+between two waits happens at one moment.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+import selectors
+import time
+from typing import Any, TypeVar
+from unittest import mock
+
+__all__ = ['run']
+
+_T = TypeVar('_T')
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run it to its end as :func:`asyncio.run` does; :func:`time.monotonic` follows the loop.
+
+    Its time stands still while a thread of the loop works; other processes it does not know.
+    """
+    selector = _Selector(time.monotonic())
+    with (
+        mock.patch.object(time, 'monotonic', autospec=True, side_effect=lambda: selector.now),
+        asyncio.Runner(loop_factory=lambda: _Loop(selector)) as runner,
+    ):
+        return runner.run(coroutine)
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, now: float) -> None:
+        super().__init__()
+        self.now = now
+        self.threads = 0
+        """So many may still have something to say."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None or self.threads:
+            return super().select()
+        self.now += timeout
+        return []
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, selector: _Selector) -> None:
+        self._threads_of = selector
+        super().__init__(selector)
+
+    def run_in_executor(self, *arguments: Any) -> Any:
+        future = super().run_in_executor(*arguments)
+        self._threads_of.threads += 1
+        future.add_done_callback(self._done)
+        return future
+
+    def _done(self, future: Any) -> None:
+        self._threads_of.threads -= 1
+
+    async def shutdown_default_executor(self, *arguments: Any) -> None:
+        self._threads_of.threads += 1
+        await super().shutdown_default_executor(*arguments)
