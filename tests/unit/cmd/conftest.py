@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program run in this process, with a configuration of its own and a manager that is none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 import json
+import pathlib
 from typing import Any
 from unittest import mock
 
@@ -28,6 +29,19 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def folders_of_the_host() -> Iterator[None]:
+    """Let no test act on the caches of the host that it runs on, which may have some."""
+    become_owner = shell.become_owner
+
+    def of_the_test(cache_path: pathlib.Path) -> None:
+        assert cache_path != pathlib.Path('/var/lib/nova/qcache')
+        become_owner(cache_path)
+
+    with mock.patch.object(shell, 'become_owner', of_the_test):
+        yield
 
 
 @pytest.fixture

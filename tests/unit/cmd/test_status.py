@@ -306,7 +306,9 @@ def test_it_reads_what_nova_qcache_reads(short_folder, monkeypatch, examine, of_
     """Without an option, the files that are found are those of the project and of that program."""
     home = short_folder / 'home'
     (home / '.nova' / 'nova-qcache.conf.d').mkdir(parents=True)
-    (home / '.nova' / 'nova.conf').write_text('[qcache]\nquota = 7\nmax_recorders = 2\n')
+    (home / '.nova' / 'nova.conf').write_text(
+        f'[qcache]\nquota = 7\nmax_recorders = 2\ncache_path = {short_folder}\n'
+    )
     (home / '.nova' / 'nova-qcache.conf').write_text('[qcache]\nquota = 8\n')
     (home / '.nova' / 'nova-qcache.conf.d' / 'x.conf').write_text('[qcache]\naudit_every = 3\n')
     monkeypatch.setitem(os.environ, 'HOME', str(home))
