@@ -11,7 +11,7 @@ import pytest
 from tests import seeds
 
 _MORE = 10
-"""So many times the usual number of examples are tried in a search."""
+"""So many times the usual number of examples are tried in a search, and so much longer."""
 
 # The tests on a real OpenStack run with the Python of the stack, which has no hypothesis.
 if importlib.util.find_spec('hypothesis'):
@@ -30,10 +30,14 @@ if importlib.util.find_spec('hypothesis'):
     settings.load_profile('search' if seeds.explore() else 'fixed')
 
 
-@pytest.hookimpl(tryfirst=True)  # before hypothesis looks at its option
+@pytest.hookimpl(tryfirst=True)  # before hypothesis and pytest-timeout look at them
 def pytest_configure(config: pytest.Config) -> None:
-    if seeds.explore() and getattr(config.option, 'hypothesis_seed', None) is None:
+    if not seeds.explore():
+        return
+    if getattr(config.option, 'hypothesis_seed', None) is None:
         config.option.hypothesis_seed = str(seeds.seed())
+    if getattr(config.option, 'timeout', 0) is None:
+        config.option.timeout = _MORE * float(config.getini('timeout'))
 
 
 def pytest_report_header() -> str:

@@ -59,7 +59,7 @@ def config(folder: pathlib.Path, **options: Any) -> cfg.ConfigOpts:
         'run_path': str(folder / 'run'),
         'quota': 16,
         'min_free': 0,  # whatever is free where tests run
-        'lock_timeout_seconds': 1,
+        'lock_timeout_seconds': 60,
         'libvirt_uri': '',
         'start_keeper': False,
         'instances_path': str(folder / 'instances'),

@@ -64,12 +64,12 @@ def paths(conf):
 
 @pytest.fixture
 def store(paths):
-    return Store(paths, 1)
+    return Store(paths, 60)
 
 
 @pytest.fixture
 def generations(paths):
-    return Generations(paths, 1)
+    return Generations(paths, 60)
 
 
 @pytest.fixture

@@ -21,11 +21,10 @@ class FakeCloud:
         self.regions = {REGION: '/image'}
         """Paths of Glance's endpoints, or whole addresses."""
         self.service_type = 'image'
-        self.odd: dict[str, tuple[int, dict[str, str], bytes] | None] = {}
-        """Other answers, by the end of the path with its query. None: none, until the end."""
+        self.odd: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        """Other answers, by the end of the path with its query."""
         self.requests: list[str] = []
         self.connections = 0
-        self._end = threading.Event()
 
     def __enter__(self) -> 'FakeCloud':
         cloud = self
@@ -67,7 +66,6 @@ class FakeCloud:
         return self
 
     def __exit__(self, *args: object) -> None:
-        self._end.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -85,9 +83,6 @@ class FakeCloud:
         self.requests.append(path)
         for end, odd in self.odd.items():
             if path.endswith(end):
-                if odd is None:
-                    self._end.wait(30)
-                    return 500, {}, b''
                 return odd
         where = parse.urlsplit(path)
         if where.path == '/identity/v3':

@@ -82,11 +82,11 @@ class Site:
 
     @property
     def store(self) -> Store:
-        return Store(self.paths, 1)
+        return Store(self.paths, 60)
 
     @property
     def generations(self) -> Generations:
-        return Generations(self.paths, 1)
+        return Generations(self.paths, 60)
 
     @property
     def leases(self) -> Leases:

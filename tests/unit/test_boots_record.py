@@ -146,7 +146,10 @@ def test_a_cache_folder_that_is_a_file(short_folder):
         Boots(builders.config(short_folder))
 
 
-def test_of_many_boots_at_once_the_first_one_starts_the_recorder(boots, launch_start, recorder):
+def test_of_many_boots_at_once_the_first_one_starts_the_recorder(
+    boots, launch_start, recorder, conf
+):
+    conf.set_override('start_timeout_seconds', 600, 'qcache')
     recorder.expect_guest.side_effect = exception.RecorderUnreachable(path='/x', reason='no')
 
     def start(*arguments):
@@ -165,12 +168,17 @@ def test_of_many_boots_at_once_the_first_one_starts_the_recorder(boots, launch_s
 def test_a_start_that_hangs_stops_no_other_boot(boots, launch_start, recorder, conf):
     conf.set_override('start_timeout_seconds', 1, 'qcache')
     recorder.expect_guest.side_effect = exception.RecorderUnreachable(path='/x', reason='no')
-    go_on = threading.Event()
-    launch_start.side_effect = lambda *arguments: go_on.wait(30) and builders.status()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def start(*arguments):
+        begun.set()
+        go_on.wait()
+        return builders.status()
+
+    launch_start.side_effect = start
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(boots.plan, Boot(*BOOT))
-        while not launch_start.called:
-            time.sleep(0.001)
+        begun.wait()
         second = boots.plan(Boot(*BOOT))
         go_on.set()
     assert second.kind is PlanKind.PLAIN

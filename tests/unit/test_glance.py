@@ -9,6 +9,7 @@ import uuid
 from keystoneauth1 import loading
 from oslo_config import cfg
 import pytest
+import requests
 
 from nova_qcache import exception
 from nova_qcache import glance as glance_module
@@ -260,13 +261,19 @@ def test_nobody_listens(glance, cloud):
         assert 'ConnectFailure' in unknown(glance)
 
 
-@pytest.mark.parametrize('of_section', [True, False])
-def test_a_glance_that_never_answers(cloud, configure, monkeypatch, of_section):
-    if not of_section:
-        monkeypatch.setattr(glance_module, '_TIMEOUT_SECONDS', 0.2)
-    glance = Glance(configure(cloud, **({'timeout': 1} if of_section else {})), 'asking')
-    cloud.odd[f'/{GONE}'] = None
-    assert 'Timeout' in unknown(glance)
+@pytest.mark.parametrize(('options', 'seconds'), [({'timeout': 777}, 777), ({}, 30)])
+def test_a_glance_that_never_answers(cloud, configure, options, seconds):
+    real, asked = requests.Session.request, []
+
+    def request(self, method, url, *, timeout, **more):
+        asked.append(timeout)
+        if url.endswith(f'/{GONE}'):
+            raise requests.ReadTimeout
+        return real(self, method, url, timeout=timeout, **more)
+
+    with mock.patch.object(requests.Session, 'request', request):
+        assert 'Timeout' in unknown(Glance(configure(cloud, **options), 'asking'))
+    assert set(asked) == {seconds}
 
 
 @pytest.mark.parametrize('kind', ['', 'none', 'no-such-plugin'])

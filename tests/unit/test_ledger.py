@@ -122,14 +122,14 @@ def test_a_fault_of_ours_fails_no_boot(ledger, caplog):
 def test_a_lock_that_stays_taken_is_waited_for_in_vain_and_not_for_long(paths, caplog):
     ledger = Ledger(paths, 0.05)
     with locks.statistics(paths.locks, 1), concurrent.futures.ThreadPoolExecutor(1) as pool:
-        pool.submit(ledger.add, IMAGE, Counters(boots=1)).result(30)
+        pool.submit(ledger.add, IMAGE, Counters(boots=1)).result()
     assert ledger.of(IMAGE) == Counters()
     assert 'is not counted' in caplog.text
 
 
 def test_counting_at_the_same_time_loses_nothing(paths):
     def count(_):
-        one = Ledger(paths, 10)
+        one = Ledger(paths, 600)
         for _ in range(20):
             one.add(IMAGE, Counters(boots=1))
 

@@ -27,6 +27,7 @@ from hypothesis.stateful import precondition
 from hypothesis.stateful import rule
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.stateful import run_state_machine_as_test
+import pytest
 
 from nova_qcache import exception
 from nova_qcache import locks
@@ -347,6 +348,7 @@ def is_carried(record: CacheRecord | None) -> bool:
     return record is not None and record.state is State.READY
 
 
+@pytest.mark.timeout(1200)  # of work, on a machine that is busy
 def test_life_cycle(caplog):
     caplog.set_level(logging.CRITICAL, 'nova_qcache')
     run_state_machine_as_test(

@@ -18,6 +18,8 @@ PROJECT = DECLARED["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PACKAGES = ("nova_qcache", "nova_qcache_tempest_plugin")
 
+pytestmark = pytest.mark.timeout(1200)  # building a wheel may take minutes
+
 
 def versions(requirements: list[str], operator: str) -> dict[str, str]:
     """Split ``name[extra]<operator>version``; anything else among the requirements is an error."""
@@ -88,7 +90,6 @@ def wheel(tmp_path_factory):
         env={"PATH": os.environ["PATH"], "PBR_VERSION": "1.2.3"},
         check=True,
         capture_output=True,
-        timeout=120,
     )
     (path,) = (tree / "out").iterdir()
     return path

@@ -95,7 +95,7 @@ def open_files():
 
 @pytest.fixture
 def make_pool(paths, store, pins, usage):
-    def make(units, min_free=0, policy=None, store=store, lock_seconds=5, recorders=100):
+    def make(units, min_free=0, policy=None, store=store, lock_seconds=600, recorders=100):
         return Pool(
             store,
             pins,
@@ -165,7 +165,7 @@ def test_what_is_reserved_is_taken(make_pool, store):
 
 
 def test_reservations_are_of_all_processes(make_pool, paths):
-    other = make_pool(2, store=Store(paths, 1))
+    other = make_pool(2, store=Store(paths, 60))
     with mock.patch('os.getpid', autospec=True, return_value=1):
         other.reserve(NEW, 2 * UNIT)
     pool = make_pool(2)
@@ -262,7 +262,7 @@ def test_many_at_once_stay_within_the_budget(make_pool, paths):
     taken = []
 
     def start(number):
-        pool = make_pool(5, store=Store(paths, 5))
+        pool = make_pool(5, store=Store(paths, 600))
         with contextlib.suppress(exception.NoRoom):
             pool.reserve(key(number), UNIT)
             taken.append(number)
@@ -590,17 +590,17 @@ def test_what_changes_meanwhile(make_pool, ready, store, pins, open_files, paths
 
 def test_an_image_that_changes_all_the_time(make_pool, ready, store, paths):
     ready(1)
-    pool = make_pool(1)
+    pool = make_pool(1, store=Store(paths, 0))
     entered, leave = threading.Event(), threading.Event()
 
     def hold():
         with locks.image(paths.locks, key(1).image_id, 1):
             entered.set()
-            leave.wait(20)
+            leave.wait()
 
     thread = threading.Thread(target=hold)
     thread.start()
-    entered.wait(20)
+    entered.wait()
     try:
         assert not pool.discard(key(1), 'age')
     finally:

@@ -6,15 +6,17 @@ between two waits happens at one moment.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
 import selectors
 import time
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 from unittest import mock
 
 __all__ = ['run']
 
 _T = TypeVar('_T')
+_Ts = TypeVarTuple('_Ts')
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -52,15 +54,17 @@ class _Loop(asyncio.SelectorEventLoop):
         self._threads_of = selector
         super().__init__(selector)
 
-    def run_in_executor(self, *arguments: Any) -> Any:
-        future = super().run_in_executor(*arguments)
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
+        future = super().run_in_executor(executor, func, *args)
         self._threads_of.threads += 1
         future.add_done_callback(self._done)
         return future
 
-    def _done(self, future: Any) -> None:
+    def _done(self, future: asyncio.Future[Any]) -> None:
         self._threads_of.threads -= 1
 
-    async def shutdown_default_executor(self, *arguments: Any) -> None:
+    async def shutdown_default_executor(self, *args: Any) -> None:  # it has a deadline since 3.12
         self._threads_of.threads += 1
-        await super().shutdown_default_executor(*arguments)
+        await super().shutdown_default_executor(*args)

@@ -49,6 +49,5 @@ def test_a_program_that_is_started_by_the_name_of_its_module(short_folder, progr
     subprocess.run(
         [sys.executable, '-m', f'nova_qcache.cmd.{program}', f'--config-file={file}', *arguments],
         capture_output=True,
-        timeout=60,
     )
     assert f'nova-qcache-{program}.log' in os.listdir(short_folder)

@@ -21,7 +21,6 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 PHASES = ('pre-install', 'install', 'post-config', 'extra', 'test-config')
 
 _HERE = pathlib.Path(__file__).parent / 'standin'
-_SECONDS = 120
 
 _NOVA_CONF = """\
 [DEFAULT]
@@ -138,7 +137,6 @@ class DevStack:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
         )
 
     def must(self, mode: str, phase: str = '') -> str:

@@ -68,7 +68,6 @@ def farewell(paths: Paths, seconds: float) -> 'subprocess.CompletedProcess[str]'
         [sys.executable, str(PROGRAM), str(paths.cache_path), str(paths.run_path), str(seconds)],
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 

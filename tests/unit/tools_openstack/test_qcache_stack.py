@@ -26,7 +26,7 @@ def _module(name):
 
 @pytest.fixture
 def sleeper():
-    child = subprocess.Popen(['sleep', '60'], start_new_session=True)
+    child = subprocess.Popen(['sleep', '600'], start_new_session=True)
     yield child
     child.kill()
     child.wait()
@@ -74,7 +74,7 @@ class TestProcess:
     def test_helpers_end_with_a_leader_that_was_killed(self):
         process = _module('process')
         leader = subprocess.Popen(
-            ['sh', '-c', 'sleep 60 & echo; wait'], start_new_session=True, stdout=subprocess.PIPE
+            ['sh', '-c', 'sleep 600 & echo; wait'], start_new_session=True, stdout=subprocess.PIPE
         )
         assert leader.stdout is not None
         leader.stdout.readline()
@@ -89,11 +89,11 @@ class TestProcess:
     def test_marks_are_compared_whole(self, tmp_path):
         process = _module('process')
         value = str(tmp_path)
-        child = subprocess.Popen(['sleep', '60'], env={**os.environ, 'QCACHE_MARK': value})
+        child = subprocess.Popen(['sleep', '600'], env={**os.environ, 'QCACHE_MARK': value})
         try:
             found = process.everything_marked
             mine = process.Process.of(child.pid)
-            assert process.wait_for(lambda: found('QCACHE_MARK', value) == [mine], 5)
+            assert process.wait_for(lambda: found('QCACHE_MARK', value) == [mine], 600)
             assert found('QCACHE_MARK', value[:-1]) == []
         finally:
             child.kill()
@@ -124,7 +124,7 @@ class TestTasks:
         both = threading.Barrier(2)
         tasks = _module('tasks').Tasks(lambda text: None)
         for name in ('one', 'other'):
-            tasks.add(name, lambda: both.wait(10))
+            tasks.add(name, lambda: both.wait(600))
         tasks.run()
 
     def test_after_an_error_nothing_begins(self):

@@ -143,7 +143,7 @@ def chained(request):
 
 
 def qemu_img(*arguments: str) -> None:
-    subprocess.run(['qemu-img', *arguments], check=True, capture_output=True, timeout=60)
+    subprocess.run(['qemu-img', *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture

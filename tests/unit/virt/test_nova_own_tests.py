@@ -11,6 +11,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
 
+pytestmark = pytest.mark.timeout(1200)
+
 
 def run(*tests):
     """Return the number of tests that ran, and all that was printed."""
@@ -20,7 +22,6 @@ def run(*tests):
         env={'PATH': os.environ['PATH'], 'HOME': '/', 'LC_ALL': 'C.UTF-8'},
         capture_output=True,
         text=True,
-        timeout=240,
     )
     ran = re.search(r'^Ran (\d+) tests? in', done.stdout, re.MULTILINE)
     return done.returncode, int(ran[1]) if ran else 0, done.stdout + done.stderr
