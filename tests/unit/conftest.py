@@ -2,13 +2,16 @@
 """Fixtures of the unit tests: folders, a configuration, a store; no qemu and no root needed."""
 
 from collections.abc import Iterator
+import functools
 import logging
 import pathlib
 import random
 import shutil
 import tempfile
+from typing import Any
 from unittest import mock
 
+from oslo_config import cfg
 import pytest
 
 from nova_qcache import boots as boots_module
@@ -24,6 +27,20 @@ from nova_qcache.recorder import launch
 from nova_qcache.store import Store
 from tests import seeds
 from tests.unit import builders
+
+
+@pytest.fixture(autouse=True, scope='session')
+def configuration_of_the_host() -> Iterator[None]:
+    """Let no test read the configuration of the host that it runs on."""
+    # Folders are read beside the files that a program is given.
+    find = {name: getattr(cfg, name) for name in ('find_config_files', 'find_config_dirs')}
+
+    def of_the_tests(name: str, *args: Any, **more: Any) -> list[str]:
+        return [path for path in find[name](*args, **more) if path.startswith('/tmp/')]
+
+    found: dict[str, Any] = {name: functools.partial(of_the_tests, name) for name in find}
+    with mock.patch.multiple(cfg, **found):
+        yield
 
 
 @pytest.fixture(autouse=True)

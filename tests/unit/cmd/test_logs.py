@@ -46,8 +46,9 @@ def test_a_program_that_is_started_by_the_name_of_its_module(short_folder, progr
     if program == 'keeper':
         (short_folder / 'run').write_text('')  # so that it ends at once
         arguments = []
+    configuration = [f'--config-file={file}', f'--config-dir={short_folder}']  # and none in /etc
     subprocess.run(
-        [sys.executable, '-m', f'nova_qcache.cmd.{program}', f'--config-file={file}', *arguments],
+        [sys.executable, '-m', f'nova_qcache.cmd.{program}', *configuration, *arguments],
         capture_output=True,
     )
     assert f'nova-qcache-{program}.log' in os.listdir(short_folder)
