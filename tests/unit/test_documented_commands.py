@@ -150,7 +150,7 @@ def test_a_part_of_the_test_command(text: str, monkeypatch, tmp_path):
         root=ROOT,
         work=tmp_path,
         stack=tmp_path,
-        stack_is_up=False,
+        up=frozenset(),
         reports=tmp_path,
         kinds=frozenset(parts.KINDS),
         novas=(),

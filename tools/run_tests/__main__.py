@@ -64,13 +64,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _choice(options: argparse.Namespace, reports: pathlib.Path) -> parts.Choice:
-    status = ['tools/openstack.sh', '--state', str(options.stack), 'status']
-    is_up = 'openstack' in options.kind and _succeeds(status)
+    stacks = [options.stack, options.stack.with_name(f'{options.stack.name}-2')]
+    up = [each for each in stacks if 'openstack' in options.kind and _is_up(each)]
     return parts.Choice(
         root=pathlib.Path.cwd(),
         work=options.work,
         stack=options.stack,
-        stack_is_up=is_up,
+        up=frozenset(up),
         reports=reports,
         kinds=frozenset(options.kind),
         novas=tuple(options.nova),
@@ -81,7 +81,8 @@ def _choice(options: argparse.Namespace, reports: pathlib.Path) -> parts.Choice:
     )
 
 
-def _succeeds(command: Sequence[str]) -> bool:
+def _is_up(stack: pathlib.Path) -> bool:
+    command = ['tools/openstack.sh', '--state', str(stack), 'status']
     return subprocess.run(command, capture_output=True, timeout=120).returncode == 0
 
 

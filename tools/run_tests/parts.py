@@ -14,6 +14,8 @@ __all__ = ['KINDS', 'Choice', 'phases']
 KINDS = ('lint', 'unit', 'functional', 'openstack', 'lowest', 'bench')
 """Each is an option of the command as well."""
 
+_BESIDE = ('--numprocesses=2', '--dist=worksteal')
+_SECOND_PORT_BASE = 22000
 _SKIPPED_FOLDERS = {'.git', '.tox', '.venv', 'build', 'dist', '__pycache__'}
 _LARGE_BYTES = 256 * 1024
 
@@ -27,9 +29,9 @@ class Choice:
     work: pathlib.Path
     """With the virtual environments ``venv-...``."""
     stack: pathlib.Path
-    """The state folder of tools/openstack.sh."""
-    stack_is_up: bool
-    """It was brought up by somebody else, who keeps it."""
+    """The state folder of tools/openstack.sh; of the second stack, with ``-2`` at its end."""
+    up: frozenset[pathlib.Path]
+    """State folders of stacks that somebody else has brought up, and keeps."""
     reports: pathlib.Path
     kinds: frozenset[str]
     novas: tuple[str, ...]
@@ -50,36 +52,44 @@ class Choice:
 def phases(choice: Choice) -> list[list[list[Part]]]:
     """Return the lanes of each phase.
 
-    What mostly waits runs beside what mostly computes. What compares times has the machine to
-    itself.
+    Each of the two lanes keeps about one processor busy, and they take about as long. What shows
+    times has the machine to itself.
     """
-    computing = [part for kind in KINDS for part in _computing(choice, kind)]
-    waiting = list(_openstack(choice)) if 'openstack' in choice.kinds else []
-    last = list(_bench(choice)) if 'bench' in choice.kinds else []
-    found = [[lane for lane in (waiting, computing) if lane], [last] if last else []]
+    first: list[Part] = []
+    second: list[Part] = []
+    last: list[Part] = []
+    for kind in KINDS:
+        if kind not in choice.kinds:
+            continue
+        if kind == 'openstack':
+            first += _openstack(choice)
+            second += [] if choice.core else _second_openstack(choice)
+        elif kind == 'bench':
+            last += _bench(choice)
+        else:
+            second += _ordinary(choice, kind)
+    found = [[lane for lane in lanes if lane] for lanes in ([first, second], [last])]
     return [lanes for lanes in found if lanes]
 
 
-def _computing(choice: Choice, kind: str) -> Iterator[Part]:
-    if kind in choice.kinds:
-        if kind == 'lint':
-            yield from _lint(choice)
-        elif kind == 'unit':
-            yield from _unit(choice)
-        elif kind == 'functional':
-            yield from _functional(choice)
-        elif kind == 'lowest':
-            # The benchmarks are run from a checkout, with what is current.
-            yield _pytest(
-                choice,
-                'unit tests, lowest versions',
-                choice.work / 'venv-lowest',
-                'tests/unit',
-                '--ignore=tests/unit/virt',
-                '--ignore=tests/unit/bench',
-                '--numprocesses=2',
-                '--dist=worksteal',
-            )
+def _ordinary(choice: Choice, kind: str) -> Iterator[Part]:
+    if kind == 'lint':
+        yield from _lint(choice)
+    elif kind == 'unit':
+        yield from _unit(choice)
+    elif kind == 'functional':
+        yield from _functional(choice)
+    elif kind == 'lowest':
+        # The benchmarks are run from a checkout, with what is current.
+        yield _pytest(
+            choice,
+            'unit tests, lowest versions',
+            choice.work / 'venv-lowest',
+            'tests/unit',
+            '--ignore=tests/unit/virt',
+            '--ignore=tests/unit/bench',
+            *_BESIDE,
+        )
 
 
 def _pytest(choice: Choice, name: str, venv: pathlib.Path, *arguments: str) -> Part:
@@ -139,24 +149,22 @@ def _scripts(root: pathlib.Path) -> Iterator[str]:
 
 
 def _unit(choice: Choice) -> Iterator[Part]:
-    beside = ('--numprocesses=2', '--dist=worksteal')
     yield _pytest(
         choice,
         'unit tests',
         choice.work / 'venv-test',
         'tests/unit',
         '--ignore=tests/unit/virt',
-        *beside,
+        *_BESIDE,
     )
     for version in choice.novas:
-        # Nova's own deprecations are none of ours.
+        # Nova's own deprecations are none of ours, and it runs in no worker of xdist.
         yield _pytest(
             choice,
             f'unit tests, Nova {version}',
             choice.work / f'venv-nova-{version}',
             'tests/unit/virt',
             '--disable-warnings',
-            *beside,
         )
 
 
@@ -178,22 +186,37 @@ def _functional(choice: Choice) -> Iterator[Part]:
 
 
 def _openstack(choice: Choice) -> Iterator[Part]:
+    marks = 'core' if choice.core else 'not options'
+    return _stack(choice, 'OpenStack', choice.stack, [], marks)
+
+
+def _second_openstack(choice: Choice) -> Iterator[Part]:
+    """Tests that want other options of nova-compute than most have a stack of their own."""
+    folder = choice.stack.with_name(f'{choice.stack.name}-2')
+    ports = [f'--port-base={_SECOND_PORT_BASE}']
+    return _stack(choice, 'second OpenStack', folder, ports, 'options')
+
+
+def _stack(
+    choice: Choice, name: str, folder: pathlib.Path, options: list[str], marks: str
+) -> Iterator[Part]:
     """The stack, and the tests that run on it with the Python that it brought."""
-    command = ['tools/openstack.sh', '--state', str(choice.stack)]
-    yield Part('OpenStack up', [*command, 'up'])
+    command = ['tools/openstack.sh', '--state', str(folder)]
+    yield Part(f'{name} up', [*command, 'up', *options])
     part = _pytest(
         choice,
-        'tests on OpenStack',
-        choice.stack / 'venv',
+        f'tests on {name}',
+        folder / 'venv',
         'tests/openstack',
         '--verbose',
         '--disable-warnings',
-        *_core(choice),
+        '-m',
+        marks,
     )
-    more = {'QCACHE_OPENSTACK': str(choice.stack), 'QCACHE_WORK': str(choice.work)}
+    more = {'QCACHE_OPENSTACK': str(folder), 'QCACHE_WORK': str(choice.work)}
     yield dataclasses.replace(part, environment={**part.environment, **more})
-    if not choice.stack_is_up:
-        yield Part('OpenStack down', [*command, 'down'], undoes=True)
+    if folder not in choice.up:
+        yield Part(f'{name} down', [*command, 'down'], undoes=True)
 
 
 def _bench(choice: Choice) -> Iterator[Part]:

@@ -15,7 +15,7 @@ def choice(parts, tmp_path):
         root=ROOT,
         work=tmp_path / 'work',
         stack=tmp_path / 'stack',
-        stack_is_up=False,
+        up=frozenset(),
         reports=tmp_path / 'reports',
         kinds=frozenset(parts.KINDS),
         novas=('31', '34'),
@@ -39,15 +39,20 @@ def _parts(phases):
     return {part.name: part for lanes in phases for lane in lanes for part in lane}
 
 
-def test_the_stack_is_beside_what_computes_and_benchmarks_are_alone(names):
-    (waiting, computing), last = names()
-    assert waiting == ['OpenStack up', 'tests on OpenStack', 'OpenStack down']
-    assert computing[0] == 'ruff check'
-    assert computing[-5:] == [
+FIRST_STACK = ['OpenStack up', 'tests on OpenStack', 'OpenStack down']
+SECOND_STACK = ['second OpenStack up', 'tests on second OpenStack', 'second OpenStack down']
+
+
+def test_stacks_are_beside_each_other_and_benchmarks_alone(names):
+    (first, second), last = names()
+    assert first == FIRST_STACK
+    assert second[0] == 'ruff check'
+    assert second[-8:] == [
         'unit tests',
         'unit tests, Nova 31',
         'unit tests, Nova 34',
         'functional tests',
+        *SECOND_STACK,
         'unit tests, lowest versions',
     ]
     assert last == [['benchmarks, a short run', 'demonstration']]
@@ -60,14 +65,15 @@ def test_what_was_not_chosen_is_not_run(names):
     ]
 
 
-def test_a_stack_of_somebody_else_stays_up(names):
-    phases = names(kinds=frozenset({'openstack'}), stack_is_up=True)
-    assert phases == [[['OpenStack up', 'tests on OpenStack']]]
+def test_stacks_of_somebody_else_stay_up(names, choice):
+    second = choice.stack.with_name('stack-2')
+    phases = names(kinds=frozenset({'openstack'}), up=frozenset({choice.stack, second}))
+    assert phases == [[FIRST_STACK[:-1], SECOND_STACK[:-1]]]
 
 
-def test_only_the_end_of_the_stack_undoes_something(parts, choice):
+def test_only_the_ends_of_the_stacks_undo_something(parts, choice):
     undoing = [part.name for part in _parts(parts.phases(choice)).values() if part.undoes]
-    assert undoing == ['OpenStack down']
+    assert undoing == ['OpenStack down', 'second OpenStack down']
 
 
 def test_the_core(parts, choice):
@@ -77,6 +83,16 @@ def test_the_core(parts, choice):
         if '-m core' in ' '.join(part.command)
     }
     assert marked == {'functional tests', 'tests on OpenStack'}
+
+
+def test_each_test_on_openstack_runs_on_one_stack(parts, choice):
+    found = _parts(parts.phases(choice))
+    marks = {
+        name: found[name].command[found[name].command.index('-m', 3) + 1]
+        for name in found
+        if name.startswith('tests on')
+    }
+    assert marks == {'tests on OpenStack': 'not options', 'tests on second OpenStack': 'options'}
 
 
 def test_random_tests(parts, choice):
@@ -95,7 +111,7 @@ def test_arguments_of_pytest_are_for_all_tests(parts, choice):
 def test_no_two_parts_have_a_log_or_a_report_in_common(parts, choice):
     found = _parts(parts.phases(choice)).values()
     reports = [part.report for part in found if part.report]
-    assert len(set(reports)) == len(reports) == 6
+    assert len(set(reports)) == len(reports) == 7
 
 
 def test_scripts_are_found_by_name_and_by_their_first_line(parts, tmp_path):
