@@ -21,6 +21,7 @@ from bench.faults.plants import PLANTS
 from bench.faults.processes import Nothing
 from bench.faults.rounds import Round
 from bench.faults.row import Row
+from bench.faults.scene import RECONNECT_SECONDS
 from tests.functional import installation
 
 
@@ -45,6 +46,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         '--scale', type=float, default=1.0, help='of the time that faults last (1)'
     )
     parser.add_argument(
+        '--reconnect',
+        type=int,
+        default=RECONNECT_SECONDS,
+        metavar='SECONDS',
+        help=f'for how long guests wait for a recorder that they lost ({RECONNECT_SECONDS})',
+    )
+    parser.add_argument(
         '--plant', choices=sorted(PLANTS), help='in the first round, a loss that must be found'
     )
     args = parser.parse_args(argv)
@@ -67,7 +75,12 @@ def rounds(args: argparse.Namespace, product: installation.Installation, rows: l
         else:
             fault, moment = catalogue.choose(chance, args.kind, phase)
         plant = PLANTS[planted]() if planted else None
-        rows.append(Round(fault, moment, chance, scale=args.scale, plant=plant).run(product))
+        options = {
+            'scale': args.scale,
+            'plant': plant,
+            'reconnect_seconds': args.reconnect,
+        }
+        rows.append(Round(fault, moment, chance, **options).run(product))
         print(report.line_of(number, rows[-1]), flush=True)
 
 

@@ -42,7 +42,7 @@ class Ground:
     base: str = 'file'
     """``file``, ``qcow2``, ``nbd``, ``tcp``, or ``fuse``: a file through bindfs."""
     quota_mib: int = 64
-    reconnect_seconds: int = 30
+    reconnect_seconds: int = 300
 
 
 class Disk:
@@ -110,10 +110,10 @@ class Disk:
 
     def come_back(self) -> list[str]:
         """Mount it again after that, which replays its journal; return what is wrong with it."""
-        waiting.until(self._is_unmounted, 'the end of whoever uses the file system', 20)
+        waiting.until(self._is_unmounted, 'the end of whoever uses the file system')
         mount = ['mount', '-o', 'loop', str(self._image), str(self.path)]
         subprocess.run(mount, check=True)
-        waiting.until(self._is_unmounted, 'the end of the replay', 20)
+        waiting.until(self._is_unmounted, 'the end of the replay')
         done = subprocess.run(
             ['e2fsck', '-f', '-n', str(self._image)], capture_output=True, text=True
         )
@@ -212,7 +212,7 @@ def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
             continue
     if number in (signal.SIGSTOP, signal.SIGKILL):
         seen = _has_stopped if number == signal.SIGSTOP else has_ended
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + waiting.PATIENCE
         while time.monotonic() < deadline and not all(map(seen, processes)):
             time.sleep(0.002)
 

@@ -18,13 +18,13 @@ import psutil
 
 from bench.faults import talk
 from tests.functional import users
+from tests.functional import waiting
 from tests.functional.site import Site
 
 __all__ = ['CLUSTER', 'DaemonGuest', 'Guest', 'Node', 'NotBooted']
 
 CLUSTER = 16384
 """Bytes; in which wrong bytes are counted."""
-_BOOT_SECONDS = 60
 _PYTHON = '/usr/bin/python3'
 
 Node = dict[str, Any]
@@ -116,13 +116,13 @@ class DaemonGuest:
 
     def wait_until_up(self) -> None:
         assert self._qemu is not None
-        deadline = time.monotonic() + _BOOT_SECONDS
+        deadline = time.monotonic() + waiting.PATIENCE
         while not self._listens():
             if self._qemu.poll() is not None:
                 assert self._qemu.stderr is not None
                 raise NotBooted(self._qemu.stderr.read().strip())
             if time.monotonic() > deadline:
-                raise NotBooted(f'its chain is not open after {_BOOT_SECONDS} s')
+                raise NotBooted(f'its chain is not open after {waiting.PATIENCE} s')
             time.sleep(0.02)
         script = talk.readable(self._site, 'reader.py')
         words = [str(self._socket), str(self._reference), self._name, *map(str, self._first)]
@@ -161,4 +161,4 @@ class DaemonGuest:
             with contextlib.suppress(psutil.NoSuchProcess):
                 psutil.Process(self._qemu.pid).resume()
             self._qemu.kill()
-            self._qemu.communicate(timeout=30)
+            self._qemu.communicate(timeout=waiting.PATIENCE)

@@ -15,11 +15,10 @@ from bench.faults.scene import Refused
 from bench.faults.scene import Scene
 from tests.functional import account
 from tests.functional import users
+from tests.functional import waiting
 
 __all__ = ['clear_up']
 
-_LEAVE_SECONDS = 20
-_KEEPER_SECONDS = 5
 _BLOCKS = 65536
 """Bytes by which the free space of a file system may differ: its own tables."""
 
@@ -30,7 +29,7 @@ def clear_up(scene: Scene, free_before: tuple[int, int]) -> list[str]:
     :param free_before: :func:`ground.free_blocks` of the caches' file system at the beginning
     """
     found = _remove(scene)
-    deadline = time.monotonic() + _LEAVE_SECONDS
+    deadline = time.monotonic() + waiting.PATIENCE
     while scene.running('recorder', 'daemon') and time.monotonic() < deadline:
         time.sleep(0.05)
     with contextlib.suppress(Refused, talk.Silent):
@@ -49,7 +48,7 @@ def clear_up(scene: Scene, free_before: tuple[int, int]) -> list[str]:
 
 
 def _remove(scene: Scene) -> list[str]:
-    deadline = time.monotonic() + _LEAVE_SECONDS
+    deadline = time.monotonic() + waiting.PATIENCE
     while True:
         try:
             scene.compute('remove', scene.site.image_id)
@@ -67,7 +66,7 @@ def _remove(scene: Scene) -> list[str]:
 def _await_examinations(scene: Scene) -> None:
     """The keeper looks once a second at what it was asked to examine."""
     folder = scene.site.run_path / 'examinations'
-    deadline = time.monotonic() + _LEAVE_SECONDS
+    deadline = time.monotonic() + waiting.PATIENCE
     while scene.running('keeper') and time.monotonic() < deadline:
         if not folder.is_dir() or not any(folder.iterdir()):
             return
@@ -77,7 +76,7 @@ def _await_examinations(scene: Scene) -> None:
 def _end_keeper(scene: Scene) -> list[str]:
     found = scene.running('keeper')
     ground.signal_all(found, signal.SIGTERM)
-    deadline = time.monotonic() + _KEEPER_SECONDS
+    deadline = time.monotonic() + waiting.PATIENCE
     while not all(map(ground.has_ended, found)) and time.monotonic() < deadline:
         time.sleep(0.02)
     left = [process for process in found if not ground.has_ended(process)]

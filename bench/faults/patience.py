@@ -6,16 +6,12 @@ import time
 
 from bench.faults.guest import Guest
 from bench.faults.row import Row
-from bench.faults.scene import RECONNECT_SECONDS
 from bench.faults.scene import Scene
 from nova_qcache import control
 from nova_qcache import exception
+from tests.functional.waiting import PATIENCE
 
 __all__ = ['Patience']
-
-_STATE_SECONDS = 40
-_READ_SECONDS = 30
-_PROGRESS_SECONDS = RECONNECT_SECONDS + 30
 
 
 class Patience:
@@ -25,7 +21,7 @@ class Patience:
     def reads(self, count: int, *guests: Guest) -> None:
         """Wait until each guest has been answered that often."""
         for guest in guests or self._scene.guests:
-            deadline = time.monotonic() + _READ_SECONDS
+            deadline = time.monotonic() + PATIENCE
             while sum(guest.facts()['answered'].values()) < count:
                 if time.monotonic() > deadline:
                     raise AssertionError(f'a guest does not read: {guest.facts()}')
@@ -34,7 +30,7 @@ class Patience:
     def progress(self, guest: Guest, kind: str | None = None) -> None:
         """Wait until a guest goes on: no read of before is waiting, and new ones are answered."""
         now = time.monotonic()
-        deadline = now + _PROGRESS_SECONDS
+        deadline = now + self._scene.reconnect_seconds + PATIENCE
         before = _answers(guest, kind)
         while True:
             since = guest.facts()['waiting_since']
@@ -48,7 +44,7 @@ class Patience:
             time.sleep(0.05)
 
     def state(self, state: str, what: str) -> None:
-        deadline = time.monotonic() + _STATE_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while self._scene.state != state:
             if time.monotonic() > deadline:
                 raise AssertionError(f'{what}: {self._scene.record()} {self._scene.recorder()}')
@@ -56,7 +52,7 @@ class Patience:
 
     def end_of_seal(self) -> None:
         """Wait until nothing is recorded any more; a seal may fail, and the cache be dropped."""
-        deadline = time.monotonic() + _STATE_SECONDS
+        deadline = time.monotonic() + PATIENCE
         scene = self._scene
         while True:
             status = scene.recorder()
@@ -77,7 +73,7 @@ class Patience:
         while any(guest.plan['kind'] == 'RECORD' for guest in scene.guests):
             if scene.running('recorder'):
                 break
-            if time.monotonic() - began > _STATE_SECONDS:
+            if time.monotonic() - began > PATIENCE:
                 self._row.problems.append('guests read through a daemon that has no recorder')
                 break
             time.sleep(0.05)
@@ -86,7 +82,7 @@ class Patience:
     def departure(self) -> None:
         """Wait until the recorder has left, which is told that nobody comes."""
         scene = self._scene
-        deadline = time.monotonic() + _STATE_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while scene.running('recorder', 'daemon'):
             for path in (scene.site.run_path / 'control').glob('*.ctl'):
                 with contextlib.suppress(exception.RecorderUnreachable):

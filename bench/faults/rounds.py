@@ -18,6 +18,7 @@ from bench.faults.plants import Plant
 from bench.faults.row import logs_of
 from bench.faults.row import Row
 from bench.faults.row import shorter
+from bench.faults.scene import RECONNECT_SECONDS
 from bench.faults.scene import Scene
 from tests.functional import account
 from tests.functional.installation import Installation
@@ -30,6 +31,7 @@ class Round:
     """:param stands: what the host stands on; by default one that the fault can use
     :param scale: of the time that the fault lasts
     :param seconds: that time itself
+    :param reconnect_seconds: as :class:`Scene` takes it
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Round:
         scale: float = 1.0,
         seconds: float | None = None,
         plant: Plant | None = None,
+        reconnect_seconds: int = RECONNECT_SECONDS,
     ) -> None:
         stands = stands or chance.choice(kind.grounds)
         self.row = Row(kind.kind, phase.value, dataclasses.asdict(stands))
         self._kind, self._phase, self._chance, self._stands = kind, phase, chance, stands
         self._scale, self._seconds = scale, seconds
         self._plant = plant
+        self._reconnect_seconds = reconnect_seconds
         self._scene: Scene
         self._patience: Patience
         self._fault: Fault
@@ -61,7 +65,7 @@ class Round:
         book = account.Account()
         try:
             site = Site(book, product)
-            self._scene = Scene(site, self._stands, self._chance)
+            self._scene = Scene(site, self._stands, self._chance, self._reconnect_seconds)
             self._patience = Patience(self._scene, self.row)
             self._fault = self._kind(self._scene, self._scale)
             if self._seconds is not None:

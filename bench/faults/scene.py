@@ -30,6 +30,7 @@ __all__ = ['RECONNECT_SECONDS', 'Scene']
 
 RECONNECT_SECONDS = 60
 """Of a guest that lost its recorder, as ``<reconnect delay='60'/>`` in its XML."""
+_LEASE_SECONDS = 120
 _ROLES = {
     'recorder': 'nova_qcache.cmd.recorder',
     'keeper': 'nova_qcache.cmd.keeper',
@@ -38,16 +39,24 @@ _ROLES = {
 
 
 class Scene:
-    """:param chance: decides all that a round leaves open"""
+    """:param chance: decides all that a round leaves open
+    :param reconnect_seconds: for how long guests wait for a recorder that they lost
+    """
 
-    def __init__(self, site: Site, stands: ground.Ground, chance: random.Random) -> None:
+    def __init__(
+        self,
+        site: Site,
+        stands: ground.Ground,
+        chance: random.Random,
+        reconnect_seconds: int = RECONNECT_SECONDS,
+    ) -> None:
         self.site = site
         self.chance = chance
+        self.reconnect_seconds = reconnect_seconds
         site.configure(
             quota=stands.quota_mib,
             base_reconnect_seconds=stands.reconnect_seconds,
-            plan_lease_seconds=3,
-            start_timeout_seconds=10,
+            plan_lease_seconds=_LEASE_SECONDS,
             start_keeper=True,
         )
         site.make_folder('vm', users.GUEST)
@@ -73,7 +82,7 @@ class Scene:
             command = [self.site.product.python, script, str(self.site.config), str(path)]
             self._compute = talk.Talk(self.site, command, users.PRODUCT)
         try:
-            answer = self._compute.ask(json.dumps(call), 60)
+            answer = self._compute.ask(json.dumps(call))
         except talk.Silent:
             self.end_compute()
             raise
@@ -160,7 +169,7 @@ class Scene:
         if plan['kind'] == 'RECORD':
             server = {'type': 'unix', 'path': plan['socket']}
             node: Node = {'driver': 'nbd', 'node-name': 'remote', 'server': server}
-            node |= {'export': EXPORT_NAME, 'reconnect-delay': RECONNECT_SECONDS}
+            node |= {'export': EXPORT_NAME, 'reconnect-delay': self.reconnect_seconds}
             return [{**node, 'read-only': True}]
         nodes = self.base.nodes()
         if plan['kind'] == 'PLAY':

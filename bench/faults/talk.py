@@ -10,6 +10,7 @@ import subprocess
 from typing import Any
 
 from tests.functional import users
+from tests.functional import waiting
 from tests.functional.site import Site
 
 __all__ = ['HERE', 'Silent', 'Talk', 'readable']
@@ -36,7 +37,7 @@ class Talk:
             command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, **user.arguments()
         )
 
-    def ask(self, line: str, seconds: float = 20) -> dict[str, Any]:
+    def ask(self, line: str, seconds: float = waiting.PATIENCE) -> dict[str, Any]:
         """:raises Silent: if there is no answer in time; end it then: a late one would follow"""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None

@@ -5,6 +5,7 @@ All processes of a test have its folder in their environment or on their command
 that the product starts and leaves to themselves.
 """
 
+from collections.abc import Callable
 import contextlib
 import os
 import pathlib
@@ -17,10 +18,11 @@ import time
 
 import psutil
 
+from tests.functional import waiting
+
 __all__ = ['VARIABLE', 'Account', 'processes_of']
 
 VARIABLE = 'QCACHE_TEST_FOLDER'
-_LEAVE_SECONDS = 30
 
 
 class Account:
@@ -30,6 +32,8 @@ class Account:
         self.folder.chmod(0o755)
         self.surroundings = contextlib.ExitStack()
         """What the product needs until its last process has left: servers of bases, mounts."""
+        self.farewells: list[Callable[[], object]] = []
+        """Called again and again until the product's last process has left."""
         self._servers: set[int] = set()
 
     def is_server(self, pid: int) -> None:
@@ -39,8 +43,10 @@ class Account:
     def close(self) -> list[str]:
         """Wait for the product's processes, end everything, return what should not be there."""
         problems = []
-        deadline = time.monotonic() + _LEAVE_SECONDS
+        deadline = time.monotonic() + waiting.PATIENCE
         while self._product() and time.monotonic() < deadline:
+            for farewell in self.farewells:
+                farewell()
             time.sleep(0.05)
         problems += self._end('was left by the product', self._product())
         problems += [f'{path} was left' for path in _sockets(self.folder / 'run')]
@@ -69,7 +75,7 @@ class Account:
                 problems.append(f'process {process.pid} {why}: {" ".join(process.cmdline())}')
                 process.send_signal(signal.SIGCONT)
                 process.kill()
-        psutil.wait_procs(processes, timeout=10)
+        psutil.wait_procs(processes, timeout=waiting.PATIENCE)
         return problems
 
 

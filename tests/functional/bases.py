@@ -7,7 +7,6 @@ import pathlib
 import re
 import socket
 import subprocess
-import time
 
 from tests.functional import users
 from tests.functional import waiting
@@ -15,6 +14,8 @@ from tests.functional.site import Site
 
 __all__ = ['Maker', 'NbdServer', 'QemuNbd', 'Serve', 'make_qcow2', 'make_raw']
 
+_HOST = '127.{}.{}.{}'.format(1 + (os.getpid() >> 16) % 254, *divmod(os.getpid() % 65536, 256))
+"""The address of this process alone: a port that is free there stays so beside other tests."""
 _EXTENTS = re.compile(r' Extents id=\d+ offset=')
 _READ = re.compile(r' Read id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+) ')
 
@@ -33,7 +34,7 @@ def make_qcow2(site: Site, raw: pathlib.Path, name: str = 'base.qcow2') -> pathl
     """Make a qcow2 file with the content of a raw one."""
     path = site.bases / name
     command = ['qemu-img', 'convert', '-q', '-f', 'raw', '-O', 'qcow2', str(raw), str(path)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=waiting.PATIENCE)
     return _given(path)
 
 
@@ -55,7 +56,7 @@ class NbdServer:
         self._process: subprocess.Popen[bytes] | None = None
         if tcp:
             self._port = _free_port()
-            self.uri = f'nbd://127.0.0.1:{self._port}/'
+            self.uri = f'nbd://{_HOST}:{self._port}/'
         else:
             self._port = 0
             self._socket = site.folder / f'{path.name}.sock'
@@ -65,7 +66,7 @@ class NbdServer:
 
     def start(self) -> None:
         if self._port:
-            place = ['-i', '127.0.0.1', '-p', str(self._port)]
+            place = ['-i', _HOST, '-p', str(self._port)]
         else:
             self._socket.unlink(missing_ok=True)
             place = ['-U', str(self._socket)]
@@ -85,7 +86,7 @@ class NbdServer:
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(20)
+            self._process.wait(waiting.PATIENCE)
             self._process = None
 
     def _listens(self) -> bool:
@@ -98,7 +99,7 @@ class NbdServer:
         kind = socket.AF_INET if self._port else socket.AF_UNIX
         with socket.socket(kind) as client:
             try:
-                client.connect(('127.0.0.1', self._port) if self._port else str(self._socket))
+                client.connect((_HOST, self._port) if self._port else str(self._socket))
             except OSError:
                 return False
         return True
@@ -117,16 +118,10 @@ class NbdServer:
     def bytes_read(self) -> int:
         return sum(length for _, length in self.reads())
 
-    def wait_for_quiet(self) -> None:
-        """Wait until nothing has been read for a moment."""
-        before = -1
-        while before != (before := len(self.reads())):
-            time.sleep(0.3)
-
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
+        probe.bind((_HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -142,7 +137,7 @@ class QemuNbd:
 
         def stop() -> None:
             process.terminate()
-            process.wait(20)
+            process.wait(waiting.PATIENCE)
 
         site.account.surroundings.callback(stop)
         waiting.until(place.exists, 'qemu-nbd')

@@ -2,6 +2,7 @@
 """Fixtures of the functional tests: real processes of ordinary users, and nothing left behind."""
 
 from collections.abc import Iterator
+import dataclasses
 import grp
 import os
 import pathlib
@@ -14,8 +15,8 @@ import pytest
 from tests.functional import account
 from tests.functional import bases
 from tests.functional import installation
+from tests.functional import quick
 from tests.functional import users
-from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
@@ -36,7 +37,12 @@ def product() -> Iterator[installation.Installation]:
     _require_root()
     folder = pathlib.Path(tempfile.mkdtemp(prefix='qct-product-', dir='/tmp'))
     try:
-        yield installation.find(folder)
+        found = installation.find(folder)
+        commands = quick.Commands(found.python, found.environment)
+        try:
+            yield dataclasses.replace(found, commands=commands)
+        finally:
+            commands.end()
     finally:
         shutil.rmtree(folder)
 
@@ -79,5 +85,5 @@ def cache(site: Site, base: pathlib.Path) -> dict[str, Any]:
     with NbdGuest(site, site.record(base)) as guest:
         guest.require(base, 0, 8 * MIB)
         shown: dict[str, Any] = site.ask('seal', site.image_id, '--wait')
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     return shown

@@ -12,6 +12,7 @@ import subprocess
 from tests.functional import account
 from tests.functional import terminal
 from tests.functional import users
+from tests.functional import waiting
 
 __all__ = ['FreshHost']
 
@@ -34,7 +35,7 @@ class FreshHost:
         self._make_folder('lib/nova/instances', _NOVA)
         self._make_folder('lib/nova/instances/_base', _NOVA)
         python = ['/usr/bin/python3', '-m', 'venv', str(self.venv)]
-        subprocess.run(python, check=True, timeout=120)
+        subprocess.run(python, check=True, timeout=waiting.PATIENCE)
         anchor = self._start(book)
         home = self._make_folder('root')
         self.root = terminal.Terminal(
@@ -67,7 +68,7 @@ class FreshHost:
 
     def _make_etc(self) -> None:
         etc = self.folder / 'etc'
-        subprocess.run(['cp', '-a', '/etc', str(etc)], check=True, timeout=60)
+        subprocess.run(['cp', '-a', '/etc', str(etc)], check=True, timeout=waiting.PATIENCE)
         resolver = etc / 'resolv.conf'
         if resolver.is_symlink():  # into a /run that is not there
             text = pathlib.Path('/etc/resolv.conf').read_text()
@@ -95,7 +96,7 @@ class FreshHost:
             text=True,
         )
         book.is_server(anchor.pid)
-        book.surroundings.callback(anchor.communicate, timeout=20)
+        book.surroundings.callback(anchor.communicate, timeout=waiting.PATIENCE)
         assert anchor.stdout is not None
         assert anchor.stdout.readline() == 'ready\n'
         return anchor

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.functional import users
+from tests.functional import waiting
 from tests.functional.site import Site
 
 __all__ = ['Load', 'NbdGuest', 'play_chain', 'read_chain', 'require_equal', 'uri']
@@ -19,7 +20,8 @@ __all__ = ['Load', 'NbdGuest', 'play_chain', 'read_chain', 'require_equal', 'uri
 _HERE = pathlib.Path(__file__).parent
 _REPOSITORY = _HERE.parents[1]
 _DISTRIBUTION_PYTHON = '/usr/bin/python3'
-_ANSWER_SECONDS = 60
+_LOAD_SECONDS = waiting.PATIENCE + 60
+"""For a load, which counts what is not done at its own deadline as errors."""
 
 
 def uri(plan: dict[str, Any]) -> str:
@@ -101,7 +103,7 @@ class NbdGuest:
     def _answer(self) -> str:
         stdout = self.process.stdout
         assert stdout is not None
-        assert select.select([stdout], [], [], _ANSWER_SECONDS)[0], 'a guest waits for ever'
+        assert select.select([stdout], [], [], waiting.PATIENCE)[0], 'a guest waits for ever'
         line: str = stdout.readline()
         assert line, 'a guest has ended'
         return line.strip()
@@ -117,7 +119,7 @@ class Load:
         self.process = site.start(
             [
                 *(_DISTRIBUTION_PYTHON, script, f'--uri={uri(plan)}'),
-                *(f'--reference={reference}', '--deadline=100', *options),
+                *(f'--reference={reference}', f'--deadline={waiting.PATIENCE}', *options),
             ],
             **users.GUEST.arguments(),
         )
@@ -138,12 +140,14 @@ class Load:
     def wait_until_read(self) -> None:
         """Wait until all reads of a load with ``--hold`` are answered."""
         assert self.process.stderr is not None
-        assert select.select([self.process.stderr], [], [], 110)[0], 'a load does not end'
+        assert select.select([self.process.stderr], [], [], _LOAD_SECONDS)[0], (
+            'a load does not end'
+        )
         assert self.process.stderr.readline() == 'holding\n'
 
     def result(self) -> dict[str, Any]:
         """Wait for its end and return what it counted."""
-        stdout, stderr = self.process.communicate(timeout=120)
+        stdout, stderr = self.process.communicate(timeout=_LOAD_SECONDS)
         assert self.process.returncode == 0, stderr
         counted: dict[str, Any] = json.loads(stdout)
         return counted

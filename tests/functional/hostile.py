@@ -15,6 +15,7 @@ from typing import Self
 
 from tests.functional import bases
 from tests.functional import users
+from tests.functional import waiting
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
@@ -64,7 +65,7 @@ def create(site: Site, name: str, *arguments: str) -> pathlib.Path:
     """Make an image of the product's with qemu-img; the last argument is its size."""
     path = site.bases / name
     command = ['qemu-img', 'create', '-q', *arguments[:-1], str(path), arguments[-1]]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=waiting.PATIENCE)
     os.chown(path, users.PRODUCT.uid, users.PRODUCT.gid)
     path.chmod(0o644)
     return path

@@ -18,7 +18,9 @@ from packaging import requirements
 import packaging.utils
 
 import nova_qcache
+from tests.functional import quick
 from tests.functional import users
+from tests.functional import waiting
 
 __all__ = ['Installation', 'copy', 'find']
 
@@ -33,6 +35,8 @@ class Installation:
     scripts: pathlib.Path
     """Folder of ``nova-qcache`` and ``nova-qcache-recorder``."""
     environment: dict[str, str]
+    commands: quick.Commands | None = dataclasses.field(default=None, compare=False)
+    """What runs its commands, if they are to be quick."""
 
 
 def find(folder: pathlib.Path) -> Installation:
@@ -67,7 +71,7 @@ def _problem(installation: Installation) -> str:
             env={'PATH': os.environ['PATH'], **installation.environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=waiting.PATIENCE,
         )
     except OSError as e:
         return str(e)

@@ -7,13 +7,15 @@ import socket
 from types import TracebackType
 from typing import Any, Self
 
+from tests.functional import waiting
+
 __all__ = ['Monitor']
 
 
 class Monitor:
     def __init__(self, path: pathlib.Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(30)
+        self._socket.settimeout(waiting.PATIENCE)
         self._socket.connect(str(path))
         self._lines = self._socket.makefile('rb')
 

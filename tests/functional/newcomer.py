@@ -11,14 +11,25 @@ import psutil
 from tests import documents
 from tests.functional import account
 from tests.functional import waiting
+from tests.functional.site import dismiss
 from tests.functional.terminal import field
 from tests.functional.terminal import Terminal
 
-__all__ = ['PAGE', 'PIP_SECONDS', 'Newcomer', 'recorders']
+__all__ = ['PAGE', 'PATIENT', 'PIP_SECONDS', 'Newcomer', 'recorders']
 
 PAGE = 'doc/source/quickstart.rst'
-BOOT_SECONDS = 150
-PIP_SECONDS = 280
+PIP_SECONDS = 600
+PATIENT = """
+recording_idle_seconds = 3600
+recording_settle_seconds = 3600
+recording_max_seconds = 3600
+guest_grace_seconds = 3600
+plan_lease_seconds = 3600
+start_timeout_seconds = 300
+lock_timeout_seconds = 300
+"""
+"""Options beside those of a page: no recording ends before the command that ends it, on however
+slow a machine."""
 
 
 class _Guest:
@@ -38,7 +49,7 @@ class _Guest:
             assert not re.search('QCACHE .*(BAD|error|no-)', said), said
             return said.count(f'QCACHE {line}') >= times
 
-        waiting.until(look, f'{line!r} on {self.console.name}', BOOT_SECONDS, 0.3)
+        waiting.until(look, f'{line!r} on {self.console.name}', pause=0.3)
 
     def require_life(self) -> None:
         """Wait until it says once more that it is well."""
@@ -46,7 +57,7 @@ class _Guest:
 
     def shut_down(self) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=waiting.PATIENCE)
 
     def _said(self) -> str:
         return self.console.read_text(errors='replace')
@@ -84,10 +95,10 @@ class Newcomer:
         if ' plan ' in text or ' remove ' in text:
             self.shut_down()
         if ' remove ' in text:
-            waiting.until(lambda: not recorders(self._home), 'the end of the recorder', 90)
+            waiting.until(self._has_been_left, 'the end of the recorder')
         if text == 'cd /tmp/qcache':
             self._configure()
-        seconds = PIP_SECONDS if 'pip install' in text else 120
+        seconds = PIP_SECONDS if 'pip install' in text else waiting.PATIENCE
         said = self.terminal.must(text, seconds=seconds)
         if text.endswith(' check'):
             assert '| ok ' in said
@@ -108,11 +119,15 @@ class Newcomer:
             guest.shut_down()
         self._guests.clear()
 
+    def _has_been_left(self) -> bool:
+        dismiss(self.folder / 'run')  # it would wait for the next guest
+        return not recorders(self._home)
+
     def _configure(self) -> None:
         named = re.search(r'Make a file\s+``(\S+)``', documents.read(PAGE))
         assert named
         path = pathlib.Path(self.terminal.filled(named[1]))
-        path.write_text(self.terminal.filled(documents.ini(PAGE)))
+        path.write_text(self.terminal.filled(documents.ini(PAGE)) + PATIENT)
         path.chmod(0o644)
 
     def _boot(self, text: str) -> None:

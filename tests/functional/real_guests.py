@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from tests.functional import users
+from tests.functional import waiting
 from tests.functional.site import Site
 
 __all__ = ['Kernel', 'block_chains', 'build', 'checksums', 'guest', 'make_overlay']
@@ -54,7 +55,7 @@ def build() -> pathlib.Path:
     with open(folder / 'lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of these tests build it, too
         command = [_TOOLS / 'build_small.sh', folder]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=waiting.PATIENCE)
         assert done.returncode == 0, done
     return folder
 

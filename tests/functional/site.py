@@ -13,14 +13,19 @@ import uuid
 
 import psutil
 
+from nova_qcache import control
+from nova_qcache import exception
 from tests.functional import account
 from tests.functional import installation
 from tests.functional import users
 from tests.functional import waiting
 
-__all__ = ['MIB', 'Site']
+__all__ = ['MIB', 'NEVER', 'Site', 'dismiss']
 
 MIB = 1024 * 1024
+NEVER = 3600
+"""Seconds of a timer of the product that ends nothing while a test runs, on however slow a
+machine. A test that is about a timer sets that one, and waits for what comes of it."""
 
 _PLAN = """
 import dataclasses, json, sys
@@ -57,13 +62,14 @@ class Site:
             'run_path': self.run_path,
             'quota': 64,
             'min_free': 0,  # tests fill small disks
-            'recording_idle_seconds': 60,
-            'recording_settle_seconds': 1,
-            'recording_max_seconds': 120,
-            'guest_grace_seconds': 1,
-            'plan_lease_seconds': 5,
-            'base_reconnect_seconds': 20,
-            'start_timeout_seconds': 30,
+            'recording_idle_seconds': NEVER,
+            'recording_settle_seconds': NEVER,
+            'recording_max_seconds': NEVER,
+            'guest_grace_seconds': NEVER,
+            'plan_lease_seconds': NEVER,
+            'base_reconnect_seconds': NEVER,
+            'start_timeout_seconds': int(waiting.PATIENCE),
+            'lock_timeout_seconds': int(waiting.PATIENCE),
             'start_keeper': False,  # most kill something and look at what is left of it
             'qemu_group': users.QEMU_GROUP,
             'libvirt_uri': '',  # guests here are nobody's but the test's
@@ -74,6 +80,7 @@ class Site:
         self.make_folder('run')
         self.make_folder('instances')
         self.configure()
+        book.farewells.append(self.dismiss)
 
     def use(self, product: installation.Installation) -> None:
         """Run this installation of the product from now on."""
@@ -119,7 +126,7 @@ class Site:
 
         def end() -> None:
             subprocess.run(['umount', str(where)], check=True, capture_output=True)
-            server.wait(20)
+            server.wait(waiting.PATIENCE)
 
         waiting.until(lambda: os.path.ismount(where), 'bindfs')
         self.account.surroundings.callback(end)
@@ -148,7 +155,10 @@ class Site:
         return subprocess.Popen(command, **arguments)
 
     def run(
-        self, command: Sequence[str], user: users.User = users.PRODUCT, seconds: float = 120
+        self,
+        command: Sequence[str],
+        user: users.User = users.PRODUCT,
+        seconds: float = waiting.PATIENCE,
     ) -> 'subprocess.CompletedProcess[str]':
         """Run something as an ordinary user, to its end."""
         with self.start(command, **user.arguments()) as process:
@@ -170,7 +180,26 @@ class Site:
 
     def qcache(self, *arguments: str) -> 'subprocess.CompletedProcess[str]':
         """Run nova-qcache, whatever comes of it."""
-        return self.run(self.command(*arguments))
+        command = self.command(*arguments)
+        if not self._is_as_installed:
+            return self.run(command)
+        assert self.product.commands is not None
+        return self.product.commands.run(command, users.PRODUCT, self.environment)
+
+    def python(self, program: str, *arguments: str) -> 'subprocess.CompletedProcess[str]':
+        """Run a program with the modules of the product, as its user."""
+        if not self._is_as_installed:
+            return self.run([self.product.python, '-c', program, *arguments])
+        assert self.product.commands is not None
+        return self.product.commands.run(
+            ['-c', *arguments], users.PRODUCT, self.environment, program
+        )
+
+    @property
+    def _is_as_installed(self) -> bool:
+        """Whether its modules are those that were imported beforehand."""
+        path = self.product.environment.get('PYTHONPATH')
+        return self.product.commands is not None and self.environment.get('PYTHONPATH') == path
 
     def ask(self, *arguments: str, warnings: int = 0) -> Any:
         """Run nova-qcache, which must succeed, and return what it says in JSON.
@@ -196,10 +225,15 @@ class Site:
         )
         return answer
 
-    def boot_plan(self, base: object, base_format: str = 'raw') -> dict[str, Any]:
-        """Return the plan of a boot, which never fails and may start a recorder."""
+    def boot_plan(
+        self, base: object, base_format: str = 'raw', *, before: str = ''
+    ) -> dict[str, Any]:
+        """Return the plan of a boot, which never fails and may start a recorder.
+
+        :param before: a line of Python that runs before
+        """
         arguments = json.dumps([self.image_id, str(base), base_format])
-        done = self.run([self.product.python, '-c', _PLAN, str(self.config), arguments])
+        done = self.python(f'{before}\n{_PLAN}', str(self.config), arguments)
         assert done.returncode == 0, done
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
@@ -231,23 +265,45 @@ class Site:
 
     def recorders(self) -> list[psutil.Process]:
         """Return the living processes of the product that outlive their caller."""
-        return self.running('nova_qcache.cmd.recorder') + self.daemons()
+        return self.running('nova_qcache.cmd.recorder', 'qemu-storage-daemon')
+
+    def recorder(self) -> control.Status:
+        """Return what the only recorder of the site says of itself."""
+        (path,) = (self.run_path / 'control').glob('*.ctl')
+        return control.RecorderClient(path, waiting.PATIENCE).status()
+
+    def wait_until_seen(self) -> None:
+        """Wait until the only recorder has seen its guests, and that they have read something."""
+        waiting.until(lambda: self.recorder().recorded_bytes, 'a look of the recorder')
+
+    def dismiss(self) -> None:
+        """Tell the recorders that no more guests come: each leaves once it has none."""
+        dismiss(self.run_path)
+
+    def see_off(self) -> None:
+        """Dismiss the recorders, and wait until the last one has left."""
+
+        def look() -> bool:
+            self.dismiss()
+            return not self.recorders()
+
+        waiting.until(look, 'the end of the recorders')
 
     def end_keeper(self) -> None:
         """End the keeper, which would wait for more, once no recorder would start another."""
-        waiting.until(lambda: not self.recorders(), 'the end of the recorders')
+        self.see_off()
         for keeper in self.running('nova_qcache.cmd.keeper'):
             keeper.send_signal(signal.SIGTERM)
 
     def daemons(self) -> list[psutil.Process]:
         return self.running('qemu-storage-daemon')
 
-    def running(self, program: str) -> list[psutil.Process]:
-        """Return the site's living processes of a program."""
+    def running(self, *programs: str) -> list[psutil.Process]:
+        """Return the site's living processes of some programs."""
         found = []
         for process in account.processes_of(self.folder):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if any(word.endswith(program) for word in process.cmdline()[:3]):
+                if any(word.endswith(programs) for word in process.cmdline()[:3]):
                     found.append(process)
         return found
 
@@ -256,6 +312,13 @@ class Site:
         process = psutil.Process(pid)
         process.send_signal(signal.SIGKILL)
         waiting.until(lambda: _has_ended(process), f'the end of process {pid}')
+
+
+def dismiss(run_path: pathlib.Path) -> None:
+    """Tell the recorders of a host that no more guests come: each leaves once it has none."""
+    for path in sorted((run_path / 'control').glob('*.ctl')):
+        with contextlib.suppress(exception.RecorderUnreachable):
+            control.RecorderClient(path).dismiss()
 
 
 def _has_ended(process: psutil.Process) -> bool:

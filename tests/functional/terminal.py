@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from tests.functional import users
+from tests.functional import waiting
 
 __all__ = ['Terminal', 'field']
 
@@ -61,7 +62,7 @@ class Terminal:
         )
 
     def run(
-        self, text: str, answer: str = '', seconds: float = 120
+        self, text: str, answer: str = '', seconds: float = waiting.PATIENCE
     ) -> 'subprocess.CompletedProcess[str]':
         """Type a command, and wait for its end."""
         if text.startswith('cd '):
@@ -77,7 +78,7 @@ class Terminal:
                 raise
         return subprocess.CompletedProcess(text, process.returncode, stdout, stderr)
 
-    def must(self, text: str, answer: str = '', seconds: float = 120) -> str:
+    def must(self, text: str, answer: str = '', seconds: float = waiting.PATIENCE) -> str:
         """Type a command that has to succeed, and return what it prints."""
         done = self.run(text, answer, seconds)
         assert done.returncode == 0, done
@@ -88,7 +89,10 @@ def _index() -> dict[str, str]:
     """Return variables by which a pip of anybody's reaches what that of the tests does, whose user
     may have set an index, a proxy or certificates."""
     done = subprocess.run(
-        [sys.executable, '-m', 'pip', 'config', 'list'], capture_output=True, text=True, timeout=60
+        [sys.executable, '-m', 'pip', 'config', 'list'],
+        capture_output=True,
+        text=True,
+        timeout=waiting.PATIENCE,
     )
     found = {
         name: value

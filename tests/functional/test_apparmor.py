@@ -22,6 +22,7 @@ from nova_qcache.key import Generation
 from nova_qcache.paths import Paths
 from tests import chains
 from tests.functional import account
+from tests.functional import waiting
 
 HELPER = '/usr/lib/libvirt/virt-aa-helper'
 APPARMOR = pathlib.Path('/etc/apparmor.d')
@@ -74,7 +75,7 @@ def rules(xml: str) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=waiting.PATIENCE,
     )
     assert done.returncode == 0, done.stdout
     assert f'#include <libvirt/libvirt-{UUID}.files>' in done.stdout, done.stdout
@@ -136,7 +137,7 @@ def compile_profile(policy: pathlib.Path, *options: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors='replace',
-        timeout=120,
+        timeout=waiting.PATIENCE,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -32,6 +32,8 @@ from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
+_PATIENT = f'from nova_qcache import audits; audits._ANSWER_SECONDS = {waiting.PATIENCE}'
+"""A boot waits half a second for the answer of an audit, which a busy machine may need."""
 CACHED = 4 * MIB
 """The cache that is audited has so much of the beginning of its base."""
 
@@ -43,7 +45,7 @@ class Host:
         self.site, self.base = site, base
         self.reference = reference or str(base)
         self.paths = Paths(site.cache_path, site.run_path)
-        self.store = Store(self.paths, 5)
+        self.store = Store(self.paths, waiting.PATIENCE)
         command = site.recorder_command(f'--base={self.reference}', site.image_id)
         with site.start(command) as recorder:
             waiting.until(lambda: len(self.store.keys()) == 1, 'a recording')
@@ -53,13 +55,14 @@ class Host:
                 guest.require(base, 0, CACHED)
                 self._client(self.first).seal()
                 waiting.until(lambda: self.state(self.first) is State.READY, 'a cache')
-            recorder.communicate(timeout=60)
+            site.see_off()
+            recorder.communicate(timeout=waiting.PATIENCE)
         self.sealed_path = self.paths.sealed(self.first)
         self.original = self.sealed_path.read_bytes()
         self.before = self.counted()
 
     def counted(self) -> Counters:
-        return Ledger(self.paths, 5).of(self.site.image_id)
+        return Ledger(self.paths, waiting.PATIENCE).of(self.site.image_id)
 
     def record(self, key: CacheKey) -> CacheRecord:
         found = self.store.load(key)
@@ -98,7 +101,8 @@ class Host:
         try:
             waiting.until(lambda: self.records(self.second), 'an audit that waits')
             yield {'socket': str(self.paths.nbd_socket(self.second)), 'export': 'top'}
-            process.communicate(timeout=60)
+            self.site.see_off()
+            process.communicate(timeout=waiting.PATIENCE)
         finally:
             process.kill()
             process.communicate()
@@ -237,31 +241,25 @@ def test_boots_start_audits_and_never_wait_for_them(host: Host) -> None:
     for _ in range(2):
         assert host.site.boot_plan(host.base)['kind'] == 'PLAY', 'also the one that starts it'
     waiting.until(lambda: host.records(host.second), 'an audit that waits')
-    plan = host.site.boot_plan(host.base)
+    plan = host.site.boot_plan(host.base, before=_PATIENT)
     assert (plan['kind'], plan['revision'], plan['is_audit']) == ('RECORD', 2, True)
-    assert host.site.boot_plan(host.base)['kind'] == 'PLAY', 'one is enough'
+    plays = host.site.boot_plan(host.base, before=_PATIENT)['kind']
+    assert plays == 'PLAY', 'one is enough'
     with NbdGuest(host.site, {'socket': plan['socket'], 'export': 'top'}) as guest:
         guest.require(host.base, 0, CACHED)
         host.finish()
         guest.require(host.base, 0, CACHED)
-    waiting.until(lambda: not host.site.recorders(), 'the end of the audit')
+    host.site.see_off()
     counted = host.counted()
     assert (counted.plays, counted.audits, counted.missed_bytes) == (3, 1, 0)
     assert counted.audited_bytes >= CACHED
     host.require_untouched()
 
 
-def test_silence_ends_an_audit_and_reads_are_none(host: Host) -> None:
-    host.site.configure(recording_idle_seconds=3)
+def test_silence_ends_an_audit(host: Host) -> None:
+    host.site.configure(recording_idle_seconds=1, recording_settle_seconds=1)
     with host.audit() as plan, NbdGuest(host.site, plan) as guest:
-        blocks = iter(range(0, CACHED, 4096))
-
-        def reads_on() -> bool:
-            guest.require(host.base, next(blocks), 4096)
-            return host.client().status().phase is not Phase.RECORDING
-
-        with pytest.raises(AssertionError, match='not within 6 s'):
-            waiting.until(reads_on, 'the end of an audit that reads', seconds=6)
+        guest.require(host.base, 0, CACHED)
         waiting.until(lambda: host.state(host.second) is State.COLD, 'the end by silence')
     host.require_untouched()
 
@@ -275,7 +273,6 @@ def test_nobody_comes(host: Host) -> None:
 
 
 def test_a_guest_that_leaves_at_once_measures_nothing(host: Host) -> None:
-    host.site.configure(recording_settle_seconds=30)
     with host.audit() as plan, NbdGuest(host.site, plan) as guest:
         guest.require(host.base, 0, CACHED + MIB)
         # It has been seen, then; one that comes and goes unseen is still waited for.
@@ -362,7 +359,8 @@ def _running(host: Host, *options: str) -> Iterator['subprocess.Popen[str]']:
     process = host.site.start(host.command(*options))
     try:
         yield process
-        process.communicate(timeout=60)
+        host.site.see_off()
+        process.communicate(timeout=waiting.PATIENCE)
         assert process.returncode in (0, launch.BUSY)
     finally:
         process.kill()

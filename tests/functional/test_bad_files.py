@@ -205,6 +205,6 @@ def test_foreign_files(site: Site, base: pathlib.Path) -> None:
         shown = site.ask('seal', site.image_id, '--wait')
     chain = guests.play_chain(shown['path'], {'driver': 'file', 'filename': str(base)})
     guests.require_equal(site, chain, base)
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     site.ask('remove', site.image_id)
     assert sorted(path.name for path in site.files()) == sorted(names)

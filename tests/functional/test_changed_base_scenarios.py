@@ -91,7 +91,7 @@ def _announce(site: Site, base: pathlib.Path) -> None:
         "conf(['--config-file', sys.argv[1]], project='nova')\n"
         "boots.Boots(conf).announce_write(sys.argv[2], 'raw')\n"
     )
-    done = site.run([site.product.python, '-c', script, str(site.config), str(base)])
+    done = site.python(script, str(site.config), str(base))
     assert done.returncode == 0, done
 
 
@@ -223,7 +223,7 @@ def _record(site: Site, base: pathlib.Path) -> dict[str, Any]:
     with guests.NbdGuest(site, site.record(base)) as guest:
         guest.require(base, 0, CACHED)
         shown: dict[str, Any] = site.ask('seal', site.image_id, '--wait')
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     return shown
 
 

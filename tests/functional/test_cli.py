@@ -42,7 +42,7 @@ def _reader(site: Site, cache: str, base: pathlib.Path) -> Any:
 
 def _read(process: 'subprocess.Popen[str]') -> str:
     """Let a reader read once more and end; return all that it said."""
-    stdout, _ = process.communicate('read 1M 4M\nquit\n', timeout=60)
+    stdout, _ = process.communicate('read 1M 4M\nquit\n', timeout=waiting.PATIENCE)
     assert process.returncode == 0
     return stdout
 
@@ -92,7 +92,7 @@ def test_list_and_show(site: Site, base: pathlib.Path) -> None:
         (row,) = site.ask('list')
         assert (row['State'], row['Guests'], row['Quota MiB']) == ('READY', 1, 64)
         assert 2 <= row['MiB'] < 4
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     shown = site.show()
     assert 'phase' not in shown
     assert shown['sealed_at'] >= shown['created_at']
@@ -213,12 +213,11 @@ def test_remove_under_a_recorder(site: Site, base: pathlib.Path, state: str) -> 
         site.ask('remove', site.image_id, '--force')
         assert not site.files()
         guest.require(base, 0, 16 * MIB)
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     assert not site.files()
 
 
 def test_remove_of_a_recording_without_guests(site: Site, base: pathlib.Path) -> None:
-    site.configure(plan_lease_seconds=300)
     site.record(base)
     site.ask('remove', site.image_id)
     assert not site.files()
@@ -259,7 +258,7 @@ def test_invalidate_while_it_is_recorded(site: Site, base: pathlib.Path) -> None
             other.require(base, 0, MIB)
             shown = site.ask('seal', site.image_id, '--wait')
             assert shown['generation'] == again['generation']
-    waiting.until(lambda: not site.recorders(), 'the end of the recorders')
+    site.see_off()
     assert {row['State'] for row in site.ask('list')} == {'READY'}, 'half a recording was kept'
 
 

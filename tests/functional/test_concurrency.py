@@ -22,6 +22,7 @@ import uuid
 import psutil
 import pytest
 
+from tests import seeds
 from tests.functional import bases
 from tests.functional import users
 from tests.functional import waiting
@@ -31,11 +32,11 @@ from tests.functional.site import Site
 from tests.functional.watching import WriterWatch
 
 _HERE = pathlib.Path(__file__).parent
-_SECONDS = float(os.environ.get('QCACHE_TURMOIL_SECONDS', '60'))
-_SEED = int(os.environ.get('QCACHE_TURMOIL_SEED', str(time.time_ns() % 10**9)))
 _PROCESSES = 16
-_LONGEST_OPERATION = 100
-"""Seconds: the longest waits in one operation are those for a start, a seal and an end."""
+_OPERATIONS = 300 if seeds.explore() else 30
+"""Of each process."""
+_LONGEST_OPERATION = 4 * waiting.PATIENCE
+"""Seconds: the longest waits in one operation are those for a lock, a start, a seal and an end."""
 _DUMP_SECONDS = 2
 
 
@@ -162,8 +163,8 @@ def _see_to_their_end(site: Site, actors: list[_Actor]) -> None:
 def _task(site: Site, number: int) -> dict[str, Any]:
     return {
         'number': number,
-        'seed': _SEED + number,
-        'seconds': _SECONDS,
+        'seed': seeds.seed() + number,
+        'operations': _OPERATIONS,
         'folder': str(site.folder / 'turmoil'),
         'guest_client': str(site.folder / 'guest_client.py'),
     }
@@ -184,10 +185,10 @@ _MUST_HAPPEN = [
     *(('invalidate', 'some'), ('remove', 'unused'), ('remove', 'by force')),
     *(('remove', 'CacheInUse'), ('verify', 'equal'), ('sweep', 'none')),
 ]
-"""What makes the rest worth something: all of it comes dozens of times."""
+"""What makes the rest worth something: all of it comes again and again."""
 
 
-_WRITE = 'import sys, time; f = open(sys.argv[1], "r+b"); print(flush=True); time.sleep(60)'
+_WRITE = 'import sys, time; f = open(sys.argv[1], "r+b"); print(flush=True); time.sleep(3600)'
 
 
 def test_the_watch_notices_two_writers(site: Site) -> None:
@@ -211,16 +212,15 @@ def test_the_watch_notices_two_writers(site: Site) -> None:
             assert watch.clashes
 
 
-@pytest.mark.timeout(_SECONDS + 300)
+@pytest.mark.timeout(2 * _LONGEST_OPERATION + 60 * _OPERATIONS)
 def test_turmoil(site: Site, spied: pathlib.Path) -> None:
-    print(f'QCACHE_TURMOIL_SECONDS={_SECONDS} QCACHE_TURMOIL_SEED={_SEED}')
+    print(f'{seeds.VARIABLE}={seeds.seed()}')
     site.configure(
         quota=4,
         recording_idle_seconds=2,
+        recording_settle_seconds=1,
         recording_max_seconds=20,
-        start_timeout_seconds=60,
-        lock_timeout_seconds=30,
-        plan_lease_seconds=20,  # 16 processes and all that they start share two processors
+        guest_grace_seconds=1,
     )
     site.make_folder('turmoil')
     for name in ('turmoil.py', 'guest_client.py'):

@@ -25,23 +25,24 @@ from tests.functional import waiting
 from tests.functional.fresh_host import FreshHost
 from tests.functional.newcomer import Newcomer
 from tests.functional.newcomer import PAGE
+from tests.functional.newcomer import PATIENT
 from tests.functional.newcomer import PIP_SECONDS
 from tests.functional.newcomer import recorders
+from tests.functional.site import dismiss
 from tests.functional.site import MIB
 
 TESTS = 'tests/functional/test_documented_commands.py'
 PIP = 'doc/source/install/pip.rst'
 
 
-OF_THE_TEST = """
+OF_THE_TEST = f"""
 [qcache]
 libvirt_uri =
 min_free = 0
-guest_grace_seconds = 1
-plan_lease_seconds = 5
 start_keeper = false
+{PATIENT}
 """
-"""Options of the host beside those of the README: there is no libvirt, and not much time."""
+"""Options of the host beside those of the README: there is no libvirt and no hurry."""
 
 SAID = {
     'list': r'\| IMAGE \| READY ',
@@ -53,7 +54,7 @@ SAID = {
 }
 """What subcommands print, of an image with a READY cache."""
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_packages_of_the_distribution() -> None:
         packages = command.text.removeprefix('apt-get install ').split()
         assert set(packages) <= set(listed), command
         query = ['dpkg-query', '--show', '--showformat=${db:Status-Status}\n', *packages]
-        done = subprocess.run(query, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(query, capture_output=True, text=True, timeout=waiting.PATIENCE)
         assert done.stdout.split() == ['installed'] * len(packages), done
 
 
@@ -109,7 +110,7 @@ def newcomer(book: account.Account, tree: pathlib.Path, disk: pathlib.Path) -> I
     home.mkdir()
     base = home / 'base.raw'
     copy = ['cp', '--sparse=always', str(disk), str(base)]
-    subprocess.run(copy, check=True, timeout=60)
+    subprocess.run(copy, check=True, timeout=waiting.PATIENCE)
     base.chmod(0o444)
     _give(home)
     surroundings = {account.VARIABLE: str(book.folder), 'PBR_VERSION': documents.pbr_version(PAGE)}
@@ -140,7 +141,7 @@ class _Operator:
         self.left = {command.text for command in commands}
         self._known = frozenset(self.left)
 
-    def type(self, text: str, answer: str = '', seconds: float = 120) -> str:
+    def type(self, text: str, answer: str = '', seconds: float = waiting.PATIENCE) -> str:
         """Type a command that has to succeed, and return what it prints."""
         assert text in self._known, f'{text!r} is on no page any more'
         self.left.discard(text)
@@ -238,7 +239,12 @@ def _use(operator: _Operator) -> None:
     uri = f'nbd+unix:///top?socket={terminal.field(plan, "socket")}'
     assert 'read 4194304/4194304' in host.root.must(f"qemu-io -r -f raw -c 'read 0 4M' '{uri}'")
     host.root.must('nova-qcache seal --wait IMAGE')
-    waiting.until(lambda: not recorders(host.folder), 'the end of the recorder')
+
+    def has_been_left() -> bool:
+        dismiss(host.outside('/run/nova-qcache'))
+        return not recorders(host.folder)
+
+    waiting.until(has_been_left, 'the end of the recorder')
 
     texts = [text for text in operator.left if re.match('nova-qcache (?!check)', text)]
     assert len({text.split()[1] for text in texts}) >= 4, texts

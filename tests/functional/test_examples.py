@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from tests.functional import account
+from tests.functional import waiting
 
 ETC = pathlib.Path(__file__).parents[2] / 'etc'
 UNIT = 'nova-compute.service'
@@ -25,7 +26,7 @@ def folder(book: account.Account) -> pathlib.Path:
 
 def _run(*command: object) -> 'subprocess.CompletedProcess[str]':
     return subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=60
+        [str(word) for word in command], capture_output=True, text=True, timeout=waiting.PATIENCE
     )
 
 

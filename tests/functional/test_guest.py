@@ -22,7 +22,6 @@ from tests.functional.site import Site
 _BLOCKS = [(offset, 1024) for offset in range(0, 32 * 1024, 3 * 1024)] + [(31 * 1024 + 4, 60)]
 _APPEND = 'qcache.blocks=' + ','.join(f'{offset}+{length}' for offset, length in _BLOCKS)
 _BYTES = sum(length for _, length in _BLOCKS) * 1024
-_BOOT_SECONDS = 150
 
 
 @pytest.fixture(scope='session')
@@ -79,7 +78,7 @@ def _booted(
             chain = block_chains.overlay(disk, _below(plan, server))
             guests.append(stack.enter_context(real_guests.guest(kernel, name, chain, _APPEND)))
         for guest in guests:
-            guest.wait_for('QCACHE booted', _BOOT_SECONDS)
+            guest.wait_for('QCACHE booted', waiting.PATIENCE)
             assert guest.blocks() == real_guests.checksums(server.path, _BLOCKS)
             assert not guest.read_errors()
             process = psutil.Process(guest.pid)
@@ -93,18 +92,16 @@ def test_plain_recording_playing(site: Site, kernel: Kernel, server: bases.NbdSe
     with _booted(site, kernel, plain, server):
         assert server.bytes_read() >= _BYTES
 
-    site.configure(plan_lease_seconds=60)
     plan = site.boot_plan(server.uri) | {'export': 'top'}
     assert plan['kind'] == 'RECORD'
     with _booted(site, kernel, plan, server):
         shown = site.ask('seal', site.image_id, '--wait')
     assert shown['cache_bytes'] > _BYTES
     sealed.require_sound(site, shown, server.path, None)
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
 
     plan = site.boot_plan(server.uri)
     assert plan['kind'] == 'PLAY'
-    server.wait_for_quiet()
     before = server.bytes_read()
     with _booted(site, kernel, plan, server):
         assert server.bytes_read() - before <= 0.03 * _BYTES
@@ -115,7 +112,6 @@ def test_plain_recording_playing(site: Site, kernel: Kernel, server: bases.NbdSe
 def test_three_guests_at_once(
     site: Site, kernel: Kernel, disk: pathlib.Path, server: bases.NbdServer
 ) -> None:
-    site.configure(plan_lease_seconds=60)
     plan = site.boot_plan(server.uri) | {'export': 'top'}
     assert plan['kind'] == 'RECORD'
     with _booted(site, kernel, plan, server, ('one', 'two', 'three')):
@@ -129,7 +125,6 @@ def test_three_guests_at_once(
 def test_a_guest_goes_on_when_its_recorder_is_killed(
     site: Site, kernel: Kernel, server: bases.NbdServer
 ) -> None:
-    site.configure(plan_lease_seconds=60)
     plan = site.record(server.uri)
     with _booted(site, kernel, plan, server) as (guest,):
         site.kill(plan['recorder_pid'])

@@ -74,7 +74,7 @@ def test_both_killed(site: Site, base: pathlib.Path, first: str, seal: bool) -> 
         with NbdGuest(site, plan) as returned:
             returned.require(base, 0, 16 * MIB)
             assert bool(site.files()) == seal, 'what was being recorded is dirty'
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     assert site.plan(base)['kind'] == ('PLAY' if seal else 'RECORD')
 
 
@@ -103,7 +103,10 @@ def test_all_three_killed_and_a_boot_comes(site: Site, base: pathlib.Path) -> No
 
 
 def test_it_leaves_by_itself(site: Site, base: pathlib.Path) -> None:
-    with NbdGuest(site, site.record(base)):
+    site.configure(guest_grace_seconds=0)
+    with NbdGuest(site, site.record(base)) as guest:
+        guest.require(base, 0, MIB)
+        site.wait_until_seen()
         waiting.until(lambda: _keepers(site), 'the keeper')
     waiting.until(lambda: not _keepers(site) and not site.recorders(), 'its end')
     assert not list((site.run_path / 'control').iterdir())

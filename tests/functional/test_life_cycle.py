@@ -5,7 +5,6 @@ from collections.abc import Callable
 import dataclasses
 import hashlib
 import pathlib
-import time
 from typing import Any
 
 import pytest
@@ -144,7 +143,7 @@ def _finish_by_quota(site: Site, base: pathlib.Path) -> None:
 
 
 def _finish_by_idle(site: Site, base: pathlib.Path) -> None:
-    site.configure(recording_idle_seconds=2)
+    site.configure(recording_idle_seconds=1, recording_settle_seconds=1)
     with NbdGuest(site, site.record(base)) as guest:
         _read_some(guest, base)
         site.wait_for_state('READY')
@@ -152,15 +151,19 @@ def _finish_by_idle(site: Site, base: pathlib.Path) -> None:
 
 
 def _finish_by_last_guest(site: Site, base: pathlib.Path) -> None:
-    with NbdGuest(site, site.record(base)) as guest:
+    site.configure(recording_settle_seconds=1, guest_grace_seconds=0)
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
         _read_some(guest, base)
-        time.sleep(2.5)  # no growth for longer than recording_settle_seconds: it has settled
+        site.wait_until_seen()
+        # Several times recording_settle_seconds without growth: it has settled.
+        watching.wait_for_looks(plan['recorder_pid'], 30)
         assert site.show()['state'] == 'WARMING'
     site.wait_for_state('READY')
 
 
 def _finish_by_time(site: Site, base: pathlib.Path) -> None:
-    site.configure(recording_max_seconds=2)
+    site.configure(recording_max_seconds=1)
     with NbdGuest(site, site.record(base)) as guest:
         blocks = iter(range(0, 16 * MIB, 4096))
 
@@ -190,26 +193,30 @@ def test_finish_reasons(
 
 
 def test_a_guest_that_leaves_at_once_leaves_no_cache(site: Site, base: pathlib.Path) -> None:
-    site.configure(recording_settle_seconds=30)
+    site.configure(guest_grace_seconds=0)
     with NbdGuest(site, site.record(base)) as guest:
         _read_some(guest, base)
-        time.sleep(1)
+        site.wait_until_seen()
     site.wait_until_cold()
     assert site.plan(base)['kind'] == 'RECORD'
 
 
 def test_a_guest_that_reads_nothing_leaves_no_cache(site: Site, base: pathlib.Path) -> None:
-    with NbdGuest(site, site.record(base)) as guest:
+    site.configure(guest_grace_seconds=0)
+    plan = site.record(base)
+    with NbdGuest(site, plan) as guest:
         assert guest.connected
-        time.sleep(1.5)
+        watching.wait_for_looks(plan['recorder_pid'], 10)
     site.wait_until_cold()
 
 
 def test_a_guest_that_never_comes(site: Site, base: pathlib.Path) -> None:
-    site.configure(plan_lease_seconds=2)
-    plan = site.record(base)
-    site.wait_until_cold()
-    assert not pathlib.Path(plan['socket']).exists()
+    site.configure(plan_lease_seconds=1, guest_grace_seconds=0)
+    done = site.run(site.recorder_command(f'--base={base}', site.image_id))
+    assert done.returncode == 0, done
+    assert 'recording (into ' in done.stdout, done
+    assert not site.files()
+    assert not list((site.run_path / 'guests').iterdir())
 
 
 def test_nothing_is_written_after_the_seal(site: Site, base: pathlib.Path) -> None:
@@ -232,12 +239,14 @@ def test_nothing_is_written_after_the_seal(site: Site, base: pathlib.Path) -> No
 def test_a_recorder_serves_its_guests_after_the_seal_and_leaves_with_the_last(
     site: Site, base: pathlib.Path
 ) -> None:
+    site.configure(guest_grace_seconds=0)
     plan = site.record(base)
     with NbdGuest(site, plan) as first, NbdGuest(site, plan) as second:
         _read_some(first, base)
         shown = site.ask('seal', site.image_id, '--wait')
         first.leave()
-        time.sleep(2.5)  # longer than guest_grace_seconds
+        waiting.until(lambda: site.recorder().guests == 1, 'the end of a connection')
+        watching.wait_for_looks(plan['recorder_pid'])
         assert {process.pid for process in site.recorders()} == {
             shown['recorder_pid'],
             shown['daemon_pid'],
@@ -250,7 +259,6 @@ def test_a_recorder_serves_its_guests_after_the_seal_and_leaves_with_the_last(
 
 
 def test_guests_come_and_go(site: Site, base: pathlib.Path) -> None:
-    site.configure(recording_settle_seconds=30, guest_grace_seconds=6)
     plan = site.record(base)
     for offset in range(3):
         with NbdGuest(site, plan) as guest:

@@ -9,6 +9,7 @@ import subprocess
 from tests.functional import waiting
 from tests.functional.guests import Load
 from tests.functional.site import MIB
+from tests.functional.site import NEVER
 from tests.functional.site import Site
 
 _PROCESSES = 6
@@ -71,7 +72,7 @@ def _plan_all(site: Site, base: pathlib.Path) -> list[list[str]]:
             )
             for first in range(0, _PROCESSES * _PLANS, _PLANS)
         ]
-        said = [process.communicate(timeout=120)[0] for process in running]
+        said = [process.communicate(timeout=waiting.PATIENCE)[0] for process in running]
     plans: list[list[str]] = []
     for text in said:
         plans += json.loads(text.splitlines()[-1])
@@ -87,14 +88,12 @@ def _leases(site: Site) -> list[str]:
 
 def _manager(site: Site, program: str, arguments: list[str]) -> str:
     """Run a program of ours as the product's user and return what it says."""
-    command = [site.product.python, '-c', program, str(site.config), json.dumps(arguments)]
-    done = site.run(command)
+    done = site.python(program, str(site.config), json.dumps(arguments))
     assert (done.returncode, done.stderr) == (0, ''), done
     return done.stdout
 
 
 def test_120_servers_of_one_image(site: Site, base: pathlib.Path) -> None:
-    site.configure(plan_lease_seconds=300)
     plans = _plan_all(site, base)
     assert len(plans) == len(_CONSUMERS) == 120
     ((kind, socket, _),) = {tuple(plan) for plan in plans}
@@ -104,7 +103,13 @@ def test_120_servers_of_one_image(site: Site, base: pathlib.Path) -> None:
     assert _leases(site) == sorted(_CONSUMERS)
 
     plan = {'export': 'top', 'socket': socket}
-    clients = ('--clients=120', '--depth=1', '--size=65536', f'--bytes={2 * MIB}', '--hold=100')
+    clients = (
+        '--clients=120',
+        '--depth=1',
+        '--size=65536',
+        f'--bytes={2 * MIB}',
+        f'--hold={NEVER}',
+    )
     with Load(site, plan, base, *clients) as load:
         load.wait_until_read()
         assert site.show()['guests'] == 120
@@ -127,6 +132,6 @@ def test_120_servers_of_one_image(site: Site, base: pathlib.Path) -> None:
     assert again == 'PLAY\n'
     assert _leases(site) == _CONSUMERS[-1:], 'the one before is gone'
     waiting.until(
-        lambda: site.qcache('remove', site.image_id).returncode == 0, 'the end of a lease', 15
+        lambda: site.qcache('remove', site.image_id).returncode == 0, 'the end of a lease'
     )
     assert not site.files()

@@ -18,6 +18,7 @@ from tests.functional import users
 from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
+from tests.functional.site import NEVER
 from tests.functional.site import Site
 from tests.functional.watching import WriterWatch
 
@@ -45,7 +46,7 @@ def test_two_records_at_one_moment(site: Site, base: pathlib.Path, attempt: int)
     arguments = ('record', site.image_id, f'--base={base}', '-f', 'value', *columns)
     with WriterWatch(site.cache_path) as watch:
         calls = [site.start(site.command(*arguments)) for _ in range(2)]
-        answers = [call.communicate(timeout=60) for call in calls]
+        answers = [call.communicate(timeout=waiting.PATIENCE) for call in calls]
         assert [call.returncode for call in calls] == [0, 0], answers
         assert answers[0] == answers[1]
         path, _, daemon = answers[0][0].split()
@@ -77,7 +78,7 @@ def test_two_recorders_at_one_moment(site: Site, base: pathlib.Path, attempt: in
         assert shown['phase'] == 'recording'
         assert len(site.daemons()) == 1
         winner.terminate()
-        winner.communicate(timeout=30)
+        winner.communicate(timeout=waiting.PATIENCE)
         assert winner.returncode == 0
     finally:
         for process in processes:
@@ -98,7 +99,6 @@ def test_a_second_guest_joins(site: Site, base: pathlib.Path) -> None:
 
 
 def test_told_to_end_without_guests(site: Site, base: pathlib.Path) -> None:
-    site.configure(plan_lease_seconds=300)
     plan = site.record(base)
     os.kill(plan['recorder_pid'], signal.SIGTERM)
     site.wait_until_cold()
@@ -142,12 +142,12 @@ def test_told_to_end_after_the_seal_with_guests(site: Site, base: pathlib.Path) 
 
 
 def test_a_stopped_recorder_stops_no_boot(site: Site, base: pathlib.Path) -> None:
-    site.configure(start_timeout_seconds=2)
     plan = site.record(base)
     recorder = psutil.Process(plan['recorder_pid'])
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, MIB)
         recorder.suspend()
+        site.configure(start_timeout_seconds=2)
         try:
             boot = site.boot_plan(base)
             assert boot['kind'] == 'PLAIN'
@@ -156,6 +156,7 @@ def test_a_stopped_recorder_stops_no_boot(site: Site, base: pathlib.Path) -> Non
             assert [each.pid for each in site.daemons()] == [plan['daemon_pid']]
         finally:
             recorder.resume()
+        site.configure(start_timeout_seconds=NEVER)
         again = site.boot_plan(base)
         assert (again['kind'], again['socket']) == ('RECORD', plan['socket'])
 
@@ -177,7 +178,7 @@ def test_a_silent_daemon_is_not_replaced(site: Site, base: pathlib.Path) -> None
             assert pathlib.Path(plan['path']).exists()
         finally:
             daemon.resume()
-        site.configure(start_timeout_seconds=30)
+        site.configure(start_timeout_seconds=NEVER)
         adopted = site.record(base)
         assert adopted['daemon_pid'] == daemon.pid
         guest.require(base, 4 * MIB, MIB)
@@ -239,11 +240,10 @@ def test_who_may_touch_a_recorder(site: Site, base: pathlib.Path) -> None:
 
 def test_a_recorder_outlives_its_callers_session(site: Site, base: pathlib.Path) -> None:
     """As it outlives a restart of nova-compute: no signal to that one's group reaches it."""
-    site.configure(plan_lease_seconds=12)  # its guest comes after some commands
     call = site.start(
         site.command('record', site.image_id, f'--base={base}'), start_new_session=True
     )
-    call.communicate(timeout=60)
+    call.communicate(timeout=waiting.PATIENCE)
     assert call.returncode == 0
     plan = {**site.show(), 'export': 'top', 'socket': site.plan(base)['socket']}
     with pytest.raises(ProcessLookupError):
@@ -260,7 +260,7 @@ def test_a_lock_that_somebody_holds(site: Site, base: pathlib.Path) -> None:
     plan = site.plan(base)
     lock = site.cache_path / 'locks' / f'image-{site.image_id}'
     hold = 'import fcntl, sys, time; f = open(sys.argv[1], "a"); fcntl.lockf(f, fcntl.LOCK_EX)'
-    hold += '; print("held", flush=True); time.sleep(100)'
+    hold += f'; print("held", flush=True); time.sleep({NEVER})'
     with site.start(['/usr/bin/python3', '-c', hold, str(lock)]) as holder:
         try:
             assert holder.stdout is not None

@@ -165,7 +165,7 @@ def bare(site: Site) -> Site:
 
 def _run(site: Site, umask: int, *arguments: str) -> Any:
     with site.start(site.command(*arguments, '-f', 'json'), umask=umask) as process:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=waiting.PATIENCE)
     assert process.returncode == 0, stderr
     return json.loads(stdout)
 
@@ -176,7 +176,7 @@ def _python(
     """Run a program with the distribution's Python and return the JSON that it says."""
     command = ['/usr/bin/python3', '-c', program, *arguments]
     with site.start(command, stdin=subprocess.PIPE, **user.arguments()) as process:
-        stdout, stderr = process.communicate(json.dumps(say), timeout=60)
+        stdout, stderr = process.communicate(json.dumps(say), timeout=waiting.PATIENCE)
     assert (process.returncode, stderr) == (0, '')
     return json.loads(stdout)
 
@@ -261,7 +261,7 @@ def test_rights(bare: Site, base: pathlib.Path, umask: int) -> None:
         _require_reach(site)
         _require_no_write(site, plan)
         guest.require(base, 0, 2 * MIB)
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     _require_rights(site, 'cache/*.qcow2')
     _require_reach(site)
     _run(site, umask, 'verify', site.image_id)

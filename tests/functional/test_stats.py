@@ -12,7 +12,6 @@ from prometheus_client import parser
 import pytest
 
 from tests.functional import users
-from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
@@ -31,7 +30,7 @@ Manager(conf).tend([], None)
 
 def _tend(site: Site) -> 'subprocess.CompletedProcess[str]':
     """Do what Nova's image cache manager does now and then."""
-    done = site.run([site.product.python, '-c', _TEND, str(site.config)])
+    done = site.python(_TEND, str(site.config))
     assert done.returncode == 0, done
     return done
 
@@ -55,7 +54,7 @@ def boots(site: Site, base: pathlib.Path) -> dict[str, Any]:
     with NbdGuest(site, {**plan, 'export': 'top'}) as guest:
         guest.require(base, 0, 8 * MIB)
         site.ask('seal', site.image_id, '--wait')
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
     assert [site.boot_plan(base)['kind'] for _ in range(2)] == ['PLAY', 'PLAY']
     (row,) = site.ask('stats')
     assert isinstance(row, dict)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.functional import users
-from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import Site
 
@@ -50,8 +49,7 @@ def test_a_recorder_of_this_version(site: Site, base: pathlib.Path) -> None:
         checks = _checks(_status(site, 'upgrade', 'check', '--json'))
         assert checks['recorders']['result'] == 0
         assert checks['recorders']['details'] == '1 run, all of this version'
-    site.ask('seal', site.image_id)
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+    site.see_off()
 
 
 def test_a_record_of_a_newer_version(site: Site, cache: dict[str, Any]) -> None:

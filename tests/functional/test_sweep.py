@@ -43,7 +43,7 @@ print(json""",
 
 
 def _sweep(site: Site) -> list[str]:
-    done = site.run([site.product.python, '-c', _SWEEP, str(site.config)])
+    done = site.python(_SWEEP, str(site.config))
     assert done.returncode == 0, done
     swept: list[str] = json.loads(done.stdout)
     return swept
@@ -89,7 +89,6 @@ def test_what_lives_goes_on(site: Site, base: pathlib.Path) -> None:
 
 
 def test_the_dead_among_the_living(site: Site, base: pathlib.Path) -> None:
-    site.configure(plan_lease_seconds=60)
     dead = site.record(base)
     dead_id = site.image_id
     site.image_id = str(uuid.uuid4())
@@ -135,18 +134,22 @@ def test_the_installation_goes_while_a_recorder_works(
     folder = pathlib.Path(tempfile.mkdtemp(prefix='qct-gone-', dir='/tmp'))
     try:
         site = Site(book, installation.copy(folder))
-        site.configure(recording_idle_seconds=3)
+        if trouble == 'none':
+            site.configure(recording_idle_seconds=1, recording_settle_seconds=1)
         base = bases.make_raw(site, 16 * MIB)
         plan = site.record(base)
         recorder = psutil.Process(plan['recorder_pid'])
         assert recorder.environ()['PYTHONPATH'] == str(folder)
         with NbdGuest(site, plan) as guest:
+            # Or it might have sealed before its installation is gone.
+            recorder.suspend()
             guest.require(base, 0, MIB)
             shutil.rmtree(folder)
             site.use(product)
+            recorder.resume()
             guest.require(base, MIB, MIB)
             if trouble == 'none':
-                _require_sealed(site, base, guest)
+                _require_sealed(site, base, guest, 'idle')
             elif trouble == 'daemon':
                 site.kill(plan['daemon_pid'])
                 _require_served_again(site, base, plan)
@@ -155,16 +158,17 @@ def test_the_installation_goes_while_a_recorder_works(
                 waiting.until(lambda: not recorder.is_running(), 'the end of the recorder')
                 guest.require(base, 2 * MIB, MIB)
                 assert site.record(base)['daemon_pid'] == plan['daemon_pid']
-                _require_sealed(site, base, guest)
-        waiting.until(lambda: not site.recorders(), 'the end of the recorder')
+                site.ask('seal', site.image_id)
+                _require_sealed(site, base, guest, 'operator')
+        site.see_off()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     assert list((site.run_path / 'control').iterdir()) == [], 'it ended in order'
 
 
-def _require_sealed(site: Site, base: pathlib.Path, guest: NbdGuest) -> None:
+def _require_sealed(site: Site, base: pathlib.Path, guest: NbdGuest, why: str) -> None:
     shown = site.wait_for_state('READY')
-    assert shown['note'] == 'idle'
+    assert shown['note'] == why
     guest.require(base, 0, 16 * MIB)
     sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
     assert site.qcache('verify', site.image_id).returncode == 0

@@ -9,7 +9,6 @@ import uuid
 import pytest
 
 from tests.functional import bases
-from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
@@ -28,7 +27,7 @@ def recorded(site: Site) -> dict[str, pathlib.Path]:
             guest.require(base, 0, 2 * MIB)
             site.ask('seal', site.image_id, '--wait')
         found[site.image_id] = base
-    waiting.until(lambda: not site.recorders(), 'the end of the recorders')
+    site.see_off()
     return found
 
 

@@ -27,6 +27,7 @@ from oslo_config import cfg
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
+from nova_qcache import manager as manager_module
 from nova_qcache import plan as plan_module
 from nova_qcache import sealed_file
 from nova_qcache.key import CacheKey
@@ -38,7 +39,8 @@ from nova_qcache.store import Store
 
 _DISTRIBUTION_PYTHON = '/usr/bin/python3'
 _PIECE = 1024 * 1024
-_TOOL_SECONDS = 60
+_PATIENCE = 300
+"""Seconds, for whatever one operation waits for."""
 _RETIRED = (
     'invalidated by an operator',
     'the base has generation ',
@@ -60,7 +62,7 @@ class Image:
 class Task:
     number: int
     seed: int
-    seconds: float
+    operations: int
     images: list[Image]
     folder: str
     """For the journal and copies."""
@@ -84,7 +86,7 @@ class Actor:
         self._task = task
         self._random = random.Random(task.seed)
         self._manager = Manager(conf)
-        self._store = Store(self._manager.paths, 1)
+        self._store = Store(self._manager.paths, _PATIENCE)
         self._boots = 0
         self._journal = open(f'{task.folder}/journal-{task.number}', 'w', buffering=1)  # noqa: SIM115
         # What each may raise, as its docstring says. A lock that is not free in time is never
@@ -102,8 +104,7 @@ class Actor:
         ]
 
     def run(self) -> None:
-        end = time.monotonic() + self._task.seconds
-        while time.monotonic() < end:
+        for _ in range(self._task.operations):
             self._step()
             time.sleep(self._random.uniform(0, 0.2))
         self._note(step='end')
@@ -146,7 +147,7 @@ class Actor:
 
     def seal(self, image: Image) -> str:
         # What waits for READY may find it dropped or removed in the meantime.
-        return self._manager.seal(image.id, self._random.choice((0, 40))).state
+        return self._manager.seal(image.id, self._random.choice((0, _PATIENCE))).state
 
     def invalidate(self, image: Image) -> str:
         with_base = self._random.random() < 0.3
@@ -241,7 +242,7 @@ class Actor:
         }
         copy = pathlib.Path(self._task.folder, f'copy-{self._task.number}')
         command = ['qemu-img', 'convert', '-O', 'raw', f'json:{json.dumps(chain)}', str(copy)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
         _require(done.returncode == 0, done)
         same = copy.read_bytes() == pathlib.Path(image.base).read_bytes()
         _require(same, 'a cache with other content than its base', cache)
@@ -298,6 +299,7 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.nice(5)  # other tests run beside this one
     logging.getLogger('nova_qcache').addHandler(_Alarm())
+    manager_module._LEAVE_SECONDS = _PATIENCE
     said = json.loads(sys.argv[2])
     images = [Image(**image) for image in said.pop('images')]
     Actor(sys.argv[1], Task(images=images, **said)).run()

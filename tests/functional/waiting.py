@@ -5,12 +5,18 @@ from collections.abc import Callable
 import time
 from typing import TypeVar
 
-__all__ = ['until']
+__all__ = ['PATIENCE', 'until']
+
+PATIENCE = 300.0
+"""Seconds after which whatever was waited for does not come any more. It is far longer than any of
+it takes on a busy machine, and a test that passes never waits for so long."""
 
 Found = TypeVar('Found')
 
 
-def until(look: Callable[[], Found], what: str, seconds: float = 40, pause: float = 0.05) -> Found:
+def until(
+    look: Callable[[], Found], what: str, seconds: float = PATIENCE, pause: float = 0.05
+) -> Found:
     """Call ``look`` until it returns something true, and return that.
 
     :raises AssertionError: naming ``what``, if it does not within ``seconds``

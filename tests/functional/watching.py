@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from tests.functional import users
+from tests.functional import waiting
 
-__all__ = ['SizeWatch', 'WriterWatch', 'writers_of']
+__all__ = ['SizeWatch', 'WriterWatch', 'wait_for_looks', 'writers_of']
 
 _BLOCK = 512
 
@@ -89,6 +90,23 @@ class WriterWatch(_Watch):
         now = writers_of(self._folder, '.recording')
         self.writers |= now
         self.most_at_once = max(self.most_at_once, len(now))
+
+
+def wait_for_looks(pid: int, number: int = 20) -> None:
+    """Wait until a recorder has woken up so often: what it was going to do by then, it has done.
+
+    It looks around several times a second. Being asked wakes it, too: do not ask it meanwhile.
+    """
+    before = _wakes_of(pid)
+    waiting.until(lambda: _wakes_of(pid) >= before + number, f'{number} looks of process {pid}')
+
+
+def _wakes_of(pid: int) -> int:
+    for line in pathlib.Path(f'/proc/{pid}/status').read_text().splitlines():
+        name, _, value = line.partition(':')
+        if name == 'voluntary_ctxt_switches':
+            return int(value)
+    raise AssertionError(f'the kernel does not count how often process {pid} waits')
 
 
 def writers_of(folder: pathlib.Path, name: str) -> set[int]:
