@@ -9,6 +9,8 @@ import itertools
 import os
 import pathlib
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -111,9 +113,15 @@ class Disk:
     def come_back(self) -> list[str]:
         """Mount it again after that, which replays its journal; return what is wrong with it."""
         waiting.until(self._is_unmounted, 'the end of whoever uses the file system')
+        # A mount namespace that was made meanwhile, by whomever, has the mount as well: this file
+        # mounted again would be the file system that is dead.
+        dead, self._image = self._image, self._image.with_suffix('.again')
+        shutil.copyfile(dead, self._image)
+        dead.unlink()
         mount = ['mount', '-o', 'loop', str(self._image), str(self.path)]
-        subprocess.run(mount, check=True)
-        waiting.until(self._is_unmounted, 'the end of the replay')
+        alone = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c']
+        replay = f'{shlex.join(mount)} && umount {shlex.quote(str(self.path))}'
+        subprocess.run([*alone, replay], check=True)
         done = subprocess.run(
             ['e2fsck', '-f', '-n', str(self._image)], capture_output=True, text=True
         )

@@ -81,15 +81,22 @@ class Account:
 
 def processes_of(folder: pathlib.Path) -> list[psutil.Process]:
     """Return the living processes of the test that works in the folder."""
+    # Not with psutil: tests ask all the time, and that takes four times as long.
+    said, named = f'{VARIABLE}={folder}\0'.encode(), f'{folder}/'.encode()
     found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it has just ended, or is none of ours
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            said = process.environ().get(VARIABLE) == str(folder)
-            if said or any(f'{folder}/' in word for word in process.cmdline()):
-                found.append(process)
+    for name in os.listdir('/proc'):
+        if not name.isdecimal() or int(name) == os.getpid():
+            continue
+        # It has just ended, or is none of ours; a zombie has neither of both.
+        with contextlib.suppress(OSError, psutil.Error):
+            if said in _read(name, 'environ') or named in _read(name, 'cmdline'):
+                found.append(psutil.Process(int(name)))
     return found
+
+
+def _read(pid: str, name: str) -> bytes:
+    with open(f'/proc/{pid}/{name}', 'rb', buffering=0) as file:
+        return file.read()
 
 
 def _sockets(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -4,10 +4,12 @@
 from collections.abc import Callable
 import os
 import pathlib
+import random
 import re
 import socket
 import subprocess
 
+from tests import seeds
 from tests.functional import users
 from tests.functional import waiting
 from tests.functional.site import Site
@@ -23,10 +25,11 @@ _READ = re.compile(r' Read id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+) ')
 def make_raw(site: Site, size: int, name: str = 'base.raw') -> pathlib.Path:
     """Make a base of random bytes: no two clusters of it are equal and none is zero."""
     path = site.bases / name
+    chance = random.Random(f'{name} {seeds.seed()}')
     with open(path, 'wb') as file:
         left = size
         while left:
-            left -= file.write(os.urandom(min(left, 1 << 20)))
+            left -= file.write(chance.randbytes(min(left, 1 << 20)))
     return _given(path)
 
 

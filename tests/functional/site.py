@@ -126,6 +126,8 @@ class Site:
 
         def end() -> None:
             subprocess.run(['umount', str(where)], check=True, capture_output=True)
+            # By itself it would also wait for mount namespaces that have a copy of the mount.
+            server.terminate()
             server.wait(waiting.PATIENCE)
 
         waiting.until(lambda: os.path.ismount(where), 'bindfs')
