@@ -163,6 +163,7 @@ def test_a_cache_that_serves_all_stays(host: Host) -> None:
     host.require_untouched()
 
 
+@pytest.mark.core
 def test_a_cache_that_misses_much_is_recorded_again(host: Host) -> None:
     with host.audit() as plan, NbdGuest(host.site, plan) as guest:
         guest.require(host.base, MIB, 6 * MIB)

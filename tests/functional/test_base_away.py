@@ -24,6 +24,7 @@ def server(site: Site, base: pathlib.Path, serve: bases.Serve) -> bases.NbdServe
     return serve(base)
 
 
+@pytest.mark.core
 def test_reads_wait(site: Site, base: pathlib.Path, server: bases.NbdServer) -> None:
     plan = site.record(server.uri)
     with NbdGuest(site, plan) as guest, NbdGuest(site, plan) as other:

@@ -8,9 +8,13 @@ import re
 import shutil
 from typing import Any
 
+import pytest
+
 from tests.functional import generations
 from tests.functional.site import MIB
 from tests.functional.site import Site
+
+pytestmark = pytest.mark.core
 
 
 def _touch(base: pathlib.Path) -> None:

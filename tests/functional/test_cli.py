@@ -20,6 +20,8 @@ from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
+pytestmark = pytest.mark.core
+
 
 @contextlib.contextmanager
 def _reader(site: Site, cache: str, base: pathlib.Path) -> Any:

@@ -87,6 +87,7 @@ def _booted(
         yield guests
 
 
+@pytest.mark.core
 def test_plain_recording_playing(site: Site, kernel: Kernel, server: bases.NbdServer) -> None:
     plain = {'kind': 'PLAIN'}
     with _booted(site, kernel, plain, server):

@@ -154,6 +154,7 @@ def _require_plain(site: Site, base: pathlib.Path) -> None:
     require_nothing_left(site)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize('make', _REFUSED, ids=_name)
 def test_what_nova_refuses(site: Site, make: Harm) -> None:
     with hostile.Canary(site) as canary:
@@ -165,6 +166,7 @@ def test_what_nova_refuses(site: Site, make: Harm) -> None:
         assert not canary.was_opened()
 
 
+@pytest.mark.core
 def test_the_canary_notices(site: Site) -> None:
     """Or else the others prove nothing."""
     with hostile.Canary(site) as canary:

@@ -44,6 +44,7 @@ def _connects(site: Site, plan: dict[str, Any]) -> bool:
         return guest.connected
 
 
+@pytest.mark.core
 def test_a_killed_recorder_is_replaced(site: Site, base: pathlib.Path) -> None:
     plan = site.record(base)
     with NbdGuest(site, plan) as guest:
@@ -58,6 +59,7 @@ def test_a_killed_recorder_is_replaced(site: Site, base: pathlib.Path) -> None:
     sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
 
 
+@pytest.mark.core
 @pytest.mark.parametrize('seal', [False, True], ids=['recording', 'sealed'])
 @pytest.mark.parametrize('first', ['recorder_pid', 'daemon_pid'])
 def test_both_killed(site: Site, base: pathlib.Path, first: str, seal: bool) -> None:

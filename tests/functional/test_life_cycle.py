@@ -19,6 +19,8 @@ from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
+pytestmark = pytest.mark.core
+
 
 @dataclasses.dataclass
 class Base:

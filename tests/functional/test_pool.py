@@ -85,6 +85,7 @@ def _boot(site: Site, image_id: str, base: pathlib.Path) -> dict[str, Any]:
     return site.boot_plan(base)
 
 
+@pytest.mark.core
 def test_the_third_recording_removes_the_least_valuable(site: Site, base: pathlib.Path) -> None:
     first, second = _recorded(site, base), _recorded(site, base)
     assert _boot(site, first, base)['kind'] == 'PLAY'  # so it was used last

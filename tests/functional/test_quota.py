@@ -57,6 +57,7 @@ def _load_through_the_quota(
     assert watch.length > quota // 2, 'the quota was never reached'
 
 
+@pytest.mark.core
 def test_many_requests_in_flight(site: Site, large_base: pathlib.Path) -> None:
     plan = site.record(large_base, 'raw', f'--quota={_QUOTA_MIB}')
     _load_through_the_quota(site, plan, large_base)
@@ -121,6 +122,7 @@ def _fill(path: pathlib.Path) -> None:
     assert facts.f_bfree == 0, facts
 
 
+@pytest.mark.core
 def test_a_full_file_system(site: Site, large_base: pathlib.Path) -> None:
     site.mount(site.cache_path, '-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', user=users.PRODUCT)
     plan = site.record(large_base, 'raw', f'--quota={_QUOTA_MIB}')
@@ -129,6 +131,7 @@ def test_a_full_file_system(site: Site, large_base: pathlib.Path) -> None:
     _require_sealed_at_quota(site, large_base)
 
 
+@pytest.mark.core
 def test_no_room_for_the_reservation(site: Site, base: pathlib.Path) -> None:
     site.mount(site.cache_path, '-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', user=users.PRODUCT)
     done = site.qcache('record', site.image_id, f'--base={base}', f'--quota={_QUOTA_MIB}')

@@ -41,6 +41,7 @@ def _qmp_socket(site: Site, plan: dict[str, Any]) -> pathlib.Path:
     return site.run_path / 'control' / f'{stem}.qmp'
 
 
+@pytest.mark.core
 def test_a_killed_recorder_is_succeeded(site: Site, base: pathlib.Path) -> None:
     with WriterWatch(site.cache_path) as watch:
         plan = site.record(base)
@@ -160,6 +161,7 @@ def _wait_until_served_again(site: Site, plan: dict[str, Any]) -> None:
     waiting.until(served, 'the same socket, served again')
 
 
+@pytest.mark.core
 def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> None:
     plan = site.record(base)
     with NbdGuest(site, plan) as guest:
@@ -182,6 +184,7 @@ def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> 
     sealed.require_sound(site, shown, base, _file_node(base))
 
 
+@pytest.mark.core
 def test_a_killed_daemon_after_the_seal_costs_nothing(site: Site, base: pathlib.Path) -> None:
     plan = site.record(base)
     with NbdGuest(site, plan) as guest:

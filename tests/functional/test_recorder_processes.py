@@ -40,6 +40,7 @@ def _parts(site: Site, plan: dict[str, Any]) -> dict[str, pathlib.Path]:
     }
 
 
+@pytest.mark.core
 @pytest.mark.parametrize('attempt', range(2))
 def test_two_records_at_one_moment(site: Site, base: pathlib.Path, attempt: int) -> None:
     columns = ('-c', 'socket', '-c', 'recorder_pid', '-c', 'daemon_pid')
@@ -215,6 +216,7 @@ def _may_connect(site: Site, path: pathlib.Path, user: users.User) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.core
 def test_who_may_touch_a_recorder(site: Site, base: pathlib.Path) -> None:
     plan = site.record(base)
     parts = _parts(site, plan)

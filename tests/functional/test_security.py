@@ -245,6 +245,7 @@ def _require_no_write(site: Site, plan: dict[str, Any]) -> None:
     assert set(answers.values()) <= {'EPERM', 'EINVAL'}, answers
 
 
+@pytest.mark.core
 @pytest.mark.parametrize('umask', [0o000, 0o077], ids=oct)
 def test_rights(bare: Site, base: pathlib.Path, umask: int) -> None:
     """Of everything, in each state of a cache, and whatever umask the caller has."""
@@ -273,6 +274,7 @@ def test_rights(bare: Site, base: pathlib.Path, umask: int) -> None:
     _require_reach(site)
 
 
+@pytest.mark.core
 def test_what_the_user_of_qemu_cannot_do(
     site: Site, base: pathlib.Path, cache: dict[str, Any]
 ) -> None:
@@ -302,6 +304,7 @@ def _image(site: Site, image_id: str) -> Iterator[None]:
         site.image_id = mine
 
 
+@pytest.mark.core
 def test_two_images_of_one_base(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
     """They may belong to two tenants: each records for itself, though the bytes are the same."""
     with _image(site, str(uuid.uuid4())):

@@ -61,6 +61,7 @@ def boots(site: Site, base: pathlib.Path) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.core
 def test_stats_of_an_image(site: Site, boots: dict[str, Any]) -> None:
     assert boots['image_id'] == site.image_id
     assert (boots['state'], boots['states'], boots['is_pinned']) == ('READY', ['READY'], False)

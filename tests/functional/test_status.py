@@ -13,6 +13,8 @@ from tests.functional import users
 from tests.functional.guests import NbdGuest
 from tests.functional.site import Site
 
+pytestmark = pytest.mark.core
+
 
 def _status(
     site: Site, *arguments: str, user: users.User = users.PRODUCT

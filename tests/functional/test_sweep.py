@@ -54,6 +54,7 @@ def _remains(site: Site) -> list[pathlib.Path]:
     return sorted(path for folder in folders for path in folder.iterdir()) + site.files()
 
 
+@pytest.mark.core
 def test_both_were_killed(site: Site, base: pathlib.Path) -> None:
     plan = site.record(base)
     with NbdGuest(site, plan) as guest:

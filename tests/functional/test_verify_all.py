@@ -43,6 +43,7 @@ def test_nothing_is_wrong(site: Site, recorded: dict[str, pathlib.Path]) -> None
     assert all(row['Bytes compared'] >= 2 * MIB for row in rows)
 
 
+@pytest.mark.core
 def test_each_for_itself(site: Site, recorded: dict[str, pathlib.Path]) -> None:
     """What is wrong with one says nothing of the others."""
     changed, damaged, gone, sound = recorded
