@@ -30,7 +30,10 @@ __all__ = ['RECONNECT_SECONDS', 'Scene']
 
 RECONNECT_SECONDS = 60
 """Of a guest that lost its recorder, as ``<reconnect delay='60'/>`` in its XML."""
-_LEASE_SECONDS = 120
+_LEASE_SECONDS = 60
+_GRACE_SECONDS = 15
+"""Long enough for guests on a busy machine to come, or to come back; a recorder whose sockets were
+removed leaves by time alone."""
 _ROLES = {
     'recorder': 'nova_qcache.cmd.recorder',
     'keeper': 'nova_qcache.cmd.keeper',
@@ -57,6 +60,7 @@ class Scene:
             quota=stands.quota_mib,
             base_reconnect_seconds=stands.reconnect_seconds,
             plan_lease_seconds=_LEASE_SECONDS,
+            guest_grace_seconds=_GRACE_SECONDS,
             start_keeper=True,
         )
         site.make_folder('vm', users.GUEST)

@@ -144,7 +144,7 @@ class Guest:
         return args + self.extra_args
 
     def start(self) -> None:
-        """Start qemu and return once its QMP answers (15 s at most)."""
+        """Start qemu and return once its QMP answers (two minutes at most)."""
         if self._process is not None:
             raise GuestError(f'guest {self.name} was started already')
         ours, theirs = socket.socketpair()
@@ -171,7 +171,7 @@ class Guest:
         self._reader.start()
         self._qmp = _Qmp(ours, self.events)
         try:
-            self._qmp.negotiate(timeout_s=15)
+            self._qmp.negotiate(timeout_s=120)
         except (OSError, ValueError) as error:
             self.stop()
             raise self._error(f'qemu did not start ({error})') from error
@@ -179,7 +179,7 @@ class Guest:
             self.stop()
             raise
 
-    def stop(self, timeout_s: float = 10) -> None:
+    def stop(self, timeout_s: float = 60) -> None:
         """End qemu at once, as if the power were cut; harmless if it ended before."""
         if self._qmp is not None:
             self._qmp.close()
