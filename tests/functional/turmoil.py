@@ -63,6 +63,7 @@ class Task:
     number: int
     seed: int
     operations: int
+    """The least number; they go on until there is a file ``enough``, for ten times as many."""
     images: list[Image]
     folder: str
     """For the journal and copies."""
@@ -104,7 +105,10 @@ class Actor:
         ]
 
     def run(self) -> None:
-        for _ in range(self._task.operations):
+        enough = pathlib.Path(self._task.folder, 'enough')
+        for number in range(10 * self._task.operations):
+            if number >= self._task.operations and enough.exists():
+                break
             self._step()
             time.sleep(self._random.uniform(0, 0.2))
         self._note(step='end')
