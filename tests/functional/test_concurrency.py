@@ -283,4 +283,5 @@ def _remove_all(site: Site, image_ids: list[str]) -> None:
         # The last daemons may be about to end, and have their files open until then.
         waiting.until(functools.partial(removed, image_id), f'the removal ({said})')
     assert not list((site.run_path / 'leases').iterdir())
+    site.see_off()  # those whose guests never came, and whose caches were removed by force
     require_nothing_left(site)
