@@ -85,6 +85,7 @@ if [[ -n $seed ]]; then
     [[ ${#kinds[@]} -eq 0 && $all == no ]] || wrong '--explore goes with no other kind of tests'
     printf 'seed %s; to repeat: tools/test.sh --explore %s\n' "$seed" "$seed"
     kinds=(unit functional)
+    novas=()
     options+=(--seed "$seed")
 elif [[ $all == yes ]]; then
     [[ ${#kinds[@]} -eq 0 ]] || wrong '--all has every kind of tests: give it alone'

@@ -219,6 +219,7 @@ def test_the_watch_notices_two_writers(site: Site) -> None:
             assert watch.clashes
 
 
+@pytest.mark.random
 @pytest.mark.timeout(2 * _LONGEST_OPERATION + 60 * _OPERATIONS)
 def test_turmoil(site: Site, spied: pathlib.Path) -> None:
     print(f'{seeds.VARIABLE}={seeds.seed()}')

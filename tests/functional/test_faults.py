@@ -142,6 +142,7 @@ def test_what_is_planted_is_found(
     assert (found['leaks'] > 0) == (what == 'leak'), said
 
 
+@pytest.mark.random
 @pytest.mark.timeout(_RUN_SECONDS + 60)
 def test_random_faults(tmp_path: pathlib.Path) -> None:
     code, found, said = _run(tmp_path, str(_RANDOM), f'--seed={seeds.seed()}')

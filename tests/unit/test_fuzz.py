@@ -35,11 +35,13 @@ def test_these_are_all(fuzz):
     assert set(fuzz.TARGETS) == set(PARSERS)
 
 
+@pytest.mark.random
 @pytest.mark.parametrize('name', PARSERS)
 def test_a_parser(fuzz, name, capsys):
     assert fuzz.run(name, fuzz.TARGETS[name], CASES, SEED) == 0, capsys.readouterr().err
 
 
+@pytest.mark.random
 def test_a_daemon_that_says_anything(fuzz, capsys):
     assert virtual_time.run(fuzz.run_qmp(CONVERSATIONS, SEED)) == 0, capsys.readouterr().err
 
