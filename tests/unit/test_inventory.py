@@ -207,5 +207,5 @@ class Walk(stateful.RuleBasedStateMachine):
         assert set(self.inventory.files()) == set(new.files())
 
 
-TestWalk = Walk.TestCase
+TestWalk = pytest.mark.random(Walk.TestCase)
 TestWalk.settings = settings(stateful_step_count=30)

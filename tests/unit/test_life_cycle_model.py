@@ -348,6 +348,7 @@ def is_carried(record: CacheRecord | None) -> bool:
     return record is not None and record.state is State.READY
 
 
+@pytest.mark.random
 @pytest.mark.timeout(1200)  # of work, on a machine that is busy
 def test_life_cycle(caplog):
     caplog.set_level(logging.CRITICAL, 'nova_qcache')
