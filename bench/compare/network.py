@@ -13,13 +13,13 @@ import random
 import re
 import socket
 import subprocess
+import tempfile
 import time
 
 from bench.rig import BenchError
 
-__all__ = ['RATES', 'BaseServer', 'Network', 'network']
+__all__ = ['BaseServer', 'Network', 'network']
 
-RATES = {'100M': '100mbit', '250M': '250mbit', '1G': '1gbit', 'unlimited': None}
 _START_SECONDS = 20
 _PORT = 10809
 _READ = re.compile(rb' Read id=\d+ offset=0x[0-9a-f]+ count=0x([0-9a-f]+) ')
@@ -37,12 +37,12 @@ class Network:
     def limit(self, rate: str) -> None:
         """Let no more than this pass from the base to the hosts.
 
-        :param rate: one of ``RATES``
+        :param rate: bits per second, as ``100M`` or ``1G``, or ``unlimited``
         """
         device = ['dev', self.link]
         _run('tc', '-n', self.name, 'qdisc', 'del', *device, 'root', check=False)
-        if RATES[rate] is not None:
-            bucket = ['rate', RATES[rate], 'burst', '256kb', 'latency', '200ms']
+        if rate != 'unlimited':
+            bucket = ['rate', f'{rate.lower()}bit', 'burst', '256kb', 'latency', '200ms']
             _run('tc', '-n', self.name, 'qdisc', 'add', *device, 'root', 'tbf', *bucket)
 
 
@@ -95,18 +95,21 @@ class BaseServer:
         self._command = [*command, 'file', *settings]
 
     def __enter__(self) -> 'BaseServer':
-        self._process = subprocess.Popen(
-            ['setpriv', '--pdeathsig', 'KILL', '--', *self._command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__()
-                raise BenchError(f'{" ".join(self._command)} does not serve')
-            time.sleep(0.02)
+        with tempfile.TemporaryFile() as errors:
+            self._process = subprocess.Popen(
+                ['setpriv', '--pdeathsig', 'KILL', '--', *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+            deadline = time.monotonic() + _START_SECONDS
+            while not self._answers():
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.__exit__()
+                    errors.seek(0)
+                    said = errors.read().decode(errors='replace').strip()
+                    raise BenchError(f'{" ".join(self._command)} does not serve: {said}')
+                time.sleep(0.02)
         return self
 
     def __exit__(self, *_: object) -> None:

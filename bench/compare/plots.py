@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ['draw']
+__all__ = ['INK', 'STYLE', 'draw']
 
 MIB = 1 << 20
 _DPI = 110
@@ -35,18 +35,18 @@ _LINES = {
     'play': ('#0072b2', 'D', '-', 'play: the caches'),
     'raw': ('#009e73', 'x', '--', 'raw: a local file'),
 }
-_INK = '#24292f'
+INK = '#24292f'
 _FAINT = '#6b7480'
 _APART = 0.4
 """Of the first and the second guest, in rows."""
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     'axes.axisbelow': True,
     'axes.edgecolor': '#b9c0c7',
     'axes.labelcolor': _FAINT,
     'axes.spines.right': False,
     'axes.spines.top': False,
-    'axes.titlecolor': _INK,
+    'axes.titlecolor': INK,
     'axes.titlelocation': 'left',
     'axes.titlesize': 10.5,
     'figure.titlesize': 13,
@@ -54,10 +54,10 @@ _STYLE: dict[Any, Any] = {
     'font.size': 9,
     'grid.color': '#e8edf1',
     'legend.frameon': False,
-    'text.color': _INK,
+    'text.color': INK,
     'text.parse_math': False,
     'xtick.color': _FAINT,
-    'ytick.color': _INK,
+    'ytick.color': INK,
 }
 
 _Value = Callable[[Sample], float]
@@ -80,7 +80,7 @@ def draw(results: Results, folder: pathlib.Path) -> list[pathlib.Path]:
     }
     paths = []
     # No pyplot: it keeps what it has drawn, and asks for a screen.
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for name, plot in plots.items():
             figure = plot(results)
             if figure is not None:
@@ -235,7 +235,7 @@ def _explain(figure: 'Figure', samples: Sequence[Sample]) -> None:
     times = sorted({len(each) for each in cells(samples).values()})
     of = ' or '.join(map(str, times))
     label = f'median, and least to most of {of}'
-    handles.append(Line2D([], [], color=_INK, linewidth=1.6, label=label))
+    handles.append(Line2D([], [], color=INK, linewidth=1.6, label=label))
     figure.legend(handles=handles, loc='outside lower center', ncols=3, fontsize=8)
 
 

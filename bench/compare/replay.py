@@ -28,7 +28,7 @@ from bench.compare.sample import Sample
 from bench.compare.scene import Scene
 from bench.compare.trace import Trace
 
-__all__ = ['Cell', 'measured', 'one_round', 'pairs', 'prepare', 'replayed']
+__all__ = ['Cell', 'first_guest', 'measured', 'one_round', 'pairs', 'prepare', 'replayed']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,18 @@ def prepare(alternative: Alternative) -> dict[str, Any]:
     }
 
 
+def first_guest(
+    alternative: Alternative, trace: Trace, base: BaseServer, *, think: bool = False
+) -> dict[str, Any]:
+    """Measure the first guest of an image, with what comes before it, as fields of a sample."""
+    prepared = prepare(alternative)
+    with alternative.guest() as node:
+        found = replayed(alternative.host, node, trace, base, think=think)
+    for field, value in prepared.items():
+        found[field] = found.get(field, 0) + value
+    return found
+
+
 def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequence[str]) -> None:
     """Measure the first guest of each alternative, and the second one where it finds something of
     the first; else both are alike. What plays is measured by :func:`pairs`."""
@@ -108,11 +120,7 @@ def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequen
             scene.say(f'{cell}, round {number}: {name}')
             with scene.host(base) as host:
                 alternative = ALTERNATIVES[name](host)
-                prepared = prepare(alternative)
-                with alternative.guest() as node:
-                    found = replayed(host, node, trace, base, think=think)
-                for field, value in prepared.items():
-                    found[field] = found.get(field, 0) + value
+                found = first_guest(alternative, trace, base, think=think)
                 scene.collect(cell.sample(name, round=number, **found))
                 if alternative.keeps and name != 'record':
                     with alternative.guest() as node:

@@ -4,7 +4,7 @@
 # build_debian.sh OUT_FILE.raw [SIZE]: a whole Debian 12 disk, raw, sparse; default SIZE 4G.
 #
 # GRUB in the boot sector, one ext4 partition, Debian's cloud kernel, systemd, openssh-server and
-# all that Debian calls standard. The console is ttyS0, where `QCACHE booted` appears at the end of
+# all that Debian calls important. The console is ttyS0, where `QCACHE booted` appears at the end of
 # the boot; the power button shuts it down. No account has a password, the ssh host keys are made
 # on the first boot.
 #
@@ -68,13 +68,13 @@ proxy_options() {
 make_root() {
     local options packages=(
         linux-image-cloud-amd64 initramfs-tools zstd systemd-sysv dbus systemd-timesyncd
-        openssh-server sudo locales curl rsync git vim python3 htop tcpdump lsof strace
+        openssh-server sudo curl
     )
     mapfile -t options < <(proxy_options)
     # In namespaces of its own: whatever ends it, no mount and no process of it is left.
     export TMPDIR=$scratch
     exec unshare --mount-proc --pid --fork --kill-child \
-        mmdebstrap --mode=root --variant=standard --format=directory \
+        mmdebstrap --mode=root --variant=important --format=directory \
         --dpkgopt=force-unsafe-io --include="${packages[*]}" "${options[@]}" \
         "$suite" "$root" "$scratch/sources.list"
 }

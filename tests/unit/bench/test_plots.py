@@ -26,7 +26,7 @@ def size(path) -> tuple[int, int]:
 def styled(plot, found: Results):
     import matplotlib
 
-    with matplotlib.rc_context(plots._STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         return plot(found)
 
 
@@ -150,7 +150,7 @@ def test_nothing_global_is_changed(tmp_path):
     before = matplotlib.rcParams['axes.titlesize']
     with mock.patch.dict(sys.modules, {'matplotlib.pyplot': None}):  # cannot be imported
         plots.draw(results(sample('boot', 'plain')), tmp_path)
-    assert matplotlib.rcParams['axes.titlesize'] == before != plots._STYLE['axes.titlesize']
+    assert matplotlib.rcParams['axes.titlesize'] == before != plots.STYLE['axes.titlesize']
 
 
 def test_the_same_results_make_the_same_files(tmp_path):

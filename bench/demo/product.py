@@ -3,17 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
-import select
-import signal
 import subprocess
-import time
 from typing import Any
 
-__all__ = ['Product', 'end_processes']
+__all__ = ['Product']
 
 
 class Product:
@@ -70,42 +65,6 @@ class Product:
             raise RuntimeError(f'{self._named(arguments)} printed no JSON: {output!r}') from None
         return answer
 
-    def wait_ready(self, image_id: str, timeout_s: float) -> dict[str, Any]:
-        """Wait until the cache of an image is READY and return what ``show`` says of it then."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            shown = self.json('show', image_id)
-            if shown['state'] == 'READY':
-                return shown
-            if shown['state'] != 'WARMING' or time.monotonic() > deadline:
-                raise RuntimeError(f'the cache is not READY but {shown["state"]}: {shown}')
-            time.sleep(1)
-
     @staticmethod
     def _named(arguments: tuple[str, ...]) -> str:
         return f'nova-qcache {" ".join(arguments)}'
-
-
-def end_processes(folder: Path, grace_s: float = 5) -> list[int]:
-    """End the processes that have a path inside `folder` on their command line.
-
-    The demo's own folder has a random name: whatever names it was started by the demo, also if it
-    has left our session.  Each gets SIGTERM, and SIGKILL after `grace_s` seconds.
-
-    :returns: the ids of the processes that were found.
-    """
-    found: list[int] = []
-    for entry in Path('/proc').iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            handle = os.pidfd_open(int(entry.name))
-            try:
-                if os.fsencode(folder) in (entry / 'cmdline').read_bytes():
-                    found.append(int(entry.name))
-                    signal.pidfd_send_signal(handle, signal.SIGTERM)
-                    if not select.select([handle], [], [], grace_s)[0]:
-                        signal.pidfd_send_signal(handle, signal.SIGKILL)
-            finally:
-                os.close(handle)
-    return found
