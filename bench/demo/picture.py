@@ -15,6 +15,7 @@ from bench.demo.report import Boot
 from bench.demo.report import Findings
 from bench.demo.report import MIB
 from bench.demo.report import share
+from bench.demo.report import speed
 from bench.demo.report import title
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ _COLOURS = {
     'raw': '#009e73',
 }
 _NAMES = {
-    'plain': 'plain: from the base',
-    'record': 'recording',
-    'play': 'playing',
+    'plain': 'plain: the base alone',
+    'record': 'recording its cache',
+    'play': 'playing its cache',
     'play3': 'playing, 3 guests',
     'raw': 'a local raw file',
 }
@@ -71,23 +72,27 @@ def draw(findings: Findings, path: Path) -> None:
 def _figure(findings: Findings) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 7), layout='constrained')
+    figure = Figure(figsize=(11, 7.4), layout='constrained')
     figure.suptitle(_headline(findings), x=0.01, ha='left')
-    grid = figure.add_gridspec(3, 2, height_ratios=(1.1, 3, 4), hspace=0.08)
+    grid = figure.add_gridspec(3, 2, height_ratios=(1, 3, 4), hspace=0.08)
     _panel(
         figure.add_subplot(grid[0, :]),
-        f'1  Stock Nova: copy the image to a host before its first server starts, '
-        f'{findings.rate}bit/s, seconds',
+        '1  Stock Nova copies the image before its first server starts (hosts with a shared base: '
+        f'one copy for all), {speed(findings.rate)}',
+        'seconds',
         [_copy(findings)],
     )
     _panel(
         figure.add_subplot(grid[1, 0]),
-        '2  Real guests: MiB read from the base',
+        '2  Real guests: what their boot read from the base',
+        'MiB',
         [_boot(boot, boot.base_bytes / MIB) for boot in findings.boots],
     )
     _panel(
         figure.add_subplot(grid[1, 1]),
-        '    Real guests: seconds to the end of the boot',
+        '    Their seconds'
+        + (', set by an emulated processor: no comparison' if findings.is_emulated else ''),
+        'seconds, emulated' if findings.is_emulated else 'seconds',
         [
             _boot(boot, boot.seconds, is_emulated=findings.is_emulated)
             for boot in findings.boots
@@ -96,9 +101,11 @@ def _figure(findings: Findings) -> Figure:
     )
     for column, replay in enumerate(findings.replays):
         head = '3  Reads of that boot replayed' if column == 0 else '    The same'
+        rounds = len(replay.samples['plain'])
         _panel(
             figure.add_subplot(grid[2, column]),
-            f'{head}, {title(replay)}, {share(replay)}: seconds',
+            f'{head}, {title(replay)}, {speed(findings.rate)}',
+            f'seconds for {share(replay)}; median, least and most of {rounds} rounds',
             [_Bar(_NAMES[name], _COLOURS[name], replay.seconds(name)) for name in replay.samples],
         )
     return figure
@@ -117,17 +124,18 @@ def _headline(findings: Findings) -> str:
 def _copy(findings: Findings) -> _Bar:
     copy = findings.copy
     rest = copy.seconds - copy.measured_seconds
-    note = f's; hatched: extrapolated from {copy.measured_bytes / MIB:,.0f} MiB'
+    note = f'(hatched: extrapolated from {copy.measured_bytes / MIB:,.0f} MiB)'
     return _Bar(f'{copy.image_bytes / MIB:,.0f} MiB', _GREY, [copy.seconds], rest, note)
 
 
 def _boot(boot: Boot, value: float, *, is_emulated: bool = False) -> _Bar:
-    note = 's of an emulated processor' if is_emulated else ''
+    note = '(emulated)' if is_emulated else ''
     colour = _GREY if is_emulated else _COLOURS[boot.name]
-    return _Bar(_NAMES[boot.name], colour, [value], value if is_emulated else 0.0, note)
+    label = _NAMES[boot.name] if boot.seconds is not None else 'plain: its reads replayed'
+    return _Bar(label, colour, [value], value if is_emulated else 0.0, note)
 
 
-def _panel(axes: Axes, title: str, bars: list[_Bar]) -> None:
+def _panel(axes: Axes, title: str, unit: str, bars: list[_Bar]) -> None:
     most = max(max(bar.values) for bar in bars)
     for row, bar in enumerate(bars):
         solid = bar.median - bar.estimated
@@ -152,7 +160,8 @@ def _panel(axes: Axes, title: str, bars: list[_Bar]) -> None:
             va='center',
         )
     axes.set_title(title)
-    axes.set_xlim(0, most * 1.2 or 1)
+    axes.set_xlabel(unit)
+    axes.set_xlim(0, most * 1.25 or 1)
     axes.set_ylim(len(bars) - 0.5, -0.5)  # the first on top
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.tick_params(length=0)

@@ -74,7 +74,7 @@ def replay(scene: Scene, reads: Mapping[int, Trace], cache: Path, rate: str, rou
     }
     makers['play'] = functools.partial(Recorded, cache=cache)
     doing = ''
-    with progress('replaying the reads of that boot', lambda: doing):
+    with progress('replaying the reads of that boot:', lambda: doing):
         for number in range(rounds):
             for delay_ms, trace in reads.items():
                 cell = Cell('replay', rate, delay_ms)

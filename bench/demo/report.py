@@ -14,7 +14,7 @@ from bench.compare.trace import Trace
 from bench.compare.wording import number
 from bench.compare.wording import spread
 
-__all__ = ['MIB', 'Boot', 'Copy', 'Findings', 'Replay', 'replays_of', 'share', 'title']
+__all__ = ['MIB', 'Boot', 'Copy', 'Findings', 'Replay', 'replays_of', 'share', 'speed', 'title']
 
 MIB = 1 << 20
 ALTERNATIVES = ('plain', 'record', 'play', 'raw')
@@ -136,7 +136,7 @@ class Findings:
         whole = f'{copy.image_bytes / MIB:,.0f} MiB'
         part = f'{copy.measured_bytes / MIB:,.0f} MiB'
         return [
-            f'1. Stock Nova copies the image before the first server starts ({self.rate}bit/s)',
+            f'1. Stock Nova copies the image before the first server starts ({speed(self.rate)})',
             f'   {whole}: {number(copy.seconds)} s, extrapolated; '
             f'measured: {part} in {copy.measured_seconds:.2f} s',
             '   Hosts that share their base images make one copy for all of them, then read it',
@@ -175,7 +175,7 @@ class Findings:
     def _replay_lines(replays: Sequence[Replay]) -> list[str]:
         first = replays[0]
         rounds = len(first.samples['plain'])
-        heads = [f'{title(replay)}' for replay in replays]
+        heads = [title(replay) for replay in replays]
         shares = [share(replay) for replay in replays]
         lines = [
             '3. The reads of the recording guest replayed, without a guest: seconds,',
@@ -193,6 +193,12 @@ class Findings:
             '   raw: a local raw file, which nothing can be faster than.',
         ]
         return lines
+
+
+def speed(rate: str) -> str:
+    """Say ``1G`` as ``1 Gbit/s``."""
+    digits = rate.rstrip('KMG')
+    return f'{digits} {rate[len(digits) :]}bit/s'
 
 
 def title(replay: Replay) -> str:
