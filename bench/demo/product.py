@@ -18,11 +18,11 @@ class Product:
     :param cache_path: folder of the caches.
     :param run_path: folder of the sockets; the configuration is written beside it.
     :param quota_mib: the quota of a cache in MiB.
-    :param idle_s: a recording is over when the cache has not grown for this many seconds.
+    :param longest_s: after so many seconds a recording is over at the latest, idle or not.
     """
 
     def __init__(
-        self, program: str, *, cache_path: Path, run_path: Path, quota_mib: int, idle_s: int
+        self, program: str, *, cache_path: Path, run_path: Path, quota_mib: int, longest_s: int
     ) -> None:
         self.program = program
         self.config = run_path.with_name('nova-qcache.conf')
@@ -33,7 +33,8 @@ class Product:
             f'cache_path = {cache_path}\n'
             f'run_path = {run_path}\n'
             f'quota = {quota_mib}\n'
-            f'recording_idle_seconds = {idle_s}\n'
+            f'recording_idle_seconds = {longest_s}\n'
+            f'recording_max_seconds = {longest_s}\n'
             'libvirt_uri = \n'
             'start_keeper = false\n'  # nothing is killed here
         )
