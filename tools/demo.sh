@@ -46,7 +46,7 @@ for option in "$@"; do
     fi
 done
 
-work=${QCACHE_WORK:-${HOME:-/root}/.cache/nova-qcache}
+work=${QCACHE_WORK:-$HOME/.cache/nova-qcache}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 venv=$work/demo-venv
@@ -77,61 +77,35 @@ run() {
     return "$status"
 }
 
-# copy_sources FOLDER: what pip builds from; so nothing is written into the checkout.
-copy_sources() {
-    mkdir -p "$1"
-    tar -C "$repo" -c --exclude-vcs --exclude='.[a-z]*' --exclude=__pycache__ \
-        --exclude='*.egg-info' --exclude=./build --exclude=./dist . | tar -C "$1" -x
-}
-
-# make_venv: nova-qcache as it is in this checkout, and matplotlib for the picture.
-make_venv() {
-    local sources=$work/demo-src stamp uv=$work/uv/bin/uv
-    rm -rf "$sources"
-    copy_sources "$sources"
-    stamp=$(cd "$sources" && find nova nova_qcache pyproject.toml setup.cfg -type f -print0 |
-        LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
-    if [[ ! -x $venv/bin/nova-qcache || $(cat "$venv/stamp" 2>/dev/null) != "$stamp" ]]; then
-        export PBR_VERSION=0.0.0 UV_CACHE_DIR=$work/uv-cache UV_PYTHON_DOWNLOADS=never
-        if [[ ! -x $uv ]]; then
-            /usr/bin/python3 -m venv --clear "$work/uv"
-            "$work/uv/bin/pip" install --disable-pip-version-check uv
-        fi
-        if [[ ! -f $venv/stamp ]]; then
-            "$uv" venv --clear --python /usr/bin/python3 "$venv"
-        fi
-        # The version of nova-qcache never changes here.
-        "$uv" pip install --python "$venv/bin/python" --reinstall-package nova-qcache \
-            "$sources" matplotlib
-        printf '%s\n' "$stamp" >"$venv/stamp"
-    fi
-    rm -rf "$sources"
-}
-
 build_guests() {
     "$here/guest/build_debian.sh" "$work/debian.raw"
     # It tells whether KVM works.
     [[ ! -r /dev/kvm || ! -w /dev/kvm ]] || "$here/guest/build_small.sh" "$work/small"
 }
 
-# prepare: the guests, which mostly wait for a disk, and beside them the virtual environment.
+# prepare: the guests, and beside them nova-qcache as it is in this checkout, and matplotlib for the
+# picture.
 prepare() {
     local guests environment
     trap 'wait; exit 143' TERM
-    build_guests &
+    build_guests 9>&- &
     guests=$!
-    make_venv &
+    "$here/python_environment.sh" "$venv" --editable . matplotlib 9>&- &
     environment=$!
-    wait "$environment" || { kill "$guests" && wait "$guests"; return 1; }
+    wait "$environment" || {
+        kill "$guests" && wait "$guests"
+        return 1
+    }
     wait "$guests"
 }
 
 exec 9>"$work/demo.lock"
 flock -n 9 || die "another demo works in $work"
 
-# Those that the guests are built with, too: then apt works but once.
-need_packages cpio debian-archive-keyring e2fsprogs fdisk grub-common grub-pc-bin iproute2 \
-    mmdebstrap nbdkit python3 python3-venv qemu-system-common qemu-system-x86 qemu-utils
+# All that is needed for what follows, so that apt works but once, and nothing waits for its lock.
+need_packages ca-certificates cpio debian-archive-keyring e2fsprogs fdisk git grub-common \
+    grub-pc-bin iproute2 mmdebstrap nbdkit python3 python3-venv qemu-system-common \
+    qemu-system-x86 qemu-utils util-linux
 step 'building a Debian guest and a virtual environment' "$work/demo.log" prepare
 run env PATH="$venv/bin:$PATH" PYTHONPATH="$repo:$here/guest" "$venv/bin/python" -m bench.demo \
     --work "$work" --image "$work/debian.raw" --small "$work/small" "$@"

@@ -134,7 +134,7 @@ terminal_input serial
 terminal_output serial
 set timeout=0
 menuentry 'Debian GNU/Linux' {
-    linux /boot/$kernel root=UUID=$uuid ro console=ttyS0,115200
+    linux /boot/$kernel root=UUID=$uuid ro console=ttyS0,115200 quiet mitigations=off
     initrd /boot/initrd.img-${kernel#vmlinuz-}
 }
 END
