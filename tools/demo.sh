@@ -26,7 +26,7 @@
 #   --png FILE       where the picture goes (demo.png in the working folder)
 #   --trace FILE     where the reads of the boot go (boot.trace in the working folder), for
 #                    bench/run.sh --trace
-#   --boot-timeout S deadline of one boot, seconds (600)
+#   --boot-timeout S deadline of one boot, seconds (900)
 #   --keep           keep caches, consoles and logs
 #
 # All that can be used again (guests, virtual environments) stays in the working folder:

@@ -98,7 +98,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         '--idle', type=int, default=5, help='the recording guest runs on so long, seconds (5)'
     )
     parser.add_argument(
-        '--boot-timeout', type=int, default=600, help='deadline of a boot, seconds (600)'
+        '--boot-timeout', type=int, default=900, help='deadline of a boot, seconds (900)'
     )
     parser.add_argument('--accel', choices=('auto', 'kvm', 'tcg'), default='auto')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there, too')
