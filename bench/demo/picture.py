@@ -90,9 +90,8 @@ def _figure(findings: Findings) -> Figure:
     )
     _panel(
         figure.add_subplot(grid[1, 1]),
-        '    Their seconds'
-        + (', set by an emulated processor: no comparison' if findings.is_emulated else ''),
-        'seconds, emulated' if findings.is_emulated else 'seconds',
+        '    Their seconds' + (', of an emulated processor' if findings.is_emulated else ''),
+        'seconds, emulated: they compare nothing' if findings.is_emulated else 'seconds',
         [
             _boot(boot, boot.seconds, is_emulated=findings.is_emulated)
             for boot in findings.boots
