@@ -190,7 +190,7 @@ class Findings:
         started = [sample.prepare_seconds for sample in first.samples['record']]
         lines += [
             f'   record: before it, its recorder starts once: {spread(started)} s.',
-            '   raw: a local raw file, which nothing can be faster than.',
+            '   raw: a local raw file, the limit of what play can reach, but for chance.',
         ]
         return lines
 
