@@ -60,10 +60,8 @@ class Generations:
         try:
             filesystem.sync_folder(path.parent)
         except OSError as e:
-            if e.errno not in (
-                errno.EINVAL,
-                errno.EROFS,
-            ):  # of storage that this host cannot write
+            # Storage that this host cannot write says one of these.
+            if e.errno not in (errno.EINVAL, errno.EROFS):
                 raise _unfit(path, e) from e
         return found
 
@@ -78,7 +76,7 @@ class Generations:
             new = _write(path, old.next() if old else Generation.first_of_new_epoch())
             for left in path.parent.glob(f'.{path.name}.*'):  # by one that was killed
                 with contextlib.suppress(OSError):
-                    left.unlink(missing_ok=True)
+                    left.unlink()
             return new
 
     @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Leases:
             hidden.rename(path)
         except BaseException as e:
             with contextlib.suppress(OSError):
-                hidden.unlink(missing_ok=True)
+                hidden.unlink()
             if isinstance(e, OSError):  # without the random name: it is the same trouble each time
                 raise OSError(e.errno, e.strerror, str(self._folder)) from e
             raise
@@ -113,7 +113,7 @@ def _lasts(lease: Lease) -> bool:
 def _unlink(paths: Iterable[pathlib.Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            path.unlink()
 
 
 def _read(path: pathlib.Path) -> Lease | None:

@@ -70,6 +70,15 @@ def test_savings_count_for_what_they_cost():
     assert worth(large) < worth(small)
 
 
+@pytest.mark.parametrize(
+    ('allocated', 'saved', 'idle', 'worth'),
+    [(0, 0, 0, 1), (0, 3, 0, 4), (1, 3, 0, 4), (2, 3, 0, 2.5), (2, 3, 4, 0.5)],
+)
+def test_the_value_as_its_policy_says(allocated, saved, idle, worth):
+    this = cache(allocated=allocated, saved_bytes=saved, idle_seconds=idle)
+    assert LeastValuable().worth(this) == worth
+
+
 @given(SECONDS, SIZES)
 def test_the_least_recently_used_knows_time_only(idle, anything):
     worth = LeastRecentlyUsed().worth
@@ -96,6 +105,10 @@ def test_names_of_one_file_are_worth_what_the_best_of_them_is():
     both = Lot((old, new), MIB)
     assert not both.is_stale
     assert numbers(in_order([both, lot(2)], LeastRecentlyUsed())) == [2, 1]
+
+
+def test_what_is_worth_the_same_goes_in_the_order_of_its_key():
+    assert numbers(in_order([lot(3), lot(1), lot(2)], LeastRecentlyUsed())) == [1, 2, 3]
 
 
 def test_a_plugin_that_divides_by_nothing_mixes_nothing_up():
@@ -135,6 +148,10 @@ def test_what_no_boot_can_use_goes_all_the_same():
 def test_what_frees_nothing_stays():
     assert numbers(choose([lot(1, 0), lot(2)], MIB)) == [2]
     assert numbers(choose([lot(1, 0, is_stale=True), lot(2)], MIB)) == [2]
+
+
+def test_what_frees_next_to_nothing_goes():
+    assert numbers(choose([lot(1, 1), lot(2)], MIB + 1)) == [1, 2]
 
 
 def test_no_more_are_looked_at_than_needed():

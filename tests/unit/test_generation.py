@@ -90,6 +90,43 @@ def test_a_raised_generation_is_on_disk(generations, source, counter):
     assert json.loads(counter.read_bytes()) == {'epoch': new.epoch, 'n': new.n}
 
 
+def sync(number=None):
+    """A sync of a folder, which may fail with an errno."""
+    error = None if number is None else OSError(number, os.strerror(number))
+    return mock.patch.object(filesystem, 'sync_folder', autospec=True, side_effect=error)
+
+
+@pytest.mark.parametrize('number', [None, errno.EINVAL, errno.EROFS])
+def test_a_settled_generation_is_on_disk_for_good(generations, source, counter, number):
+    write(counter, GENERATION)
+    with sync(number) as synced:
+        assert generations.settled(source) == GENERATION
+    synced.assert_called_once_with(counter.parent)
+
+
+def test_a_generation_that_a_power_loss_may_take_back(generations, source, counter):
+    write(counter, GENERATION)
+    with sync(errno.EIO), pytest.raises(exception.FolderUnfit) as caught:
+        generations.settled(source)
+    assert repr(str(counter.parent)) in str(caught.value)
+    assert 'Input/output error' in str(caught.value)
+
+
+@pytest.mark.parametrize('removable', [True, False])
+def test_a_write_clears_away_what_killed_ones_left(generations, source, counter, removable):
+    old = generations.current(source)
+    left = counter.with_name('.base.json.left')
+    left.touch() if removable else left.mkdir()
+    assert generations.raise_before_write(source) == old.next()
+    assert left.exists() != removable
+
+
+def test_a_counter_is_read_without_its_lock(paths, source, counter):
+    write(counter, GENERATION)
+    with locks.generation(counter.parent, 'base', 1):
+        assert Generations(paths, 0).current(source) == GENERATION
+
+
 def test_all_hosts_of_a_base_share_it(tmp_path, source, generations, paths):
     other_host = Generations(type(paths)(tmp_path / 'cache', tmp_path / 'run'), 1)
     assert other_host.current(source) == generations.current(source)
@@ -133,7 +170,8 @@ def test_storage_without_files_has_a_counter_of_this_host(generations, paths):
     first = generations.current(source)
     assert generations.current(source) == first
     assert generations.raise_before_write(source) == first.next()
-    assert len(list(paths.generations.glob('*.json'))) == 1
+    (counter,) = paths.generations.glob('*.json')
+    assert len(counter.name.partition('-')[0]) == 16, 'another name would be another epoch'
     assert generations.current(NbdSource('nbd://host/y', 'raw')) != first.next()
 
 
@@ -160,6 +198,34 @@ def test_a_counter_that_others_keep_is_read_where_this_host_may_not_write(
     write(counter, GENERATION)
     with mock.patch.object(os, 'access', autospec=True, return_value=False):
         assert generations.current(source) == GENERATION
+
+
+def failing_to_make_a_folder(number):
+    """Path.mkdir that fails with an errno."""
+    denied = OSError(number, os.strerror(number))
+    return mock.patch.object(pathlib.Path, 'mkdir', autospec=True, side_effect=denied)
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.ENOENT, errno.EPERM, errno.EROFS])
+def test_storage_that_takes_no_folder_of_this_host(generations, source, paths, number):
+    with failing_to_make_a_folder(number):
+        generations.current(source)
+    assert len(list(paths.generations.glob('*.json'))) == 1
+
+
+def test_a_folder_that_may_be_made_later(generations, source, counter, paths):
+    with failing_to_make_a_folder(errno.ENOSPC), pytest.raises(exception.FolderUnfit) as caught:
+        generations.current(source)
+    assert repr(str(counter.parent)) in str(caught.value)
+    assert 'No space left on device' in str(caught.value)
+    assert not list(paths.generations.glob('*.json'))
+
+
+def test_a_folder_that_another_host_makes_at_the_same_time(generations, source, counter):
+    counter.parent.mkdir()
+    with mock.patch.object(pathlib.Path, 'exists', autospec=True, return_value=False):
+        generations.current(source)
+    assert counter.exists()
 
 
 @pytest.mark.parametrize('ask', [Generations.current, Generations.raise_before_write])

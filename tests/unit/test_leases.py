@@ -78,6 +78,13 @@ def test_consumers_have_one_each(leases):
     assert active(leases) == [Lease(ONE, OTHER, 1300.0), Lease(TWO, KEY, 1300.0)]
 
 
+def test_a_consumer_may_be_named_like_the_file_of_another(leases):
+    leases.take('one', KEY)
+    leases.take('one.lease-two', OTHER)
+    leases.release('one')
+    assert active(leases) == [Lease('one.lease-two', OTHER, 1300.0)]
+
+
 def test_a_lease_begins_anew(leases, clock):
     leases.take(ONE, KEY)
     clock.return_value = 1200.0

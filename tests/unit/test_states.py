@@ -7,6 +7,9 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache import states
+from nova_qcache.states import FinishReason
+from nova_qcache.states import Phase
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from tests.unit.builders import IMAGE
 
@@ -38,3 +41,17 @@ def test_refused(state, wanted):
 
 def test_only_a_seal_makes_ready():
     assert {state for state, wanted in ALLOWED if wanted is State.READY} == {State.WARMING}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'words'),
+    [
+        (State, ['COLD', 'WARMING', 'READY', 'STALE']),
+        (Staleness, ['changed', 'written', 'damaged', 'revision', 'operator']),
+        (FinishReason, ['quota', 'idle', 'last-guest', 'max-time', 'operator']),
+        (Phase, ['starting', 'recording', 'sealing', 'serving', 'leaving']),
+    ],
+)
+def test_words_on_disk_and_between_processes_stay(kind, words):
+    """Another version wrote the records, counts these, or answers as a recorder."""
+    assert [member.value for member in kind] == words

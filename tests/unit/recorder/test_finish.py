@@ -66,6 +66,7 @@ SCENARIOS = {
     'another that still may come': ([(1, 0, 0), expect(30), (79, 0, 0)], GO_ON),
     'two leases, one guest': ([expect(1), (2, 0, 1), (3, 0, 0), (49, 0, 0)], GO_ON),
     'reads all it needs': ([(1, 0, 1), (2, 9, 1), (11, 9, 1), (12, 9, 1)], FinishReason.IDLE),
+    'reads next to nothing': ([(1, 0, 1), (2, 1, 1), (12, 1, 1)], FinishReason.IDLE),
     'reads again just in time': ([(1, 0, 1), (2, 9, 1), (11, 10, 1), (20, 10, 1)], GO_ON),
     'idle only since it came': ([(1, 0, 0), (20, 0, 1), (21, 0, 1)], GO_ON),
     'reads nothing': ([(1, 0, 1), (50, 0, 1), (100, 0, 1)], GO_ON),
@@ -302,6 +303,7 @@ AUDITS = {
         [(1, 0, 1, 0), (2, 0, 1, 9999), (9, 0, 1, 9999 + 512), (12, 0, 1, 9999 + 512)],
         GO_ON,
     ),
+    'the smallest read is its first': ([(1, 0, 1, 0), (9, 0, 1, 512), (12, 0, 1, 512)], GO_ON),
     'misses': ([(1, 0, 1, 0), (9, 7, 1, 0), (12, 7, 1, 0)], GO_ON),
     'leaves in the middle of its boot': (
         [(1, 0, 1, 0), (2, 0, 1, 9999), (4, 0, 0, 9999), (7, 0, 0, 9999)],

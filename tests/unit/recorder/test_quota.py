@@ -46,3 +46,38 @@ def test_the_file_system_has_room_for_its_own_tables(mib):
 def test_least_has_room_for_something(empty, cluster_size):
     least = quota.least(empty, cluster_size)
     assert quota.threshold(least, cluster_size) - empty >= 16 * cluster_size
+
+
+def test_a_large_quota_gives_a_part_of_itself_to_each():
+    whole = 1024 * MIB + 1023
+    file_limit = whole - (4 * MIB + 3)
+    write_limit = file_limit - (32 * MIB + 31)
+    assert quota.file_limit(whole) == file_limit
+    assert quota.write_limit(whole, 65536) == write_limit
+    assert quota.threshold(whole, 65536) == write_limit - (988 * MIB // 64 + 15)
+
+
+def test_a_small_quota_keeps_the_least_that_the_file_system_needs():
+    whole = MIB + 7
+    assert quota.file_limit(whole) == whole - 16384
+    assert quota.write_limit(whole, 65536) == whole - 16384 - (MIB // 4 + 1)
+
+
+def test_tables_of_large_clusters_get_64_clusters():
+    assert quota.write_limit(64 * MIB, 65536) == quota.file_limit(64 * MIB) - 64 * 65536
+
+
+@pytest.mark.parametrize('whole', [2100 * MIB, 1900 * MIB])
+def test_a_limit_shortly_before_a_block_of_reference_counts_keeps_256_mib_from_it(whole):
+    """With clusters of 16 KiB there is such a block at each multiple of 2 GiB."""
+    assert quota.write_limit(whole, 16384) == 2048 * MIB - 256 * MIB
+
+
+@pytest.mark.parametrize(('whole', 'cluster_size'), [(2300 * MIB, 16384), (500 * MIB, 8192)])
+def test_a_limit_elsewhere_or_with_small_clusters_stays(whole, cluster_size):
+    limit = quota.file_limit(whole) - whole // 32
+    assert quota.write_limit(whole, cluster_size) == limit
+
+
+def test_the_least_is_twice_the_tables_and_16_clusters():
+    assert quota.least(200 * 1024, 4096) == 2 * (200 * 1024 + 64 * 1024)

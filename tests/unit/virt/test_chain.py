@@ -135,6 +135,12 @@ def test_reconnecting_is_only_asked_for_where_libvirt_knows_it(record):
     assert with_chain(record, 30).find('backingStore/source/reconnect').attrib == {'delay': '30'}
 
 
+def test_reconnecting_is_not_asked_for_unless_it_is_said(record):
+    element = etree.fromstring(DISK)
+    chain.add(element, record)
+    assert element.find('.//reconnect') is None
+
+
 def test_reconnecting_is_nothing_of_a_sealed_cache(play):
     assert with_chain(play, 30).find('.//reconnect') is None
 
@@ -208,6 +214,16 @@ def test_a_chain_deep_below_is_seen():
     ).replace('</backingStore>\n      <mirror', '</backingStore></backingStore>\n      <mirror')
     assert chain.is_in(deeper)
     assert documents.same(chain.strip(deeper), documents.PLAIN)
+
+
+def test_a_foreign_export_at_a_host_is_none_of_ours():
+    xml = """
+    <domain><devices><disk><backingStore type='network'>
+      <source protocol='nbd' name='x'><host name='storage' port='10809'/></source>
+    </backingStore></disk></devices></domain>
+    """
+    assert not chain.is_in(xml)
+    assert chain.strip(xml) is xml
 
 
 def test_what_is_no_xml_is_an_error():
