@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a boot may use: what raises suspicion, and which cache is to be examined then."""
 
+import dataclasses
+from unittest import mock
+
 import pytest
 
 from nova_qcache import exception
 from nova_qcache.judgement import Judge
 from nova_qcache.judgement import Judgement
 from nova_qcache.key import CacheKey
+from nova_qcache.plan import Cause
 from nova_qcache.plan import PlanKind
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import State
 from nova_qcache.touches import Touches
 from tests.unit import builders
 from tests.unit.builders import GENERATION
+from tests.unit.builders import IDENTITY
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY
+from tests.unit.builders import OTHER_IMAGE
 
 HASH, OTHER_HASH = 'md5:1', 'md5:2'
 
@@ -64,7 +70,78 @@ def test_another_file(judge, store, source, verifier, now):
     source.now = now
     found = judge.judge(IMAGE, source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
+    assert found.plan.cause is Cause.DOUBT
     assert f'`nova-qcache verify {IMAGE}` decides' in found.plan.reason
+    verifier.sample_is_equal.assert_not_called()
+
+
+def test_who_knows_no_hash_raises_no_suspicion(judge, store, source):
+    ready(store, image_hashes=(HASH,))
+    assert judge.judge(IMAGE, source).plan.kind is PlanKind.PLAY
+
+
+def test_the_generation_is_that_of_the_base(judge, source, current):
+    plan = judge.judge(IMAGE, source).plan
+    assert plan.generation == GENERATION
+    assert current.call_args.args[-1] is source
+
+
+@pytest.mark.parametrize('revision', [1, 2])
+def test_the_cache_of_another_image_is_neither_played_nor_examined(
+    judge, store, source, revision
+):
+    ready(store, key=CacheKey(OTHER_IMAGE, GENERATION, revision))
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.plan.image_id) == (PlanKind.RECORD, IMAGE)
+    assert found.doubtful is None
+
+
+def test_a_recording_is_joined_at_the_socket_of_its_recorder(judge, store, source):
+    socket = str(store.paths.nbd_socket(KEY))
+    assert judge.judge(IMAGE, source).plan.socket == socket, 'and so is one that nobody began'
+    builders.warm(store, base='memory://base')
+    assert judge.judge(IMAGE, source).plan.socket == socket
+
+
+def test_the_cache_of_another_base(judge, store, source):
+    builders.ready(store, base='memory://other')
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.plan.cause) == (PlanKind.PLAIN, Cause.INELIGIBLE)
+    assert 'memory://other' in found.plan.reason
+
+
+def test_a_stale_cache(judge, store, source):
+    store.retire(ready(store), 'its base has other content')
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.plan.cause) == (PlanKind.PLAIN, Cause.STALE)
+    assert 'its base has other content' in found.plan.reason
+
+
+TOUCHED = dataclasses.replace(IDENTITY, mtime_ns=1)
+
+
+@pytest.mark.parametrize(
+    ('equal', 'kind', 'cause'),
+    [(True, PlanKind.PLAY, None), (False, PlanKind.PLAIN, Cause.STALE)],
+)
+def test_other_times(judge, store, source, verifier, equal, kind, cause):
+    record = ready(store)
+    source.now = TOUCHED
+    verifier.sample_is_equal.return_value = equal
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.plan.cause, found.doubtful) == (kind, cause, None)
+    verifier.sample_is_equal.assert_called_once_with(record, source)
+
+
+def test_other_times_that_nova_has_set(store, generations, verifier, current, source):
+    touches = mock.create_autospec(Touches, instance=True)
+    judge = Judge(store, generations, verifier, touches)
+    ready(store)
+    assert judge.judge(IMAGE, source).plan.kind is PlanKind.PLAY
+    touches.explain.assert_not_called()
+    source.now = TOUCHED
+    assert judge.judge(IMAGE, source).plan.kind is PlanKind.PLAY
+    touches.explain.assert_called_once_with(source, IDENTITY, TOUCHED)
     verifier.sample_is_equal.assert_not_called()
 
 
@@ -118,5 +195,6 @@ def test_a_cache_file_that_is_not_what_was_sealed(judge, store, source):
     store.paths.sealed(KEY).unlink()
     found = judge.judge(IMAGE, source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
+    assert found.plan.cause is Cause.BROKEN
     assert isinstance(found.trouble, exception.CacheBroken)
     assert found.plan.reason == str(found.trouble)
