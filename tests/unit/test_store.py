@@ -4,6 +4,7 @@
 import dataclasses
 import errno
 import json
+import logging
 import os
 import pathlib
 import stat
@@ -18,6 +19,7 @@ from nova_qcache import sealed_file
 from nova_qcache.key import CacheKey
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import FinishReason
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from nova_qcache.store import Store
 from tests.unit import builders
@@ -131,6 +133,23 @@ def test_what_is_not_ready_any_more_is_not_retired(store, state):
     before = store.load(KEY)
     store.retire(builders.record(State.READY), 'again')
     assert store.load(KEY) == before
+
+
+@pytest.mark.parametrize('staleness', Staleness)
+def test_what_is_retired_is_counted_and_said(store, staleness, caplog):
+    caplog.set_level(logging.INFO)
+    store.retire(builders.ready(store), 'why', staleness)
+    assert store.ledger.of(IMAGE).invalidations == {staleness.value: 1}
+    (line,) = (line for line in caplog.records if 'not used any more: why' in line.getMessage())
+    is_trouble = staleness is not Staleness.REVISION
+    assert line.levelno == (logging.WARNING if is_trouble else logging.INFO)
+    store.retire(builders.record(State.READY), 'why')
+    assert store.ledger.of(IMAGE).invalidations == {staleness.value: 1}, 'once'
+
+
+def test_a_base_that_changed_is_what_retires_unless_it_is_said(store):
+    store.retire(builders.ready(store), 'why')
+    assert store.ledger.of(IMAGE).invalidations == {'changed': 1}
 
 
 def test_refresh_notes_what_was_proved(store):
@@ -287,6 +306,17 @@ def test_a_cache_is_carried_over(store):
     assert store.require_unchanged(carried).read_bytes() == b'cached'
 
 
+def test_a_second_name_is_on_disk_before_its_record(store):
+    record = builders.ready(store)
+    with (
+        mock.patch.object(filesystem, 'sync_folder', autospec=True, side_effect=FULL) as sync,
+        pytest.raises(exception.CacheBroken, match='No space left'),
+    ):
+        store.carry_over(record, NEW)
+    sync.assert_called_once_with(store.paths.cache_path)
+    assert store.load(NEW) is None
+
+
 @pytest.mark.parametrize('there', [builders.warm, builders.ready])
 def test_a_cache_of_the_new_generation_is_kept(store, there):
     record = builders.ready(store)
@@ -327,7 +357,7 @@ def test_a_crash_between_the_two_records_is_made_up_for(store):
 def test_a_file_that_is_gone_is_not_carried_over(store):
     record = builders.ready(store)
     store.paths.sealed(KEY).unlink()
-    with pytest.raises(exception.CacheBroken):
+    with pytest.raises(exception.CacheBroken, match='No such file'):
         store.carry_over(record, NEW)
     assert store.load(NEW) is None
     assert store.load(KEY) == record

@@ -10,8 +10,11 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import locks
 from nova_qcache.key import CacheKey
+from nova_qcache.ledger import Ledger
 from nova_qcache.paths import Paths
+from nova_qcache.states import State
 from nova_qcache.store import Store
 from tests.unit import builders
 from tests.unit.builders import IMAGE
@@ -129,3 +132,53 @@ def test_a_sealed_file_has_no_writer_and_is_shared(store):
         store.seal_file(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o440
     share.assert_called_once_with(store.paths, path)
+
+
+@pytest.mark.parametrize('begun', [True, False])
+def test_a_recording_is_discarded_with_its_file(store, begun):
+    if begun:
+        builders.warm(store)
+    else:
+        store.paths.recording(KEY).touch()
+    store.discard_recording(KEY)
+    assert store.keys() == []
+
+
+@pytest.mark.parametrize('state', [State.READY, State.STALE])
+def test_what_came_under_the_name_of_a_recording_stays(store, state):
+    record = builders.ready(store)
+    if state is State.STALE:
+        store.retire(record, 'x')
+    store.discard_recording(KEY)
+    assert store.load(KEY).state is state
+    assert store.paths.sealed(KEY).exists()
+
+
+def test_records_that_were_left_half_written_go(store):
+    left = store.paths.cache_path / f'.{KEY.stem}.json.abc'
+    foreign = store.paths.cache_path / '.notes.json.abc'
+    left.touch()
+    foreign.touch()
+    with mock.patch.object(Ledger, 'clear_leftovers', autospec=True) as clear:
+        store.clear_leftovers()
+    assert not left.exists()
+    assert foreign.exists()
+    clear.assert_called_once_with(store.ledger)
+
+
+@pytest.mark.parametrize(
+    'clear', [Store.clear_leftovers, lambda store: store.discard_recording(KEY)]
+)
+def test_files_go_under_the_lock_of_their_image(paths, clear):
+    left = paths.cache_path / f'.{KEY.stem}.json.abc'
+    left.touch()
+    with locks.image(paths.locks, IMAGE, 0), pytest.raises(exception.LockTimeout):
+        clear(Store(paths, 0))
+    assert left.exists()
+
+
+def test_nobody_waits_longer_than_a_second_for_what_is_counted(paths):
+    with mock.patch('nova_qcache.store.Ledger', autospec=True) as made:
+        Store(paths, 30)
+        Store(paths, 0.5)
+    assert made.call_args_list == [mock.call(paths, 1), mock.call(paths, 0.5)]
