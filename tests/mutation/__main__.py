@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -145,6 +146,7 @@ class _Worker:
 
     @classmethod
     def begin(cls, trees) -> None:
+        _end_by_exception()
         cls.tree, cls.module = trees.get()
         sys.dont_write_bytecode = False
         # Twice: the second time is without the imports, and with what Python and pytest compiled.
@@ -166,6 +168,11 @@ class _Worker:
             raise Trouble(cls.trouble)
         (cls.tree / cls.module.file).write_text(mutant.source)
         return mutant, trial.run(cls.tree, cls.module.tests, cls.seconds, 600)
+
+
+def _end_by_exception() -> None:
+    """Let SIGTERM clean up as Ctrl-C does: a run is a session of its own and would go on."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def _print_table(scores: list[Score]) -> None:
@@ -192,4 +199,5 @@ def _print_table(scores: list[Score]) -> None:
 
 
 if __name__ == '__main__':
+    _end_by_exception()
     sys.exit(main())

@@ -62,7 +62,11 @@ def run(tree: pathlib.Path, tests: list[str], seconds: int, wait: float) -> Resu
         except BaseException:
             code = _INTERRUPTED
         os._exit(code)
-    code = _wait(pid, wait)
+    try:
+        code = _wait(pid, wait)
+    finally:  # also when this process is told to end
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
     text = output.read_text(errors='replace')
     if code not in (_PASSED, _FAILED, _INTERRUPTED, _INTERNAL, _OUT_OF_TIME) and code >= 0:
         raise RuntimeError(f'pytest cannot run {tests}: {text}')
@@ -83,6 +87,7 @@ _OPTIONS = (
 
 def _become(tree: pathlib.Path, output: pathlib.Path, seconds: int) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     fd = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
@@ -97,21 +102,16 @@ def _become(tree: pathlib.Path, output: pathlib.Path, seconds: int) -> None:
 
 
 def _wait(pid: int, wait: float) -> int:
-    """Return the exit code of a run, and end whatever it has left."""
+    """Return the exit code of a run."""
     until = time.monotonic() + wait
-    code = _OUT_OF_TIME
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            code = os.waitstatus_to_exitcode(status)
-            break
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    if code == _OUT_OF_TIME:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-    return code
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return _OUT_OF_TIME
 
 
 def _spent() -> float:

@@ -14,6 +14,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.boots import Boots
+from nova_qcache.keeper import launch as keeper
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.plan import Boot
 from nova_qcache.plan import Cause
@@ -219,6 +220,49 @@ def test_plan_never_raises(
     assert len(warnings) == 1
     assert IMAGE in warnings[0].getMessage()
     assert str(error) in warnings[0].getMessage()
+
+
+FOLDER = {'path': '/cache', 'reason': 'x', 'remedy': 'y'}
+CAUSES = [
+    (exception.NoRoom(**FOLDER), Cause.NO_ROOM),
+    (exception.NoReservation(**FOLDER), Cause.NO_ROOM),
+    (exception.FolderUnfit(**FOLDER), Cause.FAILED),
+    (exception.TooManyRecorders(count=2, most=2), Cause.RECORDERS),
+    (exception.RecorderFailed(image_id=IMAGE, reason='x'), Cause.FAILED),
+    (exception.RecordBroken(path='x', reason='y', image_id=IMAGE), Cause.BROKEN),
+    (exception.CacheBroken(path='x', reason='y', image_id=IMAGE), Cause.BROKEN),
+    (exception.InvalidBase(base='x', reason='y', remedy='z'), Cause.INELIGIBLE),
+    (exception.InvalidImageId(image_id='x'), Cause.INELIGIBLE),
+    (PermissionError(13, 'Permission denied'), Cause.FAILED),
+    (RuntimeError('a plugin'), Cause.FAILED),
+]
+
+
+@pytest.mark.parametrize(
+    ('error', 'cause'), CAUSES, ids=[type(error).__name__ for error, _ in CAUSES]
+)
+def test_the_kind_of_reason_is_said_and_counted(boots, current, store, error, cause):
+    current.side_effect = error
+    assert boots.plan(Boot(*BOOT)).cause is cause
+    assert store.ledger.of(IMAGE).plain == {cause.value: 1}
+
+
+@pytest.mark.parametrize('wanted', [True, False])
+def test_a_keeper_is_started_where_it_is_wanted(boots, conf, current, ready, wanted):
+    conf.set_override('start_keeper', wanted, 'qcache')
+    current.return_value = GENERATION.next()
+    with mock.patch.object(keeper, 'ensure', autospec=True) as ensure:
+        boots.plan(Boot(*BOOT))  # it leaves something to examine
+        boots.record(*BOOT)
+    file = f'--config-file={conf.config_file[0]}'
+    assert ensure.call_args_list == [mock.call(boots.paths, [file])] * (2 if wanted else 0)
+
+
+def test_a_base_gets_as_long_as_the_option_says_to_come_back(boots, conf, find_source):
+    boots.preview(*BOOT)
+    find_source.assert_called_once_with(
+        *BOOT[1:], reconnect_seconds=conf.qcache.base_reconnect_seconds
+    )
 
 
 @pytest.mark.parametrize('error', SURPRISES, ids=lambda error: type(error).__name__)

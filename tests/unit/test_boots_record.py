@@ -5,9 +5,11 @@ import concurrent.futures
 import pathlib
 import threading
 import time
+from unittest import mock
 
 import pytest
 
+from nova_qcache import control
 from nova_qcache import exception
 from nova_qcache.boots import Boots
 from nova_qcache.leases import Leases
@@ -15,6 +17,7 @@ from nova_qcache.plan import Boot
 from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
+from nova_qcache.pool import Pool
 from nova_qcache.progress import silent
 from nova_qcache.states import Phase
 from nova_qcache.states import State
@@ -74,6 +77,30 @@ def test_a_new_recorder_with_a_quota_of_its_own(boots, launch_start):
     assert '--quota-mib=3' in launch_start.call_args.args[2]
 
 
+def test_a_new_recorder_is_told_what_glance_says_of_the_image(boots, launch_start):
+    boots.plan(Boot(*BOOT, image_hash='md5:1'))
+    assert '--image-hash=md5:1' in launch_start.call_args.args[2]
+
+
+def test_who_waits_is_told_how_a_start_comes_along(boots, launch_start):
+    progress = mock.Mock()
+    boots.record(*BOOT, progress=progress)
+    assert launch_start.call_args.args[-1] is progress
+
+
+def test_a_new_recorder_has_a_place_and_room(boots, launch_start):
+    launch_start.side_effect = lambda *_: room.__enter__.called and builders.status()
+    boots._pool = mock.create_autospec(Pool, instance=True)
+    room = boots._pool.room.return_value = mock.MagicMock()
+    assert boots.record(*BOOT, quota_mib=3).kind is PlanKind.RECORD
+    boots._pool.room.assert_called_once_with(KEY, 3 * MIB)
+
+
+def test_a_recorder_is_asked_at_the_socket_of_its_cache(boots, paths):
+    boots.record(*BOOT)
+    assert control.RecorderClient.call_args_list == [mock.call(paths.control_socket(KEY))]
+
+
 def test_a_new_recorder_that_does_not_record(boots, launch_start):
     launch_start.return_value = builders.status(Phase.SERVING)
     assert boots.record(*BOOT).kind is PlanKind.PLAIN
@@ -107,6 +134,7 @@ def test_caches_of_older_generations_are_retired(boots, store, current):
     after = store.load(KEY)
     assert after.state is State.STALE
     assert f'the base has generation {GENERATION.next()} now' in after.stale_reason
+    assert store.ledger.of(IMAGE).invalidations == {'written': 1}
 
 
 def test_caches_of_other_images_are_left_alone(boots, store):
