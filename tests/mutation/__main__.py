@@ -142,6 +142,7 @@ class _Worker:
     tree: pathlib.Path
     module: Module
     seconds: int
+    reached: dict[str, list[str]]
     trouble: str = ''
 
     @classmethod
@@ -150,15 +151,16 @@ class _Worker:
         cls.tree, cls.module = trees.get()
         sys.dont_write_bytecode = False
         # Twice: the second time is without the imports, and with what Python and pytest compiled.
-        first = trial.run(cls.tree, cls.module.tests, 600, 1200)
+        path = cls.tree / cls.module.file
+        first = trial.run(cls.tree, cls.module.tests, 600, 1200, watched=path)
         trial.preload(cls.tree)
+        cls.reached = trial.reached(cls.tree)
         second = trial.run(cls.tree, cls.module.tests, 600, 1200)
         cls.seconds = 10 + 10 * int(second.seconds)
         if not (first.passed and second.passed):
             cls.trouble = f'tests fail without a mutant:\n{second.output}'
         # A compiled file counts as that of its source by the second of its time and its size.
         sys.dont_write_bytecode = True
-        path = cls.tree / cls.module.file
         for compiled in (path.parent / '__pycache__').glob(f'{path.stem}.*'):
             compiled.unlink()
 
@@ -166,8 +168,20 @@ class _Worker:
     def try_mutant(cls, mutant: Mutant) -> tuple[Mutant, trial.Result]:
         if cls.trouble:
             raise Trouble(cls.trouble)
+        tests, only = cls.module.tests, cls._who_enter(mutant)
+        if only is not None:
+            tests = [name for name in tests if any(each.startswith(f'{name}::') for each in only)]
+            if not tests:
+                return mutant, trial.Result(True, True, 0, 'no test enters the function')
         (cls.tree / cls.module.file).write_text(mutant.source)
-        return mutant, trial.run(cls.tree, cls.module.tests, cls.seconds, 600)
+        return mutant, trial.run(cls.tree, tests, cls.seconds, 600, only=only)
+
+    @classmethod
+    def _who_enter(cls, mutant: Mutant) -> set[str] | None:
+        """Return the tests that enter the function of a mutant; None for one outside of all."""
+        if mutant.is_outside:
+            return None
+        return set(cls.reached.get(mutant.place, ()))
 
 
 def _end_by_exception() -> None:

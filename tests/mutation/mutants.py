@@ -20,6 +20,8 @@ __all__ = ['Mutant', 'mutants']
 class Mutant:
     place: str
     """The qualified name of the function or class; empty at the module level."""
+    is_outside: bool
+    """Whether that is no function."""
     was: str
     """The changed lines, without indentation."""
     becomes: str
@@ -40,10 +42,10 @@ def mutants(source: str, name: str) -> list[Mutant]:
     collector = _Collector()
     module.visit(collector)
     found = {}
-    for place, old, new in collector.changes:
+    for place, is_outside, old, new in collector.changes:
         changed = cst.ensure_type(module.deep_replace(old, new), cst.Module).code
         if changed != source and changed not in found and _compiles(changed):
-            found[changed] = _mutant(place, source, changed, name)
+            found[changed] = _mutant(place, is_outside, source, changed, name)
     return list(found.values())
 
 
@@ -55,7 +57,7 @@ def _compiles(source: str) -> bool:
     return True
 
 
-def _mutant(place: str, source: str, changed: str, name: str) -> Mutant:
+def _mutant(place: str, is_outside: bool, source: str, changed: str, name: str) -> Mutant:
     lines = [
         line.rstrip('\n')
         for line in difflib.unified_diff(
@@ -64,28 +66,29 @@ def _mutant(place: str, source: str, changed: str, name: str) -> Mutant:
     ]
     was = ' '.join(line[1:].strip() for line in lines[2:] if line.startswith('-'))
     becomes = ' '.join(line[1:].strip() for line in lines[2:] if line.startswith('+'))
-    return Mutant(place, was, becomes, changed, '\n'.join(lines))
+    return Mutant(place, is_outside, was, becomes, changed, '\n'.join(lines))
 
 
 class _Collector(cst.CSTVisitor):
     def __init__(self) -> None:
         super().__init__()
-        self.changes: list[tuple[str, cst.CSTNode, cst.CSTNode | cst.RemovalSentinel]] = []
-        self._names: list[str] = []
+        self.changes: list[tuple[str, bool, cst.CSTNode, cst.CSTNode]] = []
+        self._nodes: list[cst.FunctionDef | cst.ClassDef] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if _is_left_alone(node):
             return False
         if isinstance(node, cst.FunctionDef | cst.ClassDef):
-            self._names.append(node.name.value)
-        place = '.'.join(self._names)
-        self.changes += [(place, old, new) for old, new in _changes(node)]
+            self._nodes.append(node)
+        place = '.'.join(each.name.value for each in self._nodes)
+        is_outside = not any(isinstance(each, cst.FunctionDef) for each in self._nodes)
+        self.changes += [(place, is_outside, old, new) for old, new in _changes(node)]
         return True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
         # What is left alone has not been entered, but is left.
         if isinstance(original_node, cst.FunctionDef | cst.ClassDef):
-            self._names.pop()
+            self._nodes.pop()
 
 
 def _is_left_alone(node: cst.CSTNode) -> bool:
@@ -122,9 +125,7 @@ def _is_literal(node: cst.CSTNode) -> bool:
     return bool(m.matches(node, m.Assign(value=literal) | m.AnnAssign(value=literal)))
 
 
-def _changes(
-    node: cst.CSTNode,
-) -> Iterator[tuple[cst.CSTNode, cst.CSTNode | cst.RemovalSentinel]]:
+def _changes(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
     for kind, operator in mutators.mutation_operators:
         if operator is mutators.operator_assignment and _is_literal(node):
             continue  # a literal has another mutant, as a value

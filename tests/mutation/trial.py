@@ -5,6 +5,7 @@ What the tests import and is not of this project is imported once, here: a fork 
 it. A run then takes a few tenths of a second instead of seconds.
 """
 
+from collections.abc import Collection, Generator
 import contextlib
 import dataclasses
 import gc
@@ -15,14 +16,17 @@ import pathlib
 import resource
 import signal
 import sys
+import threading
 import time
+import types
 
 import pytest
 
-__all__ = ['Result', 'preload', 'run']
+__all__ = ['Result', 'preload', 'reached', 'run']
 
 _PROJECT = ('nova_qcache', 'nova.virt.qcache', 'tests', 'conftest', '__main__')
 _MODULES = 'mutation-modules.json'
+_REACHED = 'mutation-reached.json'
 _PASSED, _FAILED, _INTERRUPTED, _INTERNAL = 0, 1, 2, 3
 _OUT_OF_TIME = 99
 
@@ -45,9 +49,25 @@ def preload(tree: pathlib.Path) -> None:
     gc.freeze()
 
 
-def run(tree: pathlib.Path, tests: list[str], seconds: int, wait: float) -> Result:
+def reached(tree: pathlib.Path) -> dict[str, list[str]]:
+    """Return the tests that entered each function of the module when it was last watched."""
+    found: dict[str, list[str]] = json.loads((tree / _REACHED).read_text())
+    return found
+
+
+def run(
+    tree: pathlib.Path,
+    tests: list[str],
+    seconds: int,
+    wait: float,
+    *,
+    watched: pathlib.Path | None = None,
+    only: Collection[str] | None = None,
+) -> Result:
     """Run tests until one fails.
 
+    :param watched: the file of the module whose functions the tests enter
+    :param only: the tests that are to run, of those; None: all of them
     :param seconds: of the processor: an endless loop ends by that, however busy the machine is
     :param wait: for how long a run may wait for what does not come
     """
@@ -57,7 +77,11 @@ def run(tree: pathlib.Path, tests: list[str], seconds: int, wait: float) -> Resu
     if not pid:
         try:
             _become(tree, output, seconds)
-            code = int(pytest.main(['-x', '-q', *_OPTIONS, *tests]))
+            watch = _Watch(watched)
+            plugins = [watch] if only is None else [_Selection(only)]
+            code = int(pytest.main(['-x', '-q', *_OPTIONS, *tests], plugins))
+            if watched is not None:
+                (tree / _REACHED).write_text(json.dumps(watch.reached))
             (tree / _MODULES).write_text(json.dumps([*sys.modules]))
         except BaseException:
             code = _INTERRUPTED
@@ -72,6 +96,42 @@ def run(tree: pathlib.Path, tests: list[str], seconds: int, wait: float) -> Resu
         raise RuntimeError(f'pytest cannot run {tests}: {text}')
     in_time = code not in (_OUT_OF_TIME, -signal.SIGXCPU)
     return Result(code == _PASSED, in_time, _spent() - began, text)
+
+
+class _Selection:
+    """A plugin of pytest that leaves out all other tests."""
+
+    def __init__(self, only: Collection[str]) -> None:
+        self._only = only
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid in self._only]
+
+
+class _Watch:
+    """A plugin of pytest that notes which functions of a file each test enters."""
+
+    def __init__(self, file: pathlib.Path | None) -> None:
+        self._file = str(file)
+        self.reached: dict[str, list[str]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        names = set()
+
+        def note(frame: types.FrameType, event: str, _: object) -> None:
+            if event == 'call' and frame.f_code.co_filename == self._file:
+                names.add(frame.f_code.co_qualname.replace('.<locals>', ''))
+
+        sys.setprofile(note)
+        threading.setprofile(note)
+        try:
+            return (yield)
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+            for name in names:
+                self.reached.setdefault(name, []).append(item.nodeid)
 
 
 _OPTIONS = (

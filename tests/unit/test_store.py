@@ -108,7 +108,7 @@ def test_a_recording_that_was_dropped_cannot_be_sealed(store):
     facts = facts_of(store.paths.recording(KEY))
     store.discard(KEY)
     store.paths.recording(KEY).write_bytes(b'left behind')
-    with pytest.raises(exception.WrongState, match='is COLD and cannot become READY'):
+    with pytest.raises(exception.WrongState, match=f'{IMAGE} is COLD and cannot become READY'):
         store.seal(record, facts)
     assert store.load(KEY) is None
     assert not store.paths.sealed(KEY).exists()
@@ -321,7 +321,7 @@ def test_a_second_name_is_on_disk_before_its_record(store):
 def test_a_cache_of_the_new_generation_is_kept(store, there):
     record = builders.ready(store)
     before = there(store, b'new', key=NEW)
-    with pytest.raises(exception.WrongState):
+    with pytest.raises(exception.WrongState, match=IMAGE):
         store.carry_over(record, NEW)
     assert store.load(NEW) == before
     assert store.load(KEY) == record
@@ -330,7 +330,7 @@ def test_a_cache_of_the_new_generation_is_kept(store, there):
 def test_what_was_retired_meanwhile_is_not_carried_over(store):
     record = builders.ready(store)
     store.retire(record, 'x')
-    with pytest.raises(exception.WrongState):
+    with pytest.raises(exception.WrongState, match=IMAGE):
         store.carry_over(record, NEW)
     assert store.load(NEW) is None
 
@@ -352,6 +352,18 @@ def test_a_crash_between_the_two_records_is_made_up_for(store):
     store.carry_over(record, NEW)
     assert (store.load(KEY).state, store.load(NEW).state) == (State.STALE, State.READY)
     store.require_unchanged(store.load(NEW))
+
+
+def test_a_file_system_that_gives_no_reason_is_quoted(store):
+    record = builders.ready(store)
+    odd = mock.Mock(side_effect=OSError('odd'))
+    with mock.patch.object(os, 'link', odd), pytest.raises(exception.CacheBroken, match=': odd'):
+        store.carry_over(record, NEW)
+    with (
+        mock.patch.object(pathlib.Path, 'lstat', odd),
+        pytest.raises(exception.CacheBroken, match=': odd'),
+    ):
+        store.require_unchanged(record)
 
 
 def test_a_file_that_is_gone_is_not_carried_over(store):

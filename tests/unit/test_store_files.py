@@ -65,9 +65,11 @@ def test_a_record_of_a_newer_version(store):
 
 
 def test_a_record_that_is_a_folder(store):
-    store.paths.record(KEY).mkdir()
-    with pytest.raises(exception.RecordBroken, match='Is a directory'):
+    path = store.paths.record(KEY)
+    path.mkdir()
+    with pytest.raises(exception.RecordBroken, match='Is a directory') as caught:
         store.load(KEY)
+    assert repr(str(path)) in str(caught.value)
 
 
 def test_a_record_that_cannot_be_written(store):
@@ -116,6 +118,14 @@ def test_a_file_that_is_not_what_was_sealed(store, damage):
     assert repr(str(path)) in said
     assert f'`nova-qcache remove {IMAGE}` clears it away' in said
     assert 'the next boot records it again' in said
+
+
+def test_why_a_file_cannot_be_looked_at(store):
+    ready = builders.ready(store)
+    store.paths.sealed(KEY).unlink()
+    with pytest.raises(exception.CacheBroken, match='No such file') as caught:
+        store.require_unchanged(ready)
+    assert str(caught.value).count(str(store.paths.sealed(KEY))) == 1
 
 
 def test_a_file_of_another_length_is_told_apart(store):
