@@ -14,7 +14,7 @@ each change that no test noticed, and the score of each module. The exit code is
 MODULE is a name or a file from tests/mutation/modules.toml; all of them by default.
 
   --list         only print the modules
-  --survivors    try only those changes that were not noticed the last time
+  --survivors    leave out the changes that were noticed before
   -h, --help     this text
 
 Python packages go into a virtual environment under $QCACHE_WORK (default:

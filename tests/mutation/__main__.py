@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument('names', metavar='MODULE', nargs='*', help='all of them by default')
     parser.add_argument('--list', action='store_true', help='only print the modules')
     parser.add_argument(
-        '--survivors', action='store_true', help='only those mutants that survived the last time'
+        '--survivors', action='store_true', help='leave out the mutants that were killed before'
     )
     parser.add_argument('--work', type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -99,10 +99,12 @@ def _judge(module: Module, work: pathlib.Path, again: bool) -> Score:
     notes = work / f'{module.file.replace("/", "-")}.json'
     todo = [mutant for mutant in found if mutant.key not in equivalent]
     score.mutants, score.equivalent = len(found), len(found) - len(todo)
+    killed: set[tuple[str, ...]] = set()
     if again and notes.exists():
-        known = {tuple(key) for key in json.loads(notes.read_text())}
-        score.killed = len([mutant for mutant in todo if mutant.key not in known])
-        todo = [mutant for mutant in todo if mutant.key in known]
+        killed = {tuple(key) for key in json.loads(notes.read_text())}
+        killed &= {mutant.key for mutant in todo}
+        score.killed = len([mutant for mutant in todo if mutant.key in killed])
+        todo = [mutant for mutant in todo if mutant.key not in killed]
     print(f'== {module.name}: {module.file}, {len(todo)} mutants', flush=True)
     began = said = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='mutation-', dir=work) as folder:
@@ -115,9 +117,10 @@ def _judge(module: Module, work: pathlib.Path, again: bool) -> Score:
                 score.survivors.append(mutant)
                 print(f'\nsurvived: {mutant.place or "(module level)"}\n{mutant.diff}', flush=True)
             else:
+                killed.add(mutant.key)
                 score.killed += 1
                 score.out_of_time += not result.in_time
-    notes.write_text(json.dumps([mutant.key for mutant in score.survivors]))
+    notes.write_text(json.dumps(sorted(killed)))
     score.seconds = time.monotonic() - began
     print(f'-- {module.name}: {score.percent:.1f} %, {score.seconds:.0f} s', flush=True)
     return score

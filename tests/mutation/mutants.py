@@ -101,7 +101,7 @@ def _is_left_alone(node: cst.CSTNode) -> bool:
     return (
         isinstance(node, kinds)
         or m.matches(node, m.Expr(value=m.SimpleString() | m.ConcatenatedString()))
-        or m.matches(node, m.Call(func=m.Attribute(value=m.Name('LOG'))))
+        or m.matches(node, m.Expr(value=m.Call(func=m.Attribute(value=m.Name('LOG')))))
         or m.matches(node, m.Call(func=m.Name('isinstance') | m.Name('len')))
         or m.matches(node, m.Assign(targets=[m.AssignTarget(m.Name('LOG') | m.Name('__all__'))]))
         or isinstance(node, cst.AssignTarget)

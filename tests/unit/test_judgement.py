@@ -87,9 +87,7 @@ def test_the_generation_is_that_of_the_base(judge, source, current):
 
 
 @pytest.mark.parametrize('revision', [1, 2])
-def test_the_cache_of_another_image_is_neither_played_nor_examined(
-    judge, store, source, revision
-):
+def test_the_cache_of_another_image_is_neither_played_nor_examined(judge, store, source, revision):
     ready(store, key=CacheKey(OTHER_IMAGE, GENERATION, revision))
     found = judge.judge(IMAGE, source)
     assert (found.plan.kind, found.plan.image_id) == (PlanKind.RECORD, IMAGE)

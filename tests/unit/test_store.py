@@ -51,7 +51,7 @@ def test_begin_where_there_is_a_cache(store, there):
     before = there(store)
     with pytest.raises(exception.WrongState) as caught:
         store.begin(builders.record())
-    assert f'is {before.state.value} and cannot become WARMING' in str(caught.value)
+    assert f'{IMAGE} is {before.state.value} and cannot become WARMING' in str(caught.value)
     assert store.load(KEY) == before
 
 

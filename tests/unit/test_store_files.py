@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store: which files are caches, which records are read, which files are what they were."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -174,6 +175,19 @@ def test_records_that_were_left_half_written_go(store):
     assert not left.exists()
     assert foreign.exists()
     clear.assert_called_once_with(store.ledger)
+
+
+def test_a_leftover_that_another_process_clears_away_first(store):
+    left = store.paths.cache_path / f'.{KEY.stem}.json.abc'
+    left.touch()
+
+    def image(*_):
+        left.unlink()
+        return contextlib.nullcontext()
+
+    with mock.patch.object(locks, 'image', autospec=True, side_effect=image):
+        store.clear_leftovers()
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(
