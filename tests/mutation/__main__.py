@@ -120,6 +120,8 @@ def _judge(module: Module, work: pathlib.Path, again: bool) -> Score:
                 killed.add(mutant.key)
                 score.killed += 1
                 score.out_of_time += not result.in_time
+    # Two lines of one function may be the same.
+    killed -= {mutant.key for mutant in score.survivors}
     notes.write_text(json.dumps(sorted(killed)))
     score.seconds = time.monotonic() - began
     print(f'-- {module.name}: {score.percent:.1f} %, {score.seconds:.0f} s', flush=True)

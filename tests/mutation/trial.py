@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 
 import pytest
 
@@ -44,7 +45,8 @@ def preload(tree: pathlib.Path) -> None:
     """Import what the last run in a tree had imported."""
     for name in json.loads((tree / _MODULES).read_text()):
         if not any(name == own or name.startswith(f'{own}.') for own in _PROJECT):
-            with contextlib.suppress(Exception):  # some modules only look like ones
+            # Some modules only look like ones, and some warn of themselves.
+            with contextlib.suppress(Exception), warnings.catch_warnings(action='ignore'):
                 importlib.import_module(name)
     gc.freeze()
 
