@@ -167,6 +167,12 @@ def test_what_cannot_be_carried_over(judge, store, source, current, other):
     assert (found.plan.kind, found.doubtful) == (PlanKind.RECORD, None)
 
 
+def test_a_cache_that_is_sealed_while_it_is_looked_for_is_in_no_doubt(judge, store, source):
+    with mock.patch.object(store, 'load', autospec=True, side_effect=[None, ready(store)]):
+        found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.RECORD, None)
+
+
 def test_a_recording_of_the_new_generation_is_joined(judge, store, source, current):
     ready(store)
     new = CacheKey(IMAGE, GENERATION.next())
