@@ -127,7 +127,14 @@ def test_a_base_that_was_touched(boots, ready, source, verifier, equal, kind, re
     verifier.sample_is_equal.assert_called_once_with(ready, source)
 
 
-def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier, source):
+def test_another_hash_of_glance_is_examined(boots, store):
+    builders.ready(store, base='memory://base', image_hashes=('md5:1',))
+    assert boots.plan(Boot(*BOOT, image_hash='md5:1')).kind is PlanKind.PLAY
+    assert boots.plan(Boot(*BOOT, image_hash='md5:2')).cause is Cause.DOUBT
+    assert Requests(boots.paths.examinations).pending() == {KEY: 'md5:2'}
+
+
+def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier, source, caplog):
     store.paths.sealed(KEY).write_bytes(b'')
     source.now = BaseIdentity(source.now.size, source.now.inode, 3)
     with pytest.raises(exception.CacheBroken):
@@ -136,6 +143,8 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier,
     plan = boots.plan(Boot(*BOOT))
     assert plan.kind is PlanKind.PLAIN
     assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
+    (line,) = caplog.messages
+    assert line == f'Image {IMAGE} boots without a cache: {plan.reason}'
     assert Requests(boots.paths.examinations).pending() == {KEY: ''}
 
 
@@ -220,6 +229,8 @@ def test_plan_never_raises(
     assert len(warnings) == 1
     assert IMAGE in warnings[0].getMessage()
     assert str(error) in warnings[0].getMessage()
+    is_fault = not isinstance(error, exception.QcacheError | OSError)
+    assert bool(warnings[0].exc_info) is is_fault, 'what happens to hosts needs no traceback'
 
 
 FOLDER = {'path': '/cache', 'reason': 'x', 'remedy': 'y'}

@@ -82,6 +82,16 @@ def test_a_new_recorder_is_told_what_glance_says_of_the_image(boots, launch_star
     assert '--image-hash=md5:1' in launch_start.call_args.args[2]
 
 
+def test_a_base_that_is_not_there_gets_no_generation(boots, current):
+    unfit = exception.InvalidBase(base='x', reason='No such file', remedy='Give one')
+    with (
+        mock.patch.object(builders.MemorySource, 'identity', autospec=True, side_effect=unfit),
+        pytest.raises(exception.InvalidBase),
+    ):
+        boots.record(*BOOT)
+    current.assert_not_called()
+
+
 def test_who_waits_is_told_how_a_start_comes_along(boots, launch_start):
     progress = mock.Mock()
     boots.record(*BOOT, progress=progress)
