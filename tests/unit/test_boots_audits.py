@@ -11,6 +11,7 @@ from nova_qcache.plan import PlanKind
 from nova_qcache.states import Phase
 from tests.unit import builders
 from tests.unit.builders import KEY
+from tests.unit.builders import MIB
 
 AUDIT = KEY.next_revision()
 
@@ -37,6 +38,8 @@ def test_an_audit_has_a_lease_and_is_counted(boots, audits, store, recorder):
     recorder.status.side_effect = builders.status
     plan = boots.plan(builders.boot(consumer='instance'))
     assert (plan.kind, plan.key, plan.is_audit) == (PlanKind.RECORD, AUDIT, True)
+    ((play, quota), _) = audits.plan.call_args
+    assert (play.kind, play.key, quota) == (PlanKind.PLAY, KEY, 16 * MIB)
     assert leased(boots) == [AUDIT]
     counted = store.ledger.of(KEY.image_id)
     assert (counted.boots, counted.audits, counted.records) == (1, 1, 0)
