@@ -21,6 +21,7 @@ from nova_qcache.pool import Pool
 from nova_qcache.progress import silent
 from nova_qcache.states import Phase
 from nova_qcache.states import State
+from nova_qcache.store import Store
 from tests.unit import builders
 from tests.unit.builders import BOOT
 from tests.unit.builders import GENERATION
@@ -54,6 +55,7 @@ def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
         PlanKind.PLAIN, plan.reason, *BOOT, generation=GENERATION, cause=Cause.STALE
     )
     assert 'dropped: x' in plan.reason
+    assert boots.plan(Boot(*BOOT)) == plan
     launch_start.assert_not_called()
 
 
@@ -241,3 +243,24 @@ def test_what_was_sealed_meanwhile_is_played(boots, store, paths, launch_start, 
     assert (plan.kind, plan.cache) == (PlanKind.PLAY, str(paths.sealed(KEY)))
     leased = [lease.key for lease in Leases(paths.leases, 1).active()]
     assert leased == ([KEY] if consumer else [])
+
+
+def test_what_was_sealed_meanwhile_of_another_content_is_not_played(boots, store, launch_start):
+    def sealed_meanwhile(*arguments):
+        builders.ready(store, base='memory://base', image_hashes=('md5:1',))
+        return builders.status(Phase.SERVING)
+
+    launch_start.side_effect = sealed_meanwhile
+    assert boots.plan(Boot(*BOOT, image_hash='md5:2')).kind is PlanKind.PLAIN
+
+
+def test_what_was_sealed_and_removed_meanwhile_is_not_played(boots, store, launch_start):
+    def sealed_meanwhile(*arguments):
+        builders.ready(store, base='memory://base')
+        return builders.status(Phase.SERVING)
+
+    launch_start.side_effect = sealed_meanwhile
+    with mock.patch.object(Store, 'lease', autospec=True, return_value=False) as lease:
+        plan = boots.plan(Boot(*BOOT, consumer='instance'))
+    assert (plan.kind, plan.cause) == (PlanKind.PLAIN, Cause.STALE)
+    assert lease.call_args.args[1] == KEY
