@@ -149,9 +149,10 @@ def test_caches_of_older_generations_are_retired(boots, store, current):
     assert store.ledger.of(IMAGE).invalidations == {'written': 1}
 
 
-def test_caches_of_other_images_are_left_alone(boots, store):
+def test_caches_of_other_images_are_left_alone(boots, store, current):
     other = type(KEY)(builders.OTHER_IMAGE, GENERATION)
     before = builders.ready(store, key=other)
+    current.return_value = GENERATION.next()
     boots.record(*BOOT)
     assert store.load(other) == before
 
@@ -224,6 +225,24 @@ def test_a_start_that_hangs_stops_no_other_boot(boots, launch_start, recorder, c
     assert second.kind is PlanKind.PLAIN
     assert 'Another start' in second.reason
     assert first.result().kind is PlanKind.RECORD
+
+
+def test_a_start_that_hangs_stops_no_boot_of_another_image(boots, launch_start, conf):
+    conf.set_override('start_timeout_seconds', 1, 'qcache')
+    go_on = threading.Event()
+
+    def start(paths, key, *_):
+        assert key != KEY or go_on.wait(120)
+        return builders.status()
+
+    launch_start.side_effect = start
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(boots.plan, Boot(*BOOT))
+        while not launch_start.called:
+            time.sleep(0.001)
+        other = boots.plan(Boot(builders.OTHER_IMAGE, *BOOT[1:]))
+        go_on.set()
+    assert {other.kind, first.result().kind} == {PlanKind.RECORD}
 
 
 # -- sealed between the judgement and the recorder's answer
