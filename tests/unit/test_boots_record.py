@@ -157,6 +157,13 @@ def test_caches_of_other_images_are_left_alone(boots, store, current):
     assert store.load(other) == before
 
 
+def test_a_file_of_an_older_generation_that_lost_its_record(boots, store, current):
+    store.paths.sealed(KEY).touch()
+    current.return_value = GENERATION.next()
+    assert boots.record(*BOOT).kind is PlanKind.RECORD
+    assert store.paths.sealed(KEY).exists()
+
+
 def test_a_recording_of_an_older_generation_is_dropped(boots, store, current, recorder):
     builders.warm(store)
     recorder.status.side_effect = recorder.drop.side_effect = None
