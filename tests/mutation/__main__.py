@@ -131,6 +131,8 @@ def _judge(module: Module, work: pathlib.Path, again: bool) -> Score:
 def _results(
     module: Module, todo: list[Mutant], folder: pathlib.Path
 ) -> Iterator[tuple[Mutant, trial.Result]]:
+    if not todo:
+        return
     context = multiprocessing.get_context('fork')
     trees = context.SimpleQueue()
     for number in range(WORKERS):
@@ -152,7 +154,7 @@ class _Worker:
 
     @classmethod
     def begin(cls, trees) -> None:
-        _end_by_exception()
+        trial.end_with_what_runs()
         cls.tree, cls.module = trees.get()
         sys.dont_write_bytecode = False
         # Twice: the second time is without the imports, and with what Python and pytest compiled.
@@ -189,11 +191,6 @@ class _Worker:
         return set(cls.reached.get(mutant.place, ()))
 
 
-def _end_by_exception() -> None:
-    """Let SIGTERM clean up as Ctrl-C does: a run is a session of its own and would go on."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-
-
 def _print_table(scores: list[Score]) -> None:
     row = '{:12} {:32} {:>8} {:>7} {:>9} {:>9} {:>11} {:>7}'
     print()
@@ -218,5 +215,5 @@ def _print_table(scores: list[Score]) -> None:
 
 
 if __name__ == '__main__':
-    _end_by_exception()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # it cleans up, as Ctrl-C does
     sys.exit(main())

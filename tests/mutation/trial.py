@@ -23,7 +23,7 @@ import warnings
 
 import pytest
 
-__all__ = ['Result', 'preload', 'reached', 'run']
+__all__ = ['Result', 'end_with_what_runs', 'preload', 'reached', 'run']
 
 _PROJECT = ('nova_qcache', 'nova.virt.qcache', 'tests', 'conftest', '__main__')
 _MODULES = 'mutation-modules.json'
@@ -88,11 +88,11 @@ def run(
         except BaseException:
             code = _INTERRUPTED
         os._exit(code)
+    _running.append(pid)
     try:
         code = _wait(pid, wait)
-    finally:  # also when this process is told to end
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+    finally:
+        _kill_what_runs()
     text = output.read_text(errors='replace')
     if code not in (_PASSED, _FAILED, _INTERRUPTED, _INTERNAL, _OUT_OF_TIME) and code >= 0:
         raise RuntimeError(f'pytest cannot run {tests}: {text}')
@@ -171,9 +171,31 @@ def _wait(pid: int, wait: float) -> int:
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
+    _kill_what_runs()
     os.waitpid(pid, 0)
     return _OUT_OF_TIME
+
+
+_running: list[int] = []
+"""The session that runs tests, if there is one now."""
+
+
+def _kill_what_runs() -> None:
+    for pid in _running:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    _running.clear()
+
+
+def end_with_what_runs() -> None:
+    """Let SIGTERM end this process at once, and the tests that it runs."""
+
+    def end(*_: object) -> None:
+        # Not by an exception: where none can be raised it would be lost.
+        _kill_what_runs()
+        os._exit(143)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _spent() -> float:

@@ -5,6 +5,7 @@ import concurrent.futures
 import pathlib
 import threading
 import time
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -101,16 +102,18 @@ def test_who_waits_is_told_how_a_start_comes_along(boots, launch_start):
 
 
 def test_a_new_recorder_has_a_place_and_room(boots, launch_start):
+    room = mock.MagicMock()
     launch_start.side_effect = lambda *_: room.__enter__.called and builders.status()
     boots._pool = mock.create_autospec(Pool, instance=True)
-    room = boots._pool.room.return_value = mock.MagicMock()
+    boots._pool.room.return_value = room
     assert boots.record(*BOOT, quota_mib=3).kind is PlanKind.RECORD
     boots._pool.room.assert_called_once_with(KEY, 3 * MIB)
 
 
 def test_a_recorder_is_asked_at_the_socket_of_its_cache(boots, paths):
     boots.record(*BOOT)
-    assert control.RecorderClient.call_args_list == [mock.call(paths.control_socket(KEY))]
+    clients: Any = control.RecorderClient
+    assert clients.call_args_list == [mock.call(paths.control_socket(KEY))]
 
 
 def test_a_new_recorder_that_does_not_record(boots, launch_start):

@@ -141,6 +141,16 @@ def test_any_truncation(record, data):
     assert read(text[: data.draw(st.integers(0, len(text) - 1))]) is None
 
 
+def test_a_record_that_is_begun_has_no_seal_and_no_reason():
+    needed = [
+        field.name
+        for field in dataclasses.fields(CacheRecord)
+        if field.default is dataclasses.MISSING
+    ]
+    begun = CacheRecord(**{name: getattr(builders.record(), name) for name in needed})
+    assert (begun.image_hashes, begun.sealed, begun.stale_reason) == ((), None, '')
+
+
 @pytest.mark.parametrize('field', json.loads(dumps(builders.record(State.READY))))
 def test_each_field_is_needed(field):
     with pytest.raises(exception.RecordBroken):
