@@ -2,6 +2,7 @@
 """Files that are read again only when they are others."""
 
 import os
+import time
 
 import pytest
 
@@ -61,6 +62,23 @@ def test_what_is_new_may_be_replaced_within_a_tick(files, path, read):
     path.write_text('two')
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert files.look(path) == 'two'
+
+
+@pytest.mark.parametrize(('ago', 'times'), [(1_000_000_000, 2), (1_000_000_001, 1)])
+def test_a_file_is_relied_upon_after_a_second(files, path, read, monkeypatch, ago, times):
+    replace(path, 'one', OLD)
+    monkeypatch.setattr(time, 'time_ns', lambda: OLD + ago)
+    for _ in range(2):
+        files.look(path)
+    assert len(read) == times
+
+
+@pytest.mark.parametrize(('at', 'times'), [(-1, 2), (0, 1)])
+def test_a_time_before_all_others_is_not_relied_upon(files, path, read, at, times):
+    replace(path, 'one', at)
+    for _ in range(2):
+        files.look(path)
+    assert len(read) == times
 
 
 def test_a_time_to_come_is_not_relied_upon(files, path, read):
