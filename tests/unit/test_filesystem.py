@@ -113,6 +113,19 @@ def test_a_folder_that_cannot_be_synced_is_an_error_and_the_content_whole(target
     assert target.read_bytes() == NEW
 
 
+def test_what_a_crash_leaves_is_known_by_its_name(target):
+    def crash(old, new):
+        assert pathlib.Path(old).name.startswith(f'.{target.name}.')
+        pathlib.Path(old).unlink()  # as another process may, that clears such files away
+        raise FULL
+
+    with (
+        mock.patch.object(os, 'rename', autospec=True, side_effect=crash),
+        pytest.raises(OSError, match='No space left'),
+    ):
+        filesystem.replace_atomically(target, NEW, 0o640)
+
+
 def reserve(path, size, **run):
     """Reserve with a ``fallocate`` that does as told; return the command that ran."""
     with mock.patch.object(subprocess, 'run', autospec=True, **run) as ran:
@@ -126,9 +139,34 @@ def done(code=0, stderr=''):
 
 @pytest.mark.parametrize('got', [4096, 8192])
 def test_reserve_asks_for_space_behind_the_end(target, got):
-    with mock.patch.object(filesystem, 'allocated_bytes', autospec=True, return_value=got):
+    with mock.patch.object(
+        filesystem, 'allocated_bytes', autospec=True, return_value=got
+    ) as asked:
         command = reserve(target, 4096, **done())
+    asked.assert_called_once_with(target)
     assert command == ['fallocate', '--keep-size', '--length', '4096', str(target)]
+
+
+def test_fallocate_is_listened_to_for_a_minute(target):
+    with mock.patch.object(subprocess, 'run', autospec=True, **done()) as ran:
+        filesystem.reserve(target.parent, 0)
+    assert ran.call_args.kwargs == {'capture_output': True, 'text': True, 'timeout': 60}
+
+
+@pytest.mark.parametrize(('free', 'tried'), [(4095, False), (4096, True)])
+def test_what_is_not_there_is_not_tried(target, free, tried):
+    with (
+        mock.patch.object(filesystem, 'free_bytes', autospec=True, return_value=free) as asked,
+        mock.patch.object(subprocess, 'run', autospec=True, **done(1, 'no')) as ran,
+        pytest.raises(exception.NoReservation) as caught,
+    ):
+        filesystem.reserve(target, 4096)
+    asked.assert_called_once_with(target.parent)
+    assert ran.called is tried
+    said = str(caught.value)
+    assert f'No recording in {str(target.parent)!r}: 4096 bytes cannot be reserved' in said
+    assert ('4095 bytes are free' in said) is not tried
+    assert 'lower [qcache] quota' in said
 
 
 @pytest.mark.parametrize(

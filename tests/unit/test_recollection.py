@@ -64,6 +64,15 @@ def test_what_is_new_may_be_replaced_within_a_tick(files, path, read):
     assert files.look(path) == 'two'
 
 
+@pytest.mark.parametrize(('text', 'at'), [('two', OLD + 1), ('three', OLD)])
+def test_what_was_written_to_in_place_is_read_again(files, path, text, at):
+    replace(path, 'one', OLD)
+    files.look(path)
+    path.write_text(text)
+    os.utime(path, ns=(at, at))
+    assert files.look(path) == text
+
+
 @pytest.mark.parametrize(('ago', 'times'), [(1_000_000_000, 2), (1_000_000_001, 1)])
 def test_a_file_is_relied_upon_after_a_second(files, path, read, monkeypatch, ago, times):
     replace(path, 'one', OLD)
