@@ -141,6 +141,11 @@ def test_any_truncation(record, data):
     assert read(text[: data.draw(st.integers(0, len(text) - 1))]) is None
 
 
+def test_people_find_a_field_in_its_line_and_in_the_order_of_names():
+    text = dumps(builders.record(State.READY)).decode()
+    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + '\n'
+
+
 def test_a_record_that_is_begun_has_no_seal_and_no_reason():
     needed = [
         field.name
