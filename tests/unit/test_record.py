@@ -185,13 +185,23 @@ def test_a_missing_field_is_named():
         ({'generation': {'epoch': '0123456789ab', 'n': 4}}, f'it is about {IMAGE}.0123456789ab.4'),
         ({'generation': {'epoch': '../../../../', 'n': 3}}, 'is not an epoch'),
         ({'generation': 3}, 'generation is 3 and not of type dict'),
+        ({'generation': {'epoch': 5, 'n': 3}}, ''),
         ({'base_identity': {'size': 'much'}}, "size is 'much'"),
+        ({'base_identity': {'size': 2**63}}, 'size is out of range'),
+        ({'base_identity': {'inode': 2**64}}, 'inode is out of range'),
+        ({'base_identity': {'inode': -1}}, 'inode is out of range'),
+        ({'base_identity': {'mtime_ns': 2**63}}, 'mtime_ns is out of range'),
+        ({'base_identity': {'mtime_ns': -(2**63) - 1}}, 'mtime_ns is out of range'),
+        ({'state': '\ud800'}, 'is not a valid State'),
     ],
 )
 def test_the_reason_names_what_is_wrong(changes, reason):
     with pytest.raises(exception.RecordBroken) as caught:
         loads(changed(**changes), PATH, KEY)
-    assert reason in str(caught.value)
+    said = str(caught.value)
+    assert reason in said
+    assert 'is missing' not in said
+    assert said.encode(), 'it can be written to a log'
 
 
 @pytest.mark.parametrize(
@@ -225,8 +235,10 @@ def test_more_fields_of_the_same_version_are_ignored():
     [
         BaseIdentity(size=1, inode=2**64 - 1, mtime_ns=0),
         BaseIdentity(size=1, inode=1, mtime_ns=-1),
+        BaseIdentity(size=2**63 - 1, inode=0, mtime_ns=-(2**63)),
+        BaseIdentity(size=0, inode=0, mtime_ns=2**63 - 1),
     ],
-    ids=['inode of 64 bits', 'modified before 1970'],
+    ids=['inode of 64 bits', 'modified before 1970', 'first of all times', 'last of all times'],
 )
 def test_whatever_a_file_system_says_of_a_base_is_read_again(identity):
     record = dataclasses.replace(builders.record(), base_identity=identity)
