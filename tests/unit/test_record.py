@@ -193,6 +193,8 @@ def test_a_missing_field_is_named():
         ({'base_identity': {'mtime_ns': 2**63}}, 'mtime_ns is out of range'),
         ({'base_identity': {'mtime_ns': -(2**63) - 1}}, 'mtime_ns is out of range'),
         ({'state': '\ud800'}, 'is not a valid State'),
+        ({'image_hashes': 'md5:1'}, "image_hashes is 'md5:1' and not a list of strings"),
+        ({'image_hashes': ['md5:1', 3]}, 'and not a list of strings'),
     ],
 )
 def test_the_reason_names_what_is_wrong(changes, reason):
@@ -214,6 +216,11 @@ def test_the_reason_names_what_is_wrong(changes, reason):
 def test_a_time_that_no_clock_shows(change):
     with pytest.raises(exception.RecordBroken, match='created_at is out of range'):
         loads(changed(**change), PATH, KEY)
+
+
+def test_a_time_of_whole_seconds_is_a_time():
+    created_at = loads(changed(created_at=17), PATH, KEY).created_at
+    assert (created_at, type(created_at)) == (17.0, float)
 
 
 def test_a_newer_version_is_not_guessed_at():
