@@ -107,22 +107,27 @@ def _judge(module: Module, work: pathlib.Path, again: bool) -> Score:
         todo = [mutant for mutant in todo if mutant.key not in killed]
     print(f'== {module.name}: {module.file}, {len(todo)} mutants', flush=True)
     began = said = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix='mutation-', dir=work) as folder:
-        results = _results(module, todo, pathlib.Path(folder))
-        for number, (mutant, result) in enumerate(results, 1):
-            if time.monotonic() - said > _SAY_SECONDS:
-                said = time.monotonic()
-                print(f'   {number} of {len(todo)}', flush=True)
-            if result.passed:
-                score.survivors.append(mutant)
-                print(f'\nsurvived: {mutant.place or "(module level)"}\n{mutant.diff}', flush=True)
-            else:
-                killed.add(mutant.key)
-                score.killed += 1
-                score.out_of_time += not result.in_time
-    # Two lines of one function may be the same.
-    killed -= {mutant.key for mutant in score.survivors}
-    notes.write_text(json.dumps(sorted(killed)))
+    try:
+        with tempfile.TemporaryDirectory(prefix='mutation-', dir=work) as folder:
+            results = _results(module, todo, pathlib.Path(folder))
+            for number, (mutant, result) in enumerate(results, 1):
+                if time.monotonic() - said > _SAY_SECONDS:
+                    said = time.monotonic()
+                    print(f'   {number} of {len(todo)}', flush=True)
+                if result.passed:
+                    score.survivors.append(mutant)
+                    print(
+                        f'\nsurvived: {mutant.place or "(module level)"}\n{mutant.diff}',
+                        flush=True,
+                    )
+                else:
+                    killed.add(mutant.key)
+                    score.killed += 1
+                    score.out_of_time += not result.in_time
+    finally:  # what was interrupted goes on with --survivors
+        # Two lines of one function may be the same.
+        killed -= {mutant.key for mutant in score.survivors}
+        notes.write_text(json.dumps(sorted(killed)))
     score.seconds = time.monotonic() - began
     print(f'-- {module.name}: {score.percent:.1f} %, {score.seconds:.0f} s', flush=True)
     return score
