@@ -93,11 +93,15 @@ PARTS = {
 }
 """Commands that are parts of ``tools/test.sh --all`` themselves."""
 
+_MUTATION = 'tests the tests, and takes too long for a test'
 _SYSTEMD = 'needs systemd as the first process'
 _SELINUX = 'needs a kernel with SELinux, and the tools of a distribution that has it'
 
 NOT_RUN = {
     'tools/test.sh': 'is what runs all tests',
+    'tools/mutation.sh --list': _MUTATION,
+    'tools/mutation.sh leases quota': _MUTATION,
+    'tools/mutation.sh': _MUTATION,
     'systemctl daemon-reload': _SYSTEMD,
     'systemctl restart nova-compute': _SYSTEMD,
     'systemctl restart openstack-nova-compute': _SYSTEMD,
