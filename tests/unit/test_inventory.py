@@ -65,6 +65,12 @@ def test_what_is_there(folder, inventory):
     }
 
 
+@pytest.mark.parametrize('ask', [Inventory.files, Inventory.recordings])
+def test_each_question_looks_for_itself(folder, ask):
+    (folder / f'{KEY.stem}.recording').write_bytes(b'x')
+    assert list(ask(Inventory(folder))) == [KEY]
+
+
 def test_space_is_what_is_allocated(folder, inventory):
     sparse, reserved = folder / f'{KEY.stem}.qcow2', folder / f'{OTHER.stem}.recording'
     with open(sparse, 'wb') as file:
