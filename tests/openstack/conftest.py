@@ -31,7 +31,8 @@ _SETTINGS = {
     'qcache.recording_settle_seconds': 3600,
     'qcache.recording_max_seconds': 86400,
     'qcache.guest_grace_seconds': 4,
-    'qcache.plan_lease_seconds': 300,
+    # For so long a recorder waits for a guest that it was told of and that boots plain.
+    'qcache.plan_lease_seconds': 60,
     'qcache.audit_every': 0,  # tests boot an image often, and know what its next boot does
     'libvirt.wait_soft_reboot_seconds': 300,
 }
