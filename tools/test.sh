@@ -14,8 +14,8 @@ Without an option: linters, type checks and the manual, the unit tests, the core
 tests, and a server of a real OpenStack that records its image, and another one that plays it.
 
   --all           everything: the unit tests with each Nova and with the lowest versions of what
-                  is needed, all functional tests with a real qemu, all tests on OpenStack, and a
-                  short run of the benchmarks
+                  is needed, all functional tests with a real qemu, all tests on OpenStack, a short
+                  run of the benchmarks, and the demonstration
   --lint          linters, type checks, the manual and release notes
   --unit          unit tests; those of the driver with Nova 31 and with Nova 34
   --functional    functional tests, with a real qemu
@@ -23,7 +23,7 @@ tests, and a server of a real OpenStack that records its image, and another one 
                   tools/openstack.sh (in $QCACHE_OPENSTACK; see there) and taken down again,
                   unless it was up
   --lowest        unit tests with the versions of lower-constraints.txt
-  --bench         a short run of the benchmarks
+  --bench         a short run of the benchmarks, and the demonstration
                   (these six can be combined)
   --explore [SEED]
                   only the random tests, with many more cases than the others run, which are

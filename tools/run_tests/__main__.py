@@ -30,15 +30,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f'{time.monotonic() - began:5.0f} s  {text}', flush=True)
 
     with tempfile.TemporaryDirectory(prefix='reports.', dir=options.work) as folder:
-        phases = parts.phases(_choice(options, pathlib.Path(folder)))
-        results: list[lanes.Result] = []
+        chosen = parts.chosen(_choice(options, pathlib.Path(folder)))
         try:
-            for phase in phases:
-                results += lanes.run(phase, logs, say)
+            results = lanes.run(chosen, logs, say)
         except KeyboardInterrupt:
             return 130
-        wanted = [part for phase in phases for lane in phase for part in lane]
-        return _summarise(wanted, results, options)
+        return _summarise([part for lane in chosen for part in lane], results, options)
 
 
 def _interrupted(number: int, frame: object) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the test command can run, and beside what."""
+"""What the test command can run, and what beside what."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -9,7 +9,7 @@ import re
 
 from run_tests.lanes import Part
 
-__all__ = ['KINDS', 'Choice', 'phases']
+__all__ = ['KINDS', 'Choice', 'chosen']
 
 KINDS = ('lint', 'unit', 'functional', 'openstack', 'lowest', 'bench')
 """Each is an option of the command as well."""
@@ -49,15 +49,10 @@ class Choice:
         return str(self.work / 'venv-test' / 'bin' / name)
 
 
-def phases(choice: Choice) -> list[list[list[Part]]]:
-    """Return the lanes of each phase.
-
-    Each of the two lanes keeps about one processor busy, and they take about as long. What shows
-    times has the machine to itself.
-    """
+def chosen(choice: Choice) -> list[list[Part]]:
+    """Return the lanes to run: two that take about as long, with about a processor each."""
     first: list[Part] = []
     second: list[Part] = []
-    last: list[Part] = []
     for kind in KINDS:
         if kind not in choice.kinds:
             continue
@@ -65,11 +60,11 @@ def phases(choice: Choice) -> list[list[list[Part]]]:
             first += _openstack(choice)
             second += [] if choice.core else _second_openstack(choice)
         elif kind == 'bench':
-            last += _bench(choice)
+            # Judged by bytes, not by seconds: it may run beside others.
+            first += _bench(choice)
         else:
             second += _ordinary(choice, kind)
-    found = [[lane for lane in lanes if lane] for lanes in ([first, second], [last])]
-    return [lanes for lanes in found if lanes]
+    return [lane for lane in (first, second) if lane]
 
 
 def _ordinary(choice: Choice, kind: str) -> Iterator[Part]:

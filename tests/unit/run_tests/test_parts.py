@@ -29,23 +29,26 @@ def choice(parts, tmp_path):
 @pytest.fixture
 def names(parts, choice):
     def names_of(**changes):
-        phases = parts.phases(dataclasses.replace(choice, **changes))
-        return [[[part.name for part in lane] for lane in lanes] for lanes in phases]
+        lanes = parts.chosen(dataclasses.replace(choice, **changes))
+        return [[part.name for part in lane] for lane in lanes]
 
     return names_of
 
 
-def _parts(phases):
-    return {part.name: part for lanes in phases for lane in lanes for part in lane}
+def _parts(lanes):
+    return {part.name: part for lane in lanes for part in lane}
 
 
 FIRST_STACK = ['OpenStack up', 'tests on OpenStack', 'OpenStack down']
 SECOND_STACK = ['second OpenStack up', 'tests on second OpenStack', 'second OpenStack down']
 
 
-def test_stacks_are_beside_each_other_and_benchmarks_alone(names):
-    (first, second), last = names()
-    assert first == FIRST_STACK
+BENCH = ['benchmarks, a short run', 'demonstration']
+
+
+def test_the_two_lanes_of_everything(names):
+    first, second = names()
+    assert first == [*FIRST_STACK, *BENCH]
     assert second[0] == 'ruff check'
     assert second[-8:] == [
         'unit tests',
@@ -55,38 +58,36 @@ def test_stacks_are_beside_each_other_and_benchmarks_alone(names):
         *SECOND_STACK,
         'unit tests, lowest versions',
     ]
-    assert last == [['benchmarks, a short run', 'demonstration']]
 
 
 def test_what_was_not_chosen_is_not_run(names):
-    assert names(kinds=frozenset({'bench'})) == [[['benchmarks, a short run', 'demonstration']]]
-    assert names(kinds=frozenset({'unit'}), novas=('34',)) == [
-        [['unit tests', 'unit tests, Nova 34']]
-    ]
+    assert names(kinds=frozenset({'bench'})) == [BENCH]
+    units = ['unit tests', 'unit tests, Nova 34']
+    assert names(kinds=frozenset({'unit'}), novas=('34',)) == [units]
 
 
 def test_stacks_of_somebody_else_stay_up(names, choice):
     second = choice.stack.with_name('stack-2')
-    phases = names(kinds=frozenset({'openstack'}), up=frozenset({choice.stack, second}))
-    assert phases == [[FIRST_STACK[:-1], SECOND_STACK[:-1]]]
+    lanes = names(kinds=frozenset({'openstack'}), up=frozenset({choice.stack, second}))
+    assert lanes == [FIRST_STACK[:-1], SECOND_STACK[:-1]]
 
 
 def test_only_the_ends_of_the_stacks_undo_something(parts, choice):
-    undoing = [part.name for part in _parts(parts.phases(choice)).values() if part.undoes]
+    undoing = [part.name for part in _parts(parts.chosen(choice)).values() if part.undoes]
     assert undoing == ['OpenStack down', 'second OpenStack down']
 
 
 def test_the_core(parts, choice):
     marked = {
         name
-        for name, part in _parts(parts.phases(dataclasses.replace(choice, core=True))).items()
+        for name, part in _parts(parts.chosen(dataclasses.replace(choice, core=True))).items()
         if '-m core' in ' '.join(part.command)
     }
     assert marked == {'functional tests', 'tests on OpenStack'}
 
 
 def test_each_test_on_openstack_runs_on_one_stack(parts, choice):
-    found = _parts(parts.phases(choice))
+    found = _parts(parts.chosen(choice))
     marks = {
         name: found[name].command[found[name].command.index('-m', 3) + 1]
         for name in found
@@ -98,18 +99,18 @@ def test_each_test_on_openstack_runs_on_one_stack(parts, choice):
 def test_random_tests(parts, choice):
     """tests/conftest.py reads the seed from the variable."""
     explored = dataclasses.replace(choice, seed=7, kinds=frozenset({'unit', 'functional'}))
-    for part in _parts(parts.phases(explored)).values():
+    for part in _parts(parts.chosen(explored)).values():
         assert part.environment['QCACHE_SEED'] == '7'
         assert 'hypothesis or random' in part.command
 
 
 def test_arguments_of_pytest_are_for_all_tests(parts, choice):
-    for part in _parts(parts.phases(choice)).values():
+    for part in _parts(parts.chosen(choice)).values():
         assert (list(part.command)[-2:] == ['-k', 'word']) == (part.report is not None)
 
 
 def test_no_two_parts_have_a_log_or_a_report_in_common(parts, choice):
-    found = _parts(parts.phases(choice)).values()
+    found = _parts(parts.chosen(choice)).values()
     reports = [part.report for part in found if part.report]
     assert len(set(reports)) == len(reports) == 7
 
