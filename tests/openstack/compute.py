@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute host as its operator sees it: domains, disks, caches, processes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import pathlib
 import signal
 import stat
 import subprocess
+import time
 from typing import Any
 from xml.etree import ElementTree
 
@@ -224,6 +226,11 @@ class ComputeHost:
         for folder in folders:
             if folder.is_dir():
                 found += [str(path) for path in folder.iterdir()]
+        # A nova-compute that is killed while it starts a recorder leaves the room reserved.
+        for path in (self.run_folder / 'reservations').glob('*.json'):
+            with contextlib.suppress(OSError):
+                if json.loads(path.read_bytes())['until'] > time.monotonic():
+                    found.append(str(path))
         found += [str(path) for path in self.cache_folder.glob('*.recording')]
         found += [str(path) for path in self.instances.glob('snapshots/*')]
         known = {'_base', 'compute_nodes', 'locks', 'snapshots'}
