@@ -60,8 +60,9 @@ def chosen(choice: Choice) -> list[list[Part]]:
             first += _openstack(choice)
             second += [] if choice.core else _second_openstack(choice)
         elif kind == 'bench':
-            # Judged by bytes, not by seconds: it may run beside others.
-            first += _bench(choice)
+            # The one is judged by bytes, the other by nothing: they may run beside others.
+            first.append(_benchmarks(choice))
+            second.append(_demonstration(choice))
         else:
             second += _ordinary(choice, kind)
     return [lane for lane in (first, second) if lane]
@@ -214,7 +215,10 @@ def _stack(
         yield Part(f'{name} down', [*command, 'down'], undoes=True)
 
 
-def _bench(choice: Choice) -> Iterator[Part]:
+def _benchmarks(choice: Choice) -> Part:
     more = {'PYTHON': choice.tool('python'), 'QCACHE_WORK': str(choice.work)}
-    yield Part('benchmarks, a short run', ['bench/run.sh', '--smoke'], more)
-    yield Part('demonstration', ['tools/demo.sh'], {'QCACHE_WORK': str(choice.work)})
+    return Part('benchmarks, a short run', ['bench/run.sh', '--smoke'], more)
+
+
+def _demonstration(choice: Choice) -> Part:
+    return Part('demonstration', ['tools/demo.sh'], {'QCACHE_WORK': str(choice.work)})
