@@ -35,8 +35,8 @@ class Part:
     """The JUnit file that it writes, if it runs tests."""
     undoes: bool = False
     """It takes back what an earlier part has done, so it is run after an interrupt as well."""
-    seconds: float = 3600
-    """It has failed if it takes longer."""
+    seconds: float = 4 * 3600
+    """It has failed if it takes longer. For what hangs: a busy machine needs more than an hour."""
 
 
 @dataclasses.dataclass(frozen=True)
