@@ -7,6 +7,7 @@ boot plays; the recorder makes its copy, and the next boot of the image finds it
 """
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -74,8 +75,7 @@ class Audits:
         key = play.key
         if not self._every or key is None or play.kind is not PlanKind.PLAY:
             return None
-        # One at a time on this host. The names of recordings are known without a look at any file.
-        at_work = [each for each in self._store.inventory.recordings() if each.revision > 1]
+        at_work = self._at_work()  # one at a time on this host
         for audit in at_work:
             if (audit.image_id, audit.generation) == (key.image_id, key.generation):
                 return self._joined(play, audit)
@@ -86,6 +86,15 @@ class Audits:
             finally:
                 self._starting.release()
         return None
+
+    def _at_work(self) -> list[CacheKey]:
+        found = []
+        for key in self._store.inventory.recordings():
+            with contextlib.suppress(exception.RecordBroken):
+                record = self._store.load(key)
+                if record is not None and record.is_audit:
+                    found.append(key)
+        return found
 
     def _joined(self, play: Plan, audit: CacheKey) -> Plan | None:
         socket = self._store.paths.control_socket(audit)
@@ -114,7 +123,8 @@ class Audits:
             return
         if record.sealed.reason is FinishReason.QUOTA and record.quota >= quota:
             return  # full: its copy would not grow, whatever is missed
-        audit = self._unused_revision(key)
+        # Guests of an earlier audit may still read through its recorder: that one is passed over.
+        audit = self._store.next_key(key.image_id, key.generation)
         self._again_at = time.monotonic() + _PAUSE_SECONDS
         # To measure a cache is no reason to remove another one.
         self._pool.reserve(audit, max(quota, record.quota), evict=False)
@@ -130,18 +140,10 @@ class Audits:
                         f'--base-format={play.base_format}',
                         f'--generation={audit.generation}',
                         f'--revision={audit.revision}',
+                        '--audit',
                         audit.image_id,
                     ],
                 )
         except OSError:
             self._pool.release(audit)
             raise
-
-    def _unused_revision(self, key: CacheKey) -> CacheKey:
-        """Return the next revision of which nothing is left: guests of an earlier audit may still
-        read through its recorder."""
-        paths, taken = self._store.paths, self._store.keys(key.image_id)
-        while True:
-            key = key.next_revision()
-            if key not in taken and not paths.nbd_socket(key).exists():
-                return key

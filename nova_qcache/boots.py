@@ -178,16 +178,29 @@ class Boots:
         """Start a recorder, or tell the one at work that one more guest comes, and wait until
         guests can connect.
 
-        :raises RecorderFailed: if it does not start, with the reason: there is a cache already,
-            the base is unfit
+        :raises WrongState: if there is a cache already
+        :raises RecorderFailed: if it does not start, with the reason, or the one at work does not
+            record any more
         :raises NoRoom, TooManyRecorders: if another recording has no room, or no leave
         :raises QcacheError: if it cannot even be tried
         """
         image_id = canonical_image_id(image_id)
         source = self._source(base, base_format)
         source.identity()  # what is not there gets no counter either
-        key = CacheKey(image_id, self._generations.current(source))
-        self._retire_older(key)
+        key = self._judge.recording(image_id, source)
+        return self._record(key, source, image_hash, quota_mib, progress)
+
+    # -- below
+
+    def _record(
+        self,
+        key: CacheKey,
+        source: Source,
+        image_hash: str,
+        quota_mib: int | None = None,
+        progress: Progress = silent,
+    ) -> Plan:
+        base, base_format = source.reference, source.base_format
         with self._starting(key):
             try:
                 status = self._recorder(key).expect_guest()
@@ -201,15 +214,21 @@ class Boots:
                         progress,
                     )
         self.keep()
-        plan = Plan(PlanKind.PLAIN, '', image_id, base, base_format, key.generation)
         if status.phase not in (Phase.RECORDING, Phase.SEALING):
-            reason = f'the recorder does not record any more: {status.note}'
-            return dataclasses.replace(plan, reason=reason, cause=Cause.STALE)
-        return dataclasses.replace(
-            plan, kind=PlanKind.RECORD, reason=status.note, socket=str(self.paths.nbd_socket(key))
+            reason = f'the one at work does not record any more: {status.note}'
+            raise exception.RecorderFailed(image_id=key.image_id, reason=reason)
+        # Not before: what cannot be recorded takes the place of nothing.
+        self._retire_others(key, source)
+        return Plan(
+            PlanKind.RECORD,
+            status.note,
+            key.image_id,
+            base,
+            base_format,
+            key.generation,
+            key.revision,
+            socket=str(self.paths.nbd_socket(key)),
         )
-
-    # -- below
 
     def _plan(self, boot: Boot) -> Plan:
         source = self._source(boot.base, boot.base_format)
@@ -241,7 +260,8 @@ class Boots:
         return audit
 
     def _recorded(self, plan: Plan, source: Source, boot: Boot) -> Plan:
-        key = CacheKey(plan.image_id, self._generations.current(source))
+        key = plan.key
+        assert key is not None  # it names a recording
         plain = dataclasses.replace(plan, kind=PlanKind.PLAIN, socket=None)
         if boot.obstacle:
             return dataclasses.replace(plain, reason=boot.obstacle, cause=Cause.CONFINED)
@@ -251,21 +271,13 @@ class Boots:
         if boot.consumer:
             self._leases.take(boot.consumer, key)
         try:
-            found = self.record(
-                plan.image_id, plan.base, plan.base_format, image_hash=boot.image_hash
-            )
-            if found.kind is PlanKind.RECORD:
-                return found
-            failure = None
-        except exception.RecorderFailed as e:
-            failure = e
-        # It may have been sealed since it was judged.
-        again = self._judge.judge(plan.image_id, source, boot.image_hash).plan
-        if again.kind is PlanKind.PLAY:
+            return self._record(key, source, boot.image_hash)
+        except exception.RecorderFailed:
+            # It may have been sealed since it was judged.
+            again = self._judge.judge(plan.image_id, source, boot.image_hash).plan
+            if again.kind is not PlanKind.PLAY:
+                raise
             return self._leased(again, boot.consumer)
-        if failure is not None:
-            raise failure
-        return found
 
     def _is_recorded(self, key: CacheKey) -> bool:
         try:
@@ -331,17 +343,22 @@ class Boots:
         if image_hash:
             arguments.append(f'--image-hash={image_hash}')
         arguments += [f'--base={base}', f'--base-format={base_format}']
-        return [*arguments, f'--generation={key.generation}', key.image_id]
+        arguments += [f'--generation={key.generation}', f'--revision={key.revision}']
+        return [*arguments, key.image_id]
 
-    def _retire_older(self, key: CacheKey) -> None:
-        """The base has a new generation: its caches of before are of no use to a boot."""
-        for other in self._store.keys(key.image_id):
-            if other.generation != key.generation:
-                self._retire(
-                    inspection.view(self._store, other),
-                    f'the base has generation {key.generation} now',
-                    Staleness.WRITTEN,
-                )
+    def _retire_others(self, key: CacheKey, source: Source) -> None:
+        """The base of the image has a new generation, or is another one: the caches of before are
+        of no use to a boot."""
+        for record in self._store.records(key.image_id):
+            if record.state is State.STALE:
+                continue
+            if not record.is_of(source.reference, source.base_format):
+                reason = f'the image has the base {source.reference!r} ({source.base_format}) now'
+            elif record.key.generation != key.generation:
+                reason = f'the base has generation {key.generation} now'
+            else:
+                continue
+            self._retire(inspection.view(self._store, record.key), reason, Staleness.WRITTEN)
 
     def _retire(self, view: CacheView, reason: str, staleness: Staleness) -> None:
         if view.recorder is not None:

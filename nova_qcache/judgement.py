@@ -6,12 +6,13 @@ only times differ a random sample decides at once; everything else takes a compa
 is cached (:mod:`nova_qcache.keeper.examination`), and boots are plain until that is done.
 """
 
-import contextlib
+from collections.abc import Sequence
 import dataclasses
 
 from nova_qcache import exception
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
+from nova_qcache.key import Generation
 from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
@@ -54,51 +55,59 @@ class Judge:
         :raises QcacheError: if it cannot be decided
         """
         identity = source.identity()
-        key = CacheKey(image_id, self._generations.current(source))
-        plan = Plan(
-            PlanKind.PLAIN, '', image_id, source.reference, source.base_format, key.generation
-        )
-        record = self._newest(key)
+        generation = self._generations.current(source)
+        plan = Plan(PlanKind.PLAIN, '', image_id, source.reference, source.base_format, generation)
+        records = self._records(image_id, source)
+        record = _newest(records, generation)
         if record is None:
-            return self._without_a_cache(plan, key)
+            return self._without_a_cache(plan, records, generation)
         key = record.key
         plan = dataclasses.replace(plan, revision=key.revision)
-        if record.state is State.WARMING:
-            return Judgement(self._recording(plan, key, 'the cache is being recorded'))
-        if record.state is State.STALE:
-            return _plain(plan, f'the cache is stale: {record.stale_reason}', Cause.STALE)
-        if not _is_of(record, plan):
-            reason = f'the cache is one of {record.base!r} ({record.base_format})'
-            return _plain(plan, reason, Cause.INELIGIBLE)
         if identity.suspicion(record.base_identity).is_about_content:
             return _doubt(plan, 'the base is another file than before', key)
         if image_hash and record.image_hashes and image_hash not in record.image_hashes:
             return _doubt(plan, "Glance's hash of the image is another one than before", key)
         return self._playing(plan, record, source, identity)
 
-    def _newest(self, first: CacheKey) -> CacheRecord | None:
-        """Return the record of the newest revision that is READY, or else of the first one.
+    def recording(self, image_id: str, source: Source) -> CacheKey:
+        """Return the key of the recording that is at work, or else of the next one.
 
-        :raises RecordBroken: if it cannot be read
+        :param image_id: in canonical spelling
+        :raises WrongState: if there is a cache that boots play
+        :raises OSError, QcacheError: if it cannot be told
         """
-        later = [
-            key
-            for key in self._store.keys(first.image_id)
-            if key.generation == first.generation and key.revision > 1
-        ]
-        for key in sorted(later, reverse=True):
-            with contextlib.suppress(exception.RecordBroken):  # an older one does as well
-                record = self._store.load(key)
-                if record is not None and record.state is State.READY:
-                    return record
-        return self._store.load(first)
+        generation = self._generations.current(source)
+        records = self._records(image_id, source)
+        ready = _newest(records, generation)
+        if ready is not None:
+            raise exception.WrongState(
+                image_id=image_id,
+                state=ready.state.value,
+                wanted=State.WARMING.value,
+                remedy=f'To record it again, `nova-qcache remove {image_id}` first',
+            )
+        at_work = _recording(records, generation)
+        return at_work or self._store.next_key(image_id, generation)
 
-    def _without_a_cache(self, plan: Plan, key: CacheKey) -> Judgement:
-        for other in self._store.keys(key.image_id):
-            before = self._store.load(other) if other != key else None
-            if before is not None and before.state is State.READY and _is_of(before, plan):
-                return _doubt(plan, 'the base was written since the cache was made', other)
-        return Judgement(self._recording(plan, key, 'no cache yet'))
+    def _records(self, image_id: str, source: Source) -> list[CacheRecord]:
+        """Return the records of the caches of an image that stand on this base."""
+        return [
+            record
+            for record in self._store.records(image_id)
+            if record.is_of(source.reference, source.base_format)
+        ]
+
+    def _without_a_cache(
+        self, plan: Plan, records: Sequence[CacheRecord], generation: Generation
+    ) -> Judgement:
+        key = _recording(records, generation)
+        if key is not None:
+            return Judgement(self._recorded(plan, key, 'the cache is being recorded'))
+        for record in records:
+            if record.state is State.READY and record.key.generation != generation:
+                return _doubt(plan, 'the base was written since the cache was made', record.key)
+        key = self._store.next_key(plan.image_id, generation)
+        return Judgement(self._recorded(plan, key, 'no cache yet'))
 
     def _playing(
         self, plan: Plan, record: CacheRecord, source: Source, identity: BaseIdentity
@@ -120,13 +129,38 @@ class Judge:
             )
         )
 
-    def _recording(self, plan: Plan, key: CacheKey, reason: str) -> Plan:
-        socket = str(self._store.paths.nbd_socket(key))
-        return dataclasses.replace(plan, kind=PlanKind.RECORD, reason=reason, socket=socket)
+    def _recorded(self, plan: Plan, key: CacheKey, reason: str) -> Plan:
+        return dataclasses.replace(
+            plan,
+            kind=PlanKind.RECORD,
+            reason=reason,
+            revision=key.revision,
+            socket=str(self._store.paths.nbd_socket(key)),
+        )
 
 
-def _is_of(record: CacheRecord, plan: Plan) -> bool:
-    return (record.base, record.base_format) == (plan.base, plan.base_format)
+def _newest(records: Sequence[CacheRecord], generation: Generation) -> CacheRecord | None:
+    """Return the record of the newest revision that is READY. STALE ones answer no boot, however
+    long their guests keep them."""
+    ready = [
+        record
+        for record in records
+        if record.state is State.READY and record.key.generation == generation
+    ]
+    return max(ready, key=lambda record: record.key, default=None)
+
+
+def _recording(records: Sequence[CacheRecord], generation: Generation) -> CacheKey | None:
+    """Return the key of what is being recorded, or was when its recorder died; None if nothing
+    is. An audit is no recording: its copy goes on where boots play."""
+    at_work = [
+        record.key
+        for record in records
+        if record.state is State.WARMING
+        and record.key.generation == generation
+        and not record.is_audit
+    ]
+    return max(at_work, default=None)
 
 
 def _plain(plan: Plan, reason: str, cause: Cause) -> Judgement:

@@ -65,8 +65,8 @@ class Generation:
 class CacheKey:
     """Names one cache on a host; ``image_id`` is canonical.
 
-    A revision is a cache that was recorded again on top of the one before: the same bytes and
-    more, beside it until nobody reads the old one.
+    A revision is a cache that was recorded beside one of the same generation which boots do not
+    play any more: it was damaged, for example, or recorded again on top of itself by an audit.
     """
 
     image_id: str

@@ -54,6 +54,12 @@ class CacheRecord:
     sealed: SealedFile | None = None
     """Set exactly while READY or STALE."""
     stale_reason: str = ''
+    is_audit: bool = False
+    """Whether it was begun as an audit: on a copy of a READY cache, which boots go on to play."""
+
+    def is_of(self, base: str, base_format: str) -> bool:
+        """Return whether the cache stands on this base: on another one no boot uses it."""
+        return (self.base, self.base_format) == (base, base_format)
 
 
 def dumps(record: CacheRecord) -> bytes:
@@ -68,6 +74,7 @@ def dumps(record: CacheRecord) -> bytes:
     for name in _PLAIN_FIELDS:
         data[name] = getattr(record, name)
     data['image_hashes'] = list(record.image_hashes)
+    data['is_audit'] = record.is_audit
     data['base_identity'] = dataclasses.asdict(record.base_identity)
     if record.sealed is not None:
         data['sealed'] = {
@@ -169,5 +176,7 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
         base_identity=BaseIdentity(**{name: identity.get(name) for name in known}),
         sealed=sealed,
         image_hashes=_hashes(data),
+        # What wrote none had no other recordings of a second or later revision.
+        is_audit=_typed({'is_audit': key.revision > 1, **data}, 'is_audit', bool),
         **{name: _typed(data, name, kind) for name, kind in _PLAIN_FIELDS.items()},
     )

@@ -22,11 +22,13 @@ from nova_qcache import states
 from nova_qcache.counters import Counters
 from nova_qcache.inventory import Inventory
 from nova_qcache.key import CacheKey
+from nova_qcache.key import Generation
 from nova_qcache.ledger import Ledger
 from nova_qcache.paths import Paths
 from nova_qcache.recollection import Recollection
 from nova_qcache.record import CacheRecord
 from nova_qcache.record import SealedFile
+from nova_qcache.repetition import Repetition
 from nova_qcache.states import Staleness
 from nova_qcache.states import State
 
@@ -47,6 +49,7 @@ class Store:
         self.ledger = Ledger(paths, min(lock_seconds, _COUNT_SECONDS))
         self._lock_seconds = lock_seconds
         self._records = Recollection(_read)
+        self._complaints = Repetition()
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
         """Return the keys of all caches here, or of one image's: of records, and of files that
@@ -55,6 +58,39 @@ class Store:
         :raises OSError: if the folder of the caches cannot be read
         """
         return self.inventory.keys(image_id)
+
+    def records(self, image_id: str) -> list[CacheRecord]:
+        """Return the records of an image's caches, in the order of their keys. One that cannot be
+        read is passed over with one warning: it stands for no cache that can be used.
+
+        :raises OSError: if the folder of the caches cannot be read
+        """
+        found = []
+        for key in self.keys(image_id):
+            try:
+                record = self.load(key)
+            except exception.RecordBroken as e:
+                LOG.log(self._complaints.level(e), '%s', e)
+                continue
+            if record is not None:
+                found.append(record)
+        return found
+
+    def next_key(self, image_id: str, generation: Generation) -> CacheKey:
+        """Return the key after those of all caches of a generation, STALE and broken ones as
+        well; one whose recorder still serves guests is passed over.
+
+        :raises OSError: if the folder of the caches cannot be read
+        """
+        taken = [
+            key.revision
+            for key in self.keys(image_id)
+            if key.generation == generation and self.paths.record(key).exists()
+        ]
+        key = CacheKey(image_id, generation, max(taken, default=0) + 1)
+        while self.paths.nbd_socket(key).exists():
+            key = key.next_revision()
+        return key
 
     def load(self, key: CacheKey) -> CacheRecord | None:
         """Return the record of a cache, None if it is COLD.
@@ -147,22 +183,24 @@ class Store:
             if self._unless_gone(record) is not None:
                 self._write(record)
 
-    def carry_over(self, record: CacheRecord, key: CacheKey) -> CacheRecord:
+    def carry_over(self, record: CacheRecord, generation: Generation) -> CacheRecord:
         """Make a READY cache one of a new generation of its base, whose content was proved to be
         the same. The old one becomes STALE; both names are one file, so guests that read it by the
         old one go on.
 
         :raises WrongState: if the old one is not READY any more, or the new generation has a cache
-            already
+            of this base already, or a recording
         """
-        old, new = self.paths.sealed(record.key), self.paths.sealed(key)
-        carried = dataclasses.replace(record, key=key)
-        with self._locked(key):
+        image_id = record.key.image_id
+        with self._locked(record.key):
             now = self._unless_gone(record)
             before = now.state if now else State.COLD
-            states.require_transition(key.image_id, before, State.STALE)
-            if not self._was_carried(record, key):  # by one that was killed before its end
-                states.require_transition(key.image_id, self._state(key), State.WARMING)
+            states.require_transition(image_id, before, State.STALE)
+            carried = self._carried(record, generation)  # by one that was killed before its end
+            if carried is None:
+                key = self.next_key(image_id, generation)
+                carried = dataclasses.replace(record, key=key)
+                old, new = self.paths.sealed(record.key), self.paths.sealed(key)
                 new.unlink(missing_ok=True)  # of one that was killed earlier: it has no record
                 try:
                     os.link(old, new)
@@ -170,7 +208,7 @@ class Store:
                 except OSError as e:
                     raise self._broken(record.key, e.strerror or str(e)) from e
                 self._write(carried)
-            stale_reason = f'it is a cache of generation {key.generation} now'
+            stale_reason = f'it is a cache of generation {generation} now'
             self._set_state(
                 dataclasses.replace(record, state=State.STALE, stale_reason=stale_reason), before
             )
@@ -220,13 +258,24 @@ class Store:
     def _locked(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.image(self.paths.locks, key.image_id, self._lock_seconds)
 
-    def _was_carried(self, record: CacheRecord, key: CacheKey) -> bool:
-        there = self.load(key)
-        return (
-            there is not None
-            and there.state is State.READY
-            and (there.created_at, there.sealed) == (record.created_at, record.sealed)
-        )
+    def _carried(self, record: CacheRecord, generation: Generation) -> CacheRecord | None:
+        """Return what a cache was carried over to, None if nothing is there.
+
+        :raises WrongState: if another one is
+        """
+        for there in self.records(record.key.image_id):
+            if there.key.generation != generation or not there.is_of(
+                record.base, record.base_format
+            ):
+                continue
+            if there.state is State.READY and (there.created_at, there.sealed) == (
+                record.created_at,
+                record.sealed,
+            ):
+                return there
+            if there.state is not State.STALE:
+                states.require_transition(record.key.image_id, there.state, State.WARMING)
+        return None
 
     def _unless_gone(self, record: CacheRecord) -> CacheRecord | None:
         """Return the READY cache that was judged as its record is now, None if it was retired or

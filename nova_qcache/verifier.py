@@ -146,9 +146,8 @@ class Verifier:
         if generation == key.generation:
             self._store.refresh(proved)
         else:
-            key = CacheKey(key.image_id, generation)
             try:
-                self._store.carry_over(proved, key)
+                key = self._store.carry_over(proved, generation).key
             except exception.WrongState:
                 # It was recorded again meanwhile, and this one is of no use to any boot.
                 reason = f'generation {generation} has a cache of its own'

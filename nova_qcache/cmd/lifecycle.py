@@ -89,7 +89,7 @@ class Record(show.ShowOne):
         )
         shown = _plan_fields(plan)
         for view in manager.caches(parsed_args.image_id):
-            if view.key.generation == plan.generation:
+            if view.key == plan.key:
                 shown |= inspect.fields(view)
         return tuple(shown), tuple(shown.values())
 

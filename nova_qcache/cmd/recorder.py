@@ -41,12 +41,8 @@ _CLI_OPTS = [
     cfg.StrOpt('image-hash', default='', help="Glance's hash of the image's content"),
     cfg.BoolOpt('serve-only', help='Record nothing: serve the guests of one that was killed'),
     cfg.StrOpt('generation', help='That of the cache in place of that of the base'),
-    cfg.IntOpt(
-        'revision',
-        default=1,
-        min=1,
-        help='From 2 on: an audit of the cache of the revision before, on a copy of it',
-    ),
+    cfg.IntOpt('revision', default=1, min=1, help='That of the cache'),
+    cfg.BoolOpt('audit', help='Measure the cache of the revision before, on a copy of it'),
 ]
 
 
@@ -101,6 +97,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         ),
         storage_daemon=group.qemu_storage_daemon,
         image_hash=conf.image_hash,
+        audit=bool(conf.audit),
         serve_only=bool(conf.serve_only),
         rerecord_miss_percent=group.rerecord_miss_percent,
         arguments=(*qcache_conf.config_arguments(conf), *_own_arguments(conf)),
@@ -128,6 +125,8 @@ def _own_arguments(conf: cfg.ConfigOpts) -> list[str]:
     arguments = [f'--base={conf.base}', f'--base-format={conf.base_format}']
     if conf.quota_mib is not None:
         arguments.append(f'--quota-mib={conf.quota_mib}')
+    if conf.audit:
+        arguments.append('--audit')
     return [*arguments, conf.image_id]
 
 

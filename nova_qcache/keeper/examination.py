@@ -119,7 +119,7 @@ class Examiner:
             found.problem or 'equal',
         )
         was_carried_over = found.key != key
-        # As long as a damaged one of the generation of now is there, boots are plain.
+        # A damaged one is of use to nobody, and ageing may be switched off.
         if was_carried_over or (
             found.problem and self._generations.current(source) == key.generation
         ):

@@ -97,6 +97,7 @@ def open_copy(
         quota=its_quota,
         created_at=time.time(),
         sealed=None,
+        is_audit=True,
     )
     store.begin(record)
     path = store.paths.recording(key)

@@ -2,9 +2,8 @@
 """What a recorder fills: from the opening of its file until that is sealed or dropped, and what is
 counted of it.
 
-The recording of a second or later revision is an audit: it begins with a copy of the cache that it
-audits, and is sealed only if that has missed much. Whatever becomes of it, the audited cache stays
-READY until another one has taken its place.
+An audit begins with a copy of the cache that it audits, and is sealed only if that has missed
+much. Whatever becomes of it, the audited cache stays READY until another one has taken its place.
 """
 
 import asyncio
@@ -80,7 +79,7 @@ class Recording:
         if opener.require_cold_or_dirty(self._store, self._key):
             self._count(self._dropped(0))
         self._store.discard_recording(self._key)
-        if self._key.revision > 1:
+        if self.settings.audit:
             audited = opener.require_audited(self._store, self._key)
             self._audit = Audit(audited, self._source)
             # One that was raised since lets the cache grow.
@@ -123,7 +122,7 @@ class Recording:
         self._record = record = self._store.load(self._key)
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)
         nodes = await daemon.node_names()
-        if self._key.revision > 1:
+        if self.settings.audit:
             self._find_audited()
         if record is None or not self.is_open:
             if block_graph.RECORDING_NODE in nodes:
@@ -131,7 +130,7 @@ class Recording:
             if record is not None and record.state is State.READY and self._audit is not None:
                 self._take_over(record)  # it was killed right after the seal
             return None, 'adopted'
-        if self._key.revision > 1:
+        if self.settings.audit:
             # What its guests had read until then has been counted by nobody.
             return None, await self.drop(daemon, 'its audit was interrupted')
         if block_graph.CACHE_FILE_NODE not in nodes:
@@ -302,7 +301,7 @@ class Recording:
     # -- what is counted
 
     def _dropped(self, growth: int) -> Counters:
-        if self._key.revision > 1:  # an audit that ended early has measured nothing
+        if self.settings.audit:  # an audit that ended early has measured nothing
             return Counters()
         return Counters(dropped_recordings=1, recorded_bytes=growth)
 

@@ -19,6 +19,8 @@ class Settings:
     """The program qemu-storage-daemon."""
     image_hash: str = ''
     """What Glance says of the image's content; empty if nobody knows."""
+    audit: bool = False
+    """Record on a copy of the cache that boots play, to measure it."""
     serve_only: bool = False
     """Serve the guests that are there, and record nothing."""
     rerecord_miss_percent: int = 100

@@ -79,7 +79,7 @@ def count(store, **counted):
 
 def warm(store, key=AUDIT):
     """An audit makes its copy, or waits with it."""
-    return builders.warm(store, key=key)
+    return builders.warm(store, key=key, is_audit=True)
 
 
 def test_an_audit_that_is_due_starts_and_the_boot_plays(audits, store, pool, spawn, client, due):
@@ -89,7 +89,7 @@ def test_an_audit_that_is_due_starts_and_the_boot_plays(audits, store, pool, spa
     assert output.name == str(store.paths.log(AUDIT))
     assert arguments == [
         *('--config-file=/x', '--base=/base', '--base-format=raw'),
-        *(f'--generation={KEY.generation}', '--revision=2', IMAGE),
+        *(f'--generation={KEY.generation}', '--revision=2', '--audit', IMAGE),
     ]
     client.assert_not_called()
 
@@ -163,7 +163,12 @@ def test_one_at_a_time_on_this_host(audits, store, spawn, client, due, other):
 
 
 def test_a_recording_is_no_audit(audits, store, spawn, due):
-    warm(store, dataclasses.replace(KEY, image_id=builders.OTHER_IMAGE))
+    builders.warm(store, key=dataclasses.replace(KEY, image_id=builders.OTHER_IMAGE))
+    again = dataclasses.replace(AUDIT, image_id=builders.OTHER_IMAGE)
+    builders.warm(store, key=again)  # beside a damaged one that has guests
+    unreadable = again.next_revision()
+    store.paths.recording(unreadable).touch()
+    store.paths.record(unreadable).write_bytes(b'x')
     audits.plan(PLAY, QUOTA)
     spawn.assert_called_once()
 

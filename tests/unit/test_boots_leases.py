@@ -105,7 +105,9 @@ def test_a_lease_lasts_as_long_as_the_option_says(boots, ready, paths, conf):
 
 PLAIN = {
     'no image': lambda boots: boots.plan(Boot('x', *BOOT[1:], consumer=INSTANCE)),
-    'another format': lambda boots: boots.plan(Boot(*BOOT[:2], 'qcow2', consumer=INSTANCE)),
+    'another format, and an obstacle': lambda boots: boots.plan(
+        Boot(*BOOT[:2], 'qcow2', consumer=INSTANCE, obstacle=OBSTACLE)
+    ),
 }
 
 
@@ -117,11 +119,11 @@ def test_a_plan_that_is_plain_ends_the_lease_of_before(boots, ready, leased, ask
     assert leased() == {OTHER_INSTANCE: KEY}
 
 
-def test_a_stale_cache_ends_the_lease_of_before(boots, ready, store, leased):
+def test_the_lease_of_a_stale_cache_becomes_one_of_the_next_recording(boots, ready, store, leased):
     boots.plan(Boot(*BOOT, consumer=INSTANCE))
     store.retire(ready, 'x')
-    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.PLAIN
-    assert leased() == {}
+    assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.RECORD
+    assert leased() == {INSTANCE: KEY.next_revision()}
 
 
 def test_an_obstacle_ends_the_lease_of_before(boots, ready, store, leased):
@@ -196,7 +198,11 @@ def test_a_consumer_that_makes_no_sense_stops_no_boot(boots, ready, consumer):
 # -- an obstacle
 
 
-@pytest.mark.parametrize('there', [lambda store: None, builders.warm], ids=['cold', 'warm'])
+def warm(store):
+    builders.warm(store, base='memory://base')
+
+
+@pytest.mark.parametrize('there', [lambda store: None, warm], ids=['cold', 'warm'])
 def test_an_obstacle_keeps_from_recording(
     boots, store, leased, launch_start, recorder, caplog, there
 ):
@@ -220,8 +226,8 @@ def test_an_obstacle_keeps_nobody_from_playing(boots, ready, leased):
 
 
 def test_an_obstacle_does_not_hide_what_else_is_wrong(boots, ready, store):
-    store.retire(ready, 'x')
-    assert 'is stale' in boots.plan(Boot(*BOOT, obstacle=OBSTACLE)).reason
+    store.paths.sealed(KEY).unlink()
+    assert 'is not fit for use' in boots.plan(Boot(*BOOT, obstacle=OBSTACLE)).reason
 
 
 @pytest.mark.parametrize('obstacle', [None, ''])

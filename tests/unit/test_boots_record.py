@@ -21,6 +21,7 @@ from nova_qcache.plan import PlanKind
 from nova_qcache.pool import Pool
 from nova_qcache.progress import silent
 from nova_qcache.states import Phase
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from nova_qcache.store import Store
 from tests.unit import builders
@@ -51,12 +52,10 @@ def test_the_recorder_at_work_is_told_of_one_more_guest(
 def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
     recorder.expect_guest.side_effect = None
     recorder.expect_guest.return_value = builders.status(phase, note='dropped: x')
-    plan = boots.record(*BOOT)
-    assert plan == Plan(
-        PlanKind.PLAIN, plan.reason, *BOOT, generation=GENERATION, cause=Cause.STALE
-    )
-    assert 'dropped: x' in plan.reason
-    assert boots.plan(Boot(*BOOT)) == plan
+    with pytest.raises(exception.RecorderFailed, match='dropped: x') as caught:
+        boots.record(*BOOT)
+    plan = boots.plan(Boot(*BOOT))
+    assert plan == Plan(PlanKind.PLAIN, str(caught.value), *BOOT, cause=Cause.FAILED)
     launch_start.assert_not_called()
 
 
@@ -68,6 +67,7 @@ def test_a_new_recorder(boots, paths, conf, launch_start):
         '--base=memory://base',
         '--base-format=raw',
         f'--generation={KEY.generation}',
+        '--revision=1',
         IMAGE,
     ]
     launch_start.assert_called_once_with(
@@ -118,7 +118,8 @@ def test_a_recorder_is_asked_at_the_socket_of_its_cache(boots, paths):
 
 def test_a_new_recorder_that_does_not_record(boots, launch_start):
     launch_start.return_value = builders.status(Phase.SERVING)
-    assert boots.record(*BOOT).kind is PlanKind.PLAIN
+    with pytest.raises(exception.RecorderFailed):
+        boots.record(*BOOT)
 
 
 @pytest.mark.parametrize(('mib', 'quota'), [(0, 0), (-1, -MIB), (2**43, 2**63)])
@@ -143,13 +144,46 @@ def test_a_recorder_that_does_not_start(boots, launch_start, error):
 
 
 def test_caches_of_older_generations_are_retired(boots, store, current):
-    builders.ready(store)
+    builders.ready(store, base='memory://base')
     current.return_value = GENERATION.next()
     boots.record(*BOOT)
     after = store.load(KEY)
     assert after.state is State.STALE
     assert f'the base has generation {GENERATION.next()} now' in after.stale_reason
     assert store.ledger.of(IMAGE).invalidations == {'written': 1}
+
+
+def test_what_cannot_be_recorded_takes_the_place_of_nothing(boots, store, current, launch_start):
+    before = builders.ready(store)
+    current.return_value = GENERATION.next()
+    launch_start.side_effect = exception.RecorderFailed(image_id=IMAGE, reason='no such export')
+    with pytest.raises(exception.RecorderFailed):
+        boots.record(IMAGE, 'memory://misspelt', 'raw')
+    assert store.load(KEY) == before
+    assert store.ledger.of(IMAGE).invalidations == {}
+
+
+@pytest.mark.parametrize('base', [('memory://other', 'raw'), ('memory://base', 'qcow2')])
+def test_a_cache_of_another_base_makes_way_for_a_recording(boots, store, launch_start, base):
+    builders.ready(store, base=base[0], base_format=base[1])
+    plan = boots.plan(Boot(*BOOT))
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, KEY.next_revision())
+    assert "the image has the base 'memory://base' (raw) now" in store.load(KEY).stale_reason
+
+
+def test_a_stale_cache_that_has_guests_makes_way_for_a_recording(
+    boots, store, launch_start, paths, recorder
+):
+    store.retire(builders.ready(store, base='memory://base'), 'damaged', Staleness.DAMAGED)
+    second = KEY.next_revision()
+    plan = boots.plan(Boot(*BOOT, consumer='instance'))
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
+    assert plan.socket == str(paths.nbd_socket(second))
+    assert [lease.key for lease in Leases(paths.leases, 1).active()] == [second]
+    ((_, key, arguments, *_), _) = launch_start.call_args
+    assert key == second
+    assert arguments[-3:] == [f'--generation={GENERATION}', '--revision=2', IMAGE]
+    recorder.drop.assert_not_called()
 
 
 def test_caches_of_other_images_are_left_alone(boots, store, current):

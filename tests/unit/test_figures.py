@@ -104,7 +104,7 @@ def test_ready_tells_more_of_an_image_than_what_else_it_has(gather, store):
 
 def test_a_file_with_two_names_takes_its_space_once(gather, store):
     record = builders.ready(store, b'x' * 65536)
-    store.carry_over(record, NEXT)
+    store.carry_over(record, NEXT.generation)
     (image,) = gather().images
     assert image.states == ('READY', 'STALE')
     assert image.allocated == store.paths.sealed(NEXT).stat().st_blocks * 512

@@ -13,6 +13,7 @@ from nova_qcache.key import CacheKey
 from nova_qcache.plan import Cause
 from nova_qcache.plan import PlanKind
 from nova_qcache.source import BaseIdentity
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from nova_qcache.touches import Touches
 from tests.unit import builders
@@ -101,18 +102,96 @@ def test_a_recording_is_joined_at_the_socket_of_its_recorder(judge, store, sourc
     assert judge.judge(IMAGE, source).plan.socket == socket
 
 
-def test_the_cache_of_another_base(judge, store, source):
-    builders.ready(store, base='memory://other')
-    found = judge.judge(IMAGE, source)
-    assert (found.plan.kind, found.plan.cause) == (PlanKind.PLAIN, Cause.INELIGIBLE)
-    assert 'memory://other' in found.plan.reason
+def in_the_way(store, what, key=KEY):
+    """Leave something of the generation of now that no boot can use."""
+    if what == 'broken':
+        ready(store, key=key)
+        store.paths.record(key).write_bytes(b'x')
+    elif what == 'of a newer version':
+        ready(store, key=key)
+        store.paths.record(key).write_bytes(b'{"version": 1000}')
+    elif what == 'of another base':
+        builders.ready(store, key=key, base='memory://other')
+    elif what == 'of another format':
+        ready(store, key=key, base_format='qcow2')
+    else:
+        store.retire(ready(store, key=key), 'its digest is another', Staleness(what))
 
 
-def test_a_stale_cache(judge, store, source):
-    store.retire(ready(store), 'its base has other content')
-    found = judge.judge(IMAGE, source)
-    assert (found.plan.kind, found.plan.cause) == (PlanKind.PLAIN, Cause.STALE)
-    assert 'its base has other content' in found.plan.reason
+IN_THE_WAY = [
+    *('damaged', 'operator', 'revision', 'broken'),
+    *('of a newer version', 'of another base', 'of another format'),
+]
+
+
+@pytest.mark.parametrize('what', IN_THE_WAY)
+def test_what_no_boot_can_use_is_in_nobodys_way(judge, store, source, what):
+    in_the_way(store, what)
+    plan = judge.judge(IMAGE, source).plan
+    second = KEY.next_revision()
+    assert (plan.kind, plan.key, plan.cause) == (PlanKind.RECORD, second, None)
+    assert plan.socket == str(store.paths.nbd_socket(second))
+    assert judge.recording(IMAGE, source) == second
+    ready(store, key=second)
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.PLAY, second)
+
+
+@pytest.mark.parametrize('what', IN_THE_WAY)
+def test_a_recording_beside_what_no_boot_can_use_is_joined(judge, store, source, what):
+    in_the_way(store, what)
+    second = KEY.next_revision()
+    builders.warm(store, key=second, base='memory://base')
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
+    assert judge.recording(IMAGE, source) == second
+
+
+@pytest.mark.parametrize('what', IN_THE_WAY)
+def test_a_newer_one_that_no_boot_can_use_hides_no_older_one(judge, store, source, what):
+    ready(store)
+    in_the_way(store, what, KEY.next_revision())
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.PLAY, KEY)
+
+
+def test_a_newer_one_that_is_gone_leaves_a_stale_one_that_plays_no_part(judge, store, source):
+    """Guests still read the first revision when the second one is evicted."""
+    first, second = ready(store), KEY.next_revision()
+    ready(store, key=second)
+    store.retire(first, 'it was recorded again', Staleness.REVISION)
+    store.discard(second)
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
+
+
+def test_the_name_of_a_recorder_that_serves_on_is_passed_over(judge, store, source):
+    """Its recording was dropped, and its guests read on."""
+    store.paths.nbd_socket(KEY).touch()
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, KEY.next_revision())
+
+
+def test_an_audit_is_no_recording_to_join(judge, store, source):
+    second, third = KEY.next_revision(), KEY.next_revision().next_revision()
+    store.retire(ready(store), 'damaged', Staleness.DAMAGED)
+    builders.warm(store, key=second, base='memory://base', is_audit=True)
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, third)
+
+
+def test_there_is_nothing_to_record_where_a_cache_plays(judge, store, source):
+    ready(store)
+    with pytest.raises(exception.WrongState, match=f'nova-qcache remove {IMAGE}'):
+        judge.recording(IMAGE, source)
+
+
+def test_a_record_that_cannot_be_read_is_said_once(judge, store, source, caplog):
+    in_the_way(store, 'broken')
+    for _ in range(2):
+        judge.judge(IMAGE, source)
+    (line,) = [each for each in caplog.records if each.levelname == 'WARNING']
+    assert f'nova-qcache remove {IMAGE}' in line.getMessage()
 
 
 TOUCHED = dataclasses.replace(IDENTITY, mtime_ns=1)
@@ -182,11 +261,9 @@ def test_a_recording_of_the_new_generation_is_joined(judge, store, source, curre
 
 
 def test_a_record_of_before_that_cannot_be_read(judge, store, source, current):
-    ready(store)
-    store.paths.record(KEY).write_bytes(b'x')
+    in_the_way(store, 'broken')
     current.return_value = GENERATION.next()
-    with pytest.raises(exception.RecordBroken):
-        judge.judge(IMAGE, source)
+    assert judge.judge(IMAGE, source).plan.kind is PlanKind.RECORD
 
 
 def test_a_judgement_doubts_nothing_by_itself(judge, source):

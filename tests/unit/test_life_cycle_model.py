@@ -32,10 +32,17 @@ import pytest
 from nova_qcache import exception
 from nova_qcache import locks
 from nova_qcache import states
+from nova_qcache.judgement import Judge
+from nova_qcache.judgement import Judgement
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
+from nova_qcache.plan import PlanKind
 from nova_qcache.record import CacheRecord
+from nova_qcache.source import Source
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
+from nova_qcache.touches import Touches
+from nova_qcache.verifier import Verifier
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.sites import memory_folder
@@ -75,11 +82,14 @@ class LifeCycle(RuleBasedStateMachine):
         """Those that live, by what they fill; each holds its lock."""
         self.leased: dict[str, CacheKey] = {}
         """What boots were told to use and nobody has taken away by force."""
+        self.read: set[CacheKey] = set()
+        """What guests that run read: nobody takes that away, but by force."""
         self.contents: dict[Generation, bytes] = {}
         """The one content that the base had in each generation that anybody has seen."""
         self.seen: dict[CacheKey, State] = {}
 
     def teardown(self) -> None:
+        self.become_ready_again()
         self.kill_recorders()
         self.end.close()
 
@@ -112,11 +122,29 @@ class LifeCycle(RuleBasedStateMachine):
             self.seen[key] = now
         self.seen = {key: state for key, state in self.seen.items() if state is not State.COLD}
 
-    def key(self) -> CacheKey:
-        """What a boot would use now."""
+    def generation(self) -> Generation:
         found: list[Generation] = []
         self.run(lambda: found.append(self.site.generations.settled(self.site.source)))
-        return CacheKey(IMAGE, found[0])
+        return found[0]
+
+    def judge(self) -> Judgement:
+        """What a boot would use now."""
+        found: list[Judgement] = []
+        site = self.site
+        verifier = mock.create_autospec(Verifier, instance=True)
+        verifier.sample_is_equal.side_effect = self.sample_is_equal
+        judge = Judge(site.store, site.generations, verifier, Touches())
+        self.run(lambda: found.append(judge.judge(IMAGE, site.source)))
+        return found[0]
+
+    def sample_is_equal(self, record: CacheRecord, source: Source) -> bool:
+        content = self.site.paths.sealed(record.key).read_bytes()
+        assert self.site.base.read_bytes().startswith(content)
+        return True
+
+    def record(self, key: CacheKey) -> CacheRecord:
+        identity = self.site.source.identity()
+        return builders.record(key=key, base=str(self.site.base), base_identity=identity)
 
     def in_state(self, state: State) -> list[CacheRecord]:
         records = map(self.site.store.load, self.site.store.keys())
@@ -154,10 +182,11 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(cut=cuts)
     def begin(self, cut: int | None) -> None:
         """A boot that found nothing to play starts a recorder."""
-        key = self.key()
-        if key in self.recorders:
+        plan = self.judge().plan
+        key = plan.key
+        if key is None or plan.kind is not PlanKind.RECORD or key in self.recorders:
             return
-        store, record = self.site.store, builders.record(key=key)
+        store, record = self.site.store, self.record(key)
 
         def start() -> None:
             stack.enter_context(locks.recorder(store.paths.locks, key))
@@ -185,7 +214,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(cut=cuts)
     def seal(self, cut: int | None) -> None:
         for key, stack in list(self.recorders.items()):
-            record = builders.record(key=key)
+            record = self.site.store.load(key) or self.record(key)
             with contextlib.suppress(exception.CacheBroken, exception.WrongState):
                 self.run(functools.partial(self.site.seal_all, record), cut)
             del self.recorders[key]
@@ -210,30 +239,68 @@ class LifeCycle(RuleBasedStateMachine):
     def verify(self, cut: int | None) -> None:
         """Compare what is READY with the base, and act on the answer."""
         store, generations, source = self.site.store, self.site.generations, self.site.source
-        key, base = self.key(), self.site.base.read_bytes()
+        base = self.site.base.read_bytes()
         for record in self.in_state(State.READY):
-            content = store.paths.sealed(record.key).read_bytes()
+            content, generation = store.paths.sealed(record.key).read_bytes(), self.generation()
 
-            def act(record: CacheRecord, is_equal: bool) -> None:
+            def act(record: CacheRecord, generation: Generation, is_equal: bool) -> None:
+                proved = dataclasses.replace(record, base_identity=source.identity())
                 if not is_equal:
-                    if record.key == key:
+                    if record.key.generation == generation:
                         generations.raise_before_write(source)
                     store.retire(record, 'differs')
-                elif record.key == key:
-                    store.refresh(dataclasses.replace(record, base_identity=source.identity()))
+                elif record.key.generation == generation:
+                    store.refresh(proved)
                 else:
-                    store.carry_over(record, key)
+                    try:
+                        store.carry_over(proved, generation)
+                    except exception.WrongState:
+                        store.retire(record, 'recorded again')
 
-            with contextlib.suppress(exception.WrongState):
-                self.run(functools.partial(act, record, base.startswith(content)), cut)
+            is_equal = base.startswith(content)
+            self.run(functools.partial(act, record, generation, is_equal), cut)
+
+    @has_ready
+    @rule(generator=st.randoms(use_true_random=False), cut=cuts)
+    def damage(self, generator: random.Random, cut: int | None) -> None:
+        """A cache is found to be damaged."""
+        record = generator.choice(self.in_state(State.READY))
+        damaged = Staleness.DAMAGED
+        self.run(lambda: self.site.store.retire(record, 'its digest is another', damaged), cut)
 
     @has_ready
     @rule(cut=cuts)
     def retire_older(self, cut: int | None) -> None:
-        key = self.key()
+        generation = self.generation()
         for record in self.in_state(State.READY):
-            if record.key != key:
+            if record.key.generation != generation:
                 self.run(functools.partial(self.site.store.retire, record, 'older'), cut)
+
+    @has_ready
+    @rule(cut=cuts, waits=st.booleans())
+    def audit(self, cut: int | None, waits: bool) -> None:
+        """What plays is recorded again on top of itself, and takes its place."""
+        plan, store = self.judge().plan, self.site.store
+        if plan.kind is not PlanKind.PLAY or plan.key is None:
+            return
+        audited = store.load(plan.key)
+        assert audited is not None
+        key = store.next_key(IMAGE, plan.key.generation)
+        copy = dataclasses.replace(self.record(key), is_audit=True)
+
+        def start() -> None:
+            store.begin(copy)
+            path = store.paths.recording(key)
+            path.write_bytes(store.paths.sealed(audited.key).read_bytes())
+            if waits:
+                self.recorders[key] = stack.pop_all()
+                return
+            self.site.seal_all(copy)
+            store.retire(audited, 'it was recorded again', Staleness.REVISION)
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locks.recorder(store.paths.locks, key))
+            self.run(start, cut)
 
     @rule(who=st.sampled_from(CONSUMERS))
     def record_and_boot(self, who: str) -> None:
@@ -253,6 +320,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(generator=st.randoms(use_true_random=False), cut=cuts)
     def remove_by_force(self, generator: random.Random, cut: int | None) -> None:
         key = self.dismissed(generator)
+        self.read.discard(key)
         self.leased = {who: other for who, other in self.leased.items() if other != key}
         self.run(functools.partial(self.site.store.discard, key), cut)
 
@@ -262,7 +330,7 @@ class LifeCycle(RuleBasedStateMachine):
         key = self.dismissed(generator)
 
         def require_none() -> None:
-            if any(lease.key == key for lease in self.site.leases.active()):
+            if key in self.read or any(lease.key == key for lease in self.site.leases.active()):
                 raise exception.CacheInUse(path='', reason='it is leased', remedy='Wait')
 
         with contextlib.suppress(exception.CacheInUse):
@@ -285,11 +353,10 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(who=st.sampled_from(CONSUMERS), cut=cuts)
     def boot(self, who: str, cut: int | None) -> None:
         """What a plan does that ends in a lease."""
-        key, store, leases = self.key(), self.site.store, self.site.leases
-        record = store.load(key)
-        if record is None or record.state is not State.READY:
+        plan, store, leases = self.judge().plan, self.site.store, self.site.leases
+        key = plan.key
+        if key is None or plan.kind is not PlanKind.PLAY:
             return
-        store.require_unchanged(record)
         before = self.leased.pop(who, None)
         if self.run(lambda: store.lease(key, lambda: leases.take(who, key)), cut):
             self.leased[who] = key
@@ -304,6 +371,19 @@ class LifeCycle(RuleBasedStateMachine):
         self.leased.pop(who, None)
         self.run(lambda: self.site.leases.release(who), cut)
 
+    @has_lease
+    @rule(who=st.sampled_from(CONSUMERS))
+    def run_guest(self, who: str) -> None:
+        """The domain of a boot runs, and reads what it was told to use for as long as it does."""
+        if who in self.leased:
+            self.read.add(self.leased[who])
+            self.release(who, None)
+
+    @precondition(lambda self: self.read)
+    @rule(generator=st.randoms(use_true_random=False))
+    def end_guest(self, generator: random.Random) -> None:
+        self.read.remove(generator.choice(sorted(self.read)))
+
     @rule(generator=st.randoms(use_true_random=False))
     def lose_power(self, generator: random.Random) -> None:
         self.kill_recorders()
@@ -312,20 +392,41 @@ class LifeCycle(RuleBasedStateMachine):
         shutil.rmtree(self.site.paths.leases)
         self.site.paths.leases.mkdir()
         self.leased.clear()
+        self.read.clear()
         records = map(self.site.store.load, self.site.store.keys())
         self.seen = {record.key: record.state for record in records if record is not None}
+
+    @rule()
+    def become_ready_again(self) -> None:
+        """Whatever lies around, whoever reads it and whoever was killed: when all goes well again,
+        few boots are enough for one that plays, and no guest has to end for it."""
+        for _ in range(3):
+            plan, doubtful = (found := self.judge()).plan, found.doubtful
+            if plan.kind is PlanKind.PLAY:
+                break
+            if doubtful is not None:
+                self.verify(None)  # the keeper's part
+                continue
+            assert plan.kind is PlanKind.RECORD, plan.reason
+            self.begin(None)
+            self.fill(1)
+            self.seal(None)
+        plan = self.judge().plan
+        assert plan.kind is PlanKind.PLAY, plan.reason
 
     # -- what holds at any time
 
     @invariant()
     def a_generation_has_one_content(self) -> None:
         base = self.site.base.read_bytes()
-        assert self.contents.setdefault(self.key().generation, base) == base
+        assert self.contents.setdefault(self.generation(), base) == base
 
     @invariant()
     def a_boot_reads_what_is_in_the_base(self) -> None:
-        record = sound(self.site.store, self.key())
-        if record is not None and record.state is State.READY:
+        plan = self.judge().plan
+        if plan.kind is PlanKind.PLAY and plan.key is not None:
+            record = sound(self.site.store, plan.key)
+            assert record is not None
             content = self.site.store.require_unchanged(record).read_bytes()
             assert self.site.base.read_bytes().startswith(content)
 
@@ -340,6 +441,8 @@ class LifeCycle(RuleBasedStateMachine):
         active = {lease.consumer: lease.key for lease in self.site.leases.active()}
         for who, key in self.leased.items():
             assert active[who] == key
+            assert self.site.paths.sealed(key).exists()
+        for key in self.read:
             assert self.site.paths.sealed(key).exists()
 
 

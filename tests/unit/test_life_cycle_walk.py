@@ -73,7 +73,7 @@ EVENTS: dict[str, Callable[[Site], object]] = {
     'seal': seal,
     'retire': lambda site: site.store.retire(as_ready(site), ''),
     'refresh': lambda site: site.store.refresh(as_ready(site)),
-    'carry over': lambda site: site.store.carry_over(as_ready(site), NEXT),
+    'carry over': lambda site: site.store.carry_over(as_ready(site), NEXT.generation),
     'discard': lambda site: site.store.discard(KEY),
     'discard a recording': lambda site: site.store.discard_recording(KEY),
     'discard while leased': lambda site: site.store.discard(KEY, require_nobody),

@@ -34,7 +34,7 @@ BRACES = re.compile(r'\{[^{}!:]*(!r)?[^{}]*\}')
 
 REASONS = {
     'nova_qcache/admission.py': ('refusal',),
-    'nova_qcache/boots.py': ('_leased', 'record'),
+    'nova_qcache/boots.py': ('_leased',),
     'nova_qcache/confinement.py': ('_of_apparmor', '_of_selinux'),
     'nova_qcache/judgement.py': ('_playing', '_without_a_cache', 'judge'),
     'nova_qcache/process_survival.py': ('obstacle',),

@@ -388,7 +388,7 @@ def test_domains_are_asked_once_and_for_what_goes(make_pool, ready, domains):
 def carried(store, ready):
     """A file with two names: a STALE one, and the READY one of the next generation."""
     old = ready(1)
-    store.carry_over(old, CacheKey(old.key.image_id, GENERATION.next()))
+    store.carry_over(old, GENERATION.next())
     return old.key, CacheKey(old.key.image_id, GENERATION.next())
 
 
@@ -413,7 +413,7 @@ def test_a_name_in_use_by_now_keeps_the_other(make_pool, ready, store, domains, 
     """The STALE name would go first, wherever its key stands in their order."""
     old = ready(1)
     new = CacheKey(old.key.image_id, Generation('000000000000', 1))
-    store.carry_over(old, new)
+    store.carry_over(old, new.generation)
     pool = make_pool(1)
     discard = Store.discard
 

@@ -53,6 +53,7 @@ def records(draw):
         extended_l2=draw(st.booleans()),
         created_at=draw(times),
         stale_reason=draw(st.text()),
+        is_audit=draw(st.booleans()),
         sealed=None if state is State.WARMING else draw(seals),
     )
 
@@ -154,9 +155,20 @@ def test_a_record_that_is_begun_has_no_seal_and_no_reason():
     ]
     begun = CacheRecord(**{name: getattr(builders.record(), name) for name in needed})
     assert (begun.image_hashes, begun.sealed, begun.stale_reason) == ((), None, '')
+    assert not begun.is_audit
 
 
-@pytest.mark.parametrize('field', json.loads(dumps(builders.record(State.READY))))
+@pytest.mark.parametrize('revision', [1, 2])
+def test_of_old_records_those_of_a_second_revision_are_audits(revision):
+    key = dataclasses.replace(KEY, revision=revision)
+    text = changed(is_audit=None, revision=revision)
+    assert loads(text, PATH, key).is_audit == (revision > 1)
+
+
+FIELDS = json.loads(dumps(builders.record(State.READY))).keys() - {'is_audit'}
+
+
+@pytest.mark.parametrize('field', sorted(FIELDS))
 def test_each_field_is_needed(field):
     with pytest.raises(exception.RecordBroken):
         loads(changed(**{field: None}), PATH, KEY)

@@ -116,7 +116,7 @@ def carry_over(site: Site) -> None:
     record = site.store.load(KEY)
     assert record is not None
     try:
-        site.store.carry_over(record, NEXT)
+        site.store.carry_over(record, NEXT.generation)
     except exception.WrongState:
         # It was broken off between the two records. The old one is of no use to a boot by then,
         # and whoever begins a recording retires what is old.

@@ -296,7 +296,7 @@ NEW = CacheKey(KEY.image_id, KEY.generation.next())
 
 def test_a_cache_is_carried_over(store):
     record = builders.ready(store)
-    carried = store.carry_over(record, NEW)
+    carried = store.carry_over(record, NEW.generation)
     assert carried == dataclasses.replace(record, key=NEW) == store.load(NEW)
     assert store.load(KEY).state is State.STALE
     assert str(NEW.generation) in store.load(KEY).stale_reason
@@ -312,7 +312,7 @@ def test_a_second_name_is_on_disk_before_its_record(store):
         mock.patch.object(filesystem, 'sync_folder', autospec=True, side_effect=FULL) as sync,
         pytest.raises(exception.CacheBroken, match='No space left'),
     ):
-        store.carry_over(record, NEW)
+        store.carry_over(record, NEW.generation)
     sync.assert_called_once_with(store.paths.cache_path)
     assert store.load(NEW) is None
 
@@ -322,7 +322,7 @@ def test_a_cache_of_the_new_generation_is_kept(store, there):
     record = builders.ready(store)
     before = there(store, b'new', key=NEW)
     with pytest.raises(exception.WrongState, match=IMAGE):
-        store.carry_over(record, NEW)
+        store.carry_over(record, NEW.generation)
     assert store.load(NEW) == before
     assert store.load(KEY) == record
 
@@ -331,14 +331,14 @@ def test_what_was_retired_meanwhile_is_not_carried_over(store):
     record = builders.ready(store)
     store.retire(record, 'x')
     with pytest.raises(exception.WrongState, match=IMAGE):
-        store.carry_over(record, NEW)
+        store.carry_over(record, NEW.generation)
     assert store.load(NEW) is None
 
 
 def test_what_a_former_attempt_left_is_in_nobodys_way(store):
     record = builders.ready(store)
     store.paths.sealed(NEW).write_bytes(b'left')
-    store.require_unchanged(store.carry_over(record, NEW))
+    store.require_unchanged(store.carry_over(record, NEW.generation))
 
 
 def test_a_crash_between_the_two_records_is_made_up_for(store):
@@ -347,9 +347,9 @@ def test_a_crash_between_the_two_records_is_made_up_for(store):
         mock.patch.object(store, '_set_state', autospec=True, side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
-        store.carry_over(record, NEW)
+        store.carry_over(record, NEW.generation)
     assert (store.load(KEY).state, store.load(NEW).state) == (State.READY, State.READY)
-    store.carry_over(record, NEW)
+    store.carry_over(record, NEW.generation)
     assert (store.load(KEY).state, store.load(NEW).state) == (State.STALE, State.READY)
     store.require_unchanged(store.load(NEW))
 
@@ -358,7 +358,7 @@ def test_a_file_system_that_gives_no_reason_is_quoted(store):
     record = builders.ready(store)
     odd = mock.Mock(side_effect=OSError('odd'))
     with mock.patch.object(os, 'link', odd), pytest.raises(exception.CacheBroken, match=': odd'):
-        store.carry_over(record, NEW)
+        store.carry_over(record, NEW.generation)
     with (
         mock.patch.object(pathlib.Path, 'lstat', odd),
         pytest.raises(exception.CacheBroken, match=': odd'),
@@ -370,7 +370,7 @@ def test_a_file_that_is_gone_is_not_carried_over(store):
     record = builders.ready(store)
     store.paths.sealed(KEY).unlink()
     with pytest.raises(exception.CacheBroken, match='No such file'):
-        store.carry_over(record, NEW)
+        store.carry_over(record, NEW.generation)
     assert store.load(NEW) is None
     assert store.load(KEY) == record
 

@@ -102,11 +102,22 @@ def test_a_generation_that_is_over_is_not_recorded(run, service, generations, ba
 def test_an_audit(run, service, short_folder, generations, base):
     builders.config(short_folder, rerecord_miss_percent=7)
     current = generations.current(FileSource(str(base), 'raw'))
+    assert run(f'--generation={current}', '--revision=2', '--audit') == 0
+    key, _, _, _, settings = service.call_args.args
+    assert key == CacheKey(IMAGE, current, 2)
+    assert settings.audit
+    assert '--audit' in settings.arguments, 'it is started again as one'
+    assert settings.rerecord_miss_percent == 7
+    assert not settings.serve_only
+
+
+def test_a_recording_beside_one_that_no_boot_can_use(run, service, generations, base):
+    current = generations.current(FileSource(str(base), 'raw'))
     assert run(f'--generation={current}', '--revision=2') == 0
     key, _, _, _, settings = service.call_args.args
     assert key == CacheKey(IMAGE, current, 2)
-    assert settings.rerecord_miss_percent == 7
-    assert not settings.serve_only
+    assert not settings.audit
+    assert '--audit' not in settings.arguments
 
 
 def test_a_revision_that_makes_no_sense(run, service):

@@ -164,7 +164,7 @@ def test_what_was_carried_over_needs_its_old_name_no_more(
     new = CacheKey(KEY.image_id, GENERATION.next())
 
     def carry_over(*arguments):
-        store.carry_over(record, new)
+        store.carry_over(record, new.generation)
         return Verification(new, '', 4096)
 
     proof.verify.side_effect = carry_over

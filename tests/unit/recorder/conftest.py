@@ -28,5 +28,7 @@ def stage(store):
         daemon_class.adopt.return_value = None
         daemon_class.start.side_effect = made.daemon
         connections.side_effect = made.count
-        open_recording.side_effect = lambda *arguments: builders.warm(store, b'empty')
+        open_recording.side_effect = lambda *arguments: builders.warm(
+            store, b'empty', key=made.key
+        )
         yield made

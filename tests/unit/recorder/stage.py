@@ -37,6 +37,7 @@ class Stage:
         self.store = store
         self.key = KEY
         """Of the cache that is recorded."""
+        self.is_audit = False
         self.daemon_class = daemon_class
         self.open_recording = open_recording
         self.seal = seal
@@ -89,7 +90,7 @@ def run(stage, limits=HASTY, prepare=lambda recorder: None, **settings):
     """Run a recorder to its end, and return it."""
 
     async def live():
-        told = Settings(16 * MIB, 4096, False, limits, 'qsd', **settings)
+        told = Settings(16 * MIB, 4096, False, limits, 'qsd', audit=stage.is_audit, **settings)
         tool = mock.create_autospec(QemuImg, instance=True)
         recorder = Recorder(stage.key, builders.MemorySource(), stage.store, tool, told)
         prepare(recorder)

@@ -98,9 +98,9 @@ def audited(stage, bytes_read):
 
     def copy(store, tool, source, key, record, quota):
         stage.copied.append((record, quota))
-        return builders.warm(store, b'copied', key=key)
+        return builders.warm(store, b'copied', key=key, is_audit=True)
 
-    stage.key, stage.copied = AUDIT, []
+    stage.key, stage.is_audit, stage.copied = AUDIT, True, []
     with (
         mock.patch.object(opener, 'open_copy', autospec=True, side_effect=copy) as stage.open_copy,
         mock.patch.object(recording, 'PATIENCE_SECONDS', 0.1),
@@ -338,7 +338,7 @@ def test_a_start_that_fails(stage, audited, bytes_read, step):
 
 
 def test_nothing_to_audit(stage, bytes_read):
-    stage.key = AUDIT
+    stage.key, stage.is_audit = AUDIT, True
     with pytest.raises(exception.WrongState):
         run(stage)
     assert stage.daemons == []

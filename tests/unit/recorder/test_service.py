@@ -10,6 +10,7 @@ from nova_qcache import locks
 from nova_qcache.counters import Counters
 from nova_qcache.paths import Paths
 from nova_qcache.states import FinishReason
+from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from nova_qcache.store import Store
 from tests.unit import builders
@@ -211,3 +212,13 @@ def test_a_run_path_that_is_too_long(stage, tmp_path):
     with pytest.raises(exception.SocketPathTooLong):
         run(stage)
     stage.daemon_class.adopt.assert_not_called()
+
+
+def test_a_recording_of_a_second_revision_is_no_audit(stage):
+    """The first one is damaged, and has guests."""
+    stage.store.retire(builders.ready(stage.store), 'damaged', Staleness.DAMAGED)
+    stage.key = KEY.next_revision()
+    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    run(stage)
+    assert stage.store.load(stage.key).state is State.READY
+    assert stage.store.ledger.of(KEY.image_id).recordings == 1
