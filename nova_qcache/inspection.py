@@ -8,12 +8,22 @@ import pathlib
 from nova_qcache import control
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import processes
 from nova_qcache.key import CacheKey
+from nova_qcache.paths import Paths
 from nova_qcache.record import CacheRecord
 from nova_qcache.states import State
 from nova_qcache.store import Store
 
-__all__ = ['BROKEN', 'DIRTY', 'CacheView', 'require_closed', 'require_no_guests', 'view']
+__all__ = [
+    'BROKEN',
+    'DIRTY',
+    'CacheView',
+    'require_closed',
+    'require_no_guests',
+    'served',
+    'view',
+]
 
 DIRTY = 'DIRTY'
 """WARMING by its record, and no recorder fills it any more."""
@@ -28,7 +38,8 @@ class CacheView:
     key: CacheKey
     path: pathlib.Path
     state: str
-    """A name of :class:`nova_qcache.states.State`, or DIRTY, or BROKEN."""
+    """A name of :class:`nova_qcache.states.State`, or DIRTY, or BROKEN. COLD is what has no file
+    any more, and processes that serve guests."""
     allocated: int
     """Bytes that it takes on its file system, reservation included."""
     length: int
@@ -36,33 +47,52 @@ class CacheView:
     note: str
     record: CacheRecord | None = None
     recorder: control.Status | None = None
+    guests: int = 0
+    """That read through its recorder, or through a daemon whose recorder has died."""
+
+
+def served(paths: Paths) -> set[CacheKey]:
+    """Return the keys of all caches that a process of ours works for, whether there is anything
+    left of the cache or not."""
+    found = set()
+    for path in processes.listening():
+        key = CacheKey.from_stem(path.stem)
+        if key is not None and path.parent in (paths.guests, paths.control):
+            found.add(key)
+    return found
 
 
 def view(store: Store, key: CacheKey) -> CacheView:
     """Look at one cache; nothing that is wrong with it is an error here."""
-    record, state, note = None, BROKEN, 'it has no record'
+    record, state, note = None, State.COLD.value, ''
+    path = store.paths.sealed(key)
+    if not path.exists() and store.paths.recording(key).exists():
+        path = store.paths.recording(key)
     try:
         record = store.load(key)
         if record is not None:
             state = record.state.value
             note = record.stale_reason or (record.sealed.reason.value if record.sealed else '')
+        elif path.exists():
+            state, note = BROKEN, 'it has no record'
     except exception.RecordBroken as e:
-        note = str(e)
-    status = None
+        state, note = BROKEN, str(e)
+    status, guests, socket = None, 0, store.paths.nbd_socket(key)
     try:
         status = control.RecorderClient(store.paths.control_socket(key)).status()
-        note = note or status.note
+        note, guests = note or status.note, status.guests
     except exception.RecorderUnreachable:
+        if socket.exists():
+            guests = processes.connections(socket)
         if state == State.WARMING.value:
             state, note = DIRTY, 'no recorder fills it any more; the next boot starts afresh'
-    path = store.paths.sealed(key)
-    if not path.exists() and store.paths.recording(key).exists():
-        path = store.paths.recording(key)
+        elif state == State.COLD.value:
+            note = 'its recorder does not answer, or has died'
     try:
         allocated, length = filesystem.allocated_bytes(path), path.stat().st_size
     except OSError:
         allocated, length = 0, 0
-    return CacheView(key, path, state, allocated, length, note, record, status)
+    return CacheView(key, path, state, allocated, length, note, record, status, guests)
 
 
 _REMEDY = 'End its guests, or add --force: they go on with the file, which has no name then'
@@ -70,8 +100,8 @@ _REMEDY = 'End its guests, or add --force: they go on with the file, which has n
 
 def require_no_guests(seen: CacheView) -> None:
     """:raises CacheInUse: if guests read the cache through its recorder"""
-    if seen.recorder is not None and seen.recorder.guests:
-        reason = f'{seen.recorder.guests} guests read through its recorder'
+    if seen.guests:
+        reason = f'{seen.guests} guests read through its recorder'
         raise exception.CacheInUse(path=str(seen.path), reason=reason, remedy=_REMEDY)
 
 

@@ -73,9 +73,12 @@ class Manager(Boots):
         )
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
-        """Look at all caches, or those of one image; the newest of an image last."""
+        """Look at all caches, or those of one image; the newest of an image last. Those that are
+        gone are among them while a process of ours serves their guests."""
         wanted = canonical_image_id(image_id) if image_id is not None else None
-        views = [inspection.view(self._store, key) for key in self._store.keys(wanted)]
+        served = {key for key in inspection.served(self.paths) if wanted in (None, key.image_id)}
+        keys = sorted(served.union(self._store.keys(wanted)))
+        views = [inspection.view(self._store, key) for key in keys]
         # Epochs are random: the order of generations says nothing about age.
         return sorted(
             views,
@@ -115,7 +118,7 @@ class Manager(Boots):
         :return: the caches that it concerned
         :raises CacheNotFound: if neither a cache nor ``base`` says which base it is
         """
-        views = self.caches(image_id)
+        views = [view for view in self.caches(image_id) if view.state != State.COLD.value]
         bases = {(view.record.base, view.record.base_format) for view in views if view.record}
         if base is not None:
             bases.add((base, base_format))
@@ -135,6 +138,8 @@ class Manager(Boots):
         :param force: even those that guests read; they go on reading the files, which have no name
             any more
         :raises CacheNotFound: if there is none
+        What serves their guests ends when the last one has gone, and is seen until then.
+
         :raises CacheInUse: if a guest reads one, or something names one (see
             :mod:`nova_qcache.usage`). All are looked at before anything is touched; a boot that
             begins after that still keeps what it was told to use
@@ -150,6 +155,8 @@ class Manager(Boots):
         for view in views:
             if view.recorder is not None:
                 self._dismiss(view, progress, force=force)
+            else:
+                sweeping.end_daemon(self._store, view.key)
         if not force:
             for view in views:
                 inspection.require_closed(view)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that outlive whoever starts them, and are no children of ours when we find them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import errno
 import os
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import IO
 
-__all__ = ['Process', 'bytes_read', 'connections', 'listener_pid', 'start_module']
+__all__ = ['Process', 'bytes_read', 'connections', 'listener_pid', 'listening', 'start_module']
 
 
 def start_module(
@@ -107,8 +107,22 @@ def connections(path: pathlib.Path) -> int:
     one for the listener.
     """
     wanted = os.fsencode(path)
+    return sum(state == b'03' and name == wanted for _, state, name in _unix_sockets())
+
+
+def listening() -> set[pathlib.Path]:
+    """Return the paths of the unix sockets of this network namespace that somebody listens on,
+    without a connection to any."""
+    listens = b'00010000'  # __SO_ACCEPTCON
+    return {
+        pathlib.Path(os.fsdecode(name)) for flags, _, name in _unix_sockets() if flags == listens
+    }
+
+
+def _unix_sockets() -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield flags, state and path of each unix socket that has a path."""
     with open('/proc/net/unix', 'rb') as table:
-        rows = (line.split(maxsplit=7) for line in table)
-        return sum(
-            len(row) == 8 and row[5] == b'03' and row[7].rstrip(b'\n') == wanted for row in rows
-        )
+        for line in table:
+            row = line.split(maxsplit=7)
+            if len(row) == 8:
+                yield row[3], row[5], row[7].rstrip(b'\n')

@@ -17,9 +17,10 @@ from nova_qcache import processes
 from nova_qcache.key import CacheKey
 from nova_qcache.leases import Leases
 from nova_qcache.states import State
+from nova_qcache.storage_daemon import StorageDaemon
 from nova_qcache.store import Store
 
-__all__ = ['sweep']
+__all__ = ['end_daemon', 'sweep']
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +49,36 @@ def sweep(
             if not is_named(key) and _sweep_one(store, key):
                 thrown_away.append(key)
     return thrown_away
+
+
+def end_daemon(store: Store, key: CacheKey) -> None:
+    """End a daemon whose recorder has died, unless guests are connected.
+
+    :raises CacheInUse: if a recorder is at work after all
+    :raises DeadlinePassed: if it does not end
+    :raises OSError: if it cannot be looked at
+    """
+    paths = store.paths
+    sockets = (paths.qmp_socket(key), paths.nbd_socket(key), paths.control_socket(key))
+    if not processes.listening().intersection(sockets):
+        return
+    try:
+        with locks.recorder(paths.locks, key):
+            pid = processes.listener_pid(paths.qmp_socket(key))
+            if pid is None or processes.connections(paths.nbd_socket(key)):
+                return
+            with contextlib.suppress(ProcessLookupError):
+                daemon = StorageDaemon.adopt(pid)
+                daemon.stop(asked=False)
+                daemon.process.close()
+            for path in (*sockets, paths.duty(key)):
+                path.unlink(missing_ok=True)
+    except exception.RecorderBusy as e:
+        raise exception.CacheInUse(
+            path=str(paths.recording(key)),
+            reason='its recorder is at work and does not answer',
+            remedy='Try again later',
+        ) from e
 
 
 def _suspects(store: Store) -> set[CacheKey]:

@@ -33,7 +33,7 @@ class List(lister.Lister):
             str(view.key.generation),
             round(view.length / _MIB, 1),
             round(view.record.quota / _MIB) if view.record else None,
-            view.recorder.guests if view.recorder else 0,
+            view.guests,
             view.record.base if view.record else None,
             view.note,
         )

@@ -11,6 +11,7 @@ from cliff import show
 
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
+from nova_qcache.states import State
 
 __all__ = ['Pin', 'Unpin']
 
@@ -50,7 +51,8 @@ class Pin(show.ShowOne):
         hours = parsed_args.hours
         until = None if hours is None else math.ceil(time.time() + hours * 3600)
         pin = manager.pin(parsed_args.image_id, until)
-        caches = len(manager.caches(parsed_args.image_id))
+        views = manager.caches(parsed_args.image_id)
+        caches = sum(view.state != State.COLD.value for view in views)
         shown = {
             'image_id': pin.image_id,
             'until': None if pin.until is None else inspect.when(pin.until),

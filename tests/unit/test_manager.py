@@ -8,7 +8,9 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import inspection
 from nova_qcache import locks
+from nova_qcache import sweeping
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
@@ -36,6 +38,13 @@ def at_work(recorder):
         verb.side_effect = None
         verb.return_value = builders.status()
     return recorder
+
+
+@pytest.fixture
+def served():
+    """The caches that processes of ours work for."""
+    with mock.patch.object(inspection, 'served', autospec=True, return_value=set()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -68,6 +77,16 @@ class TestCaches:
         builders.ready(store, key=OTHER, created_at=3.0)
         assert [view.key for view in manager.caches()] == [OTHER, KEY, NEWER]
         assert [view.key for view in manager.caches(IMAGE.upper())] == [KEY, NEWER]
+
+    def test_what_serves_guests_of_a_cache_that_is_gone(self, manager, store, served, at_work):
+        builders.ready(store)
+        served.return_value = {NEWER, OTHER}
+        at_work.status.return_value = builders.status(Phase.SERVING, guests=1)
+        assert [view.key for view in manager.caches()] == [OTHER, NEWER, KEY]
+        assert [(view.key, view.state) for view in manager.caches(IMAGE)] == [
+            (NEWER, 'COLD'),
+            (KEY, 'READY'),
+        ]
 
     @pytest.mark.parametrize('image_id', NOT_IMAGE_IDS.values(), ids=NOT_IMAGE_IDS)
     def test_no_image_id(self, manager, image_id):
@@ -168,6 +187,14 @@ class TestInvalidate:
         manager.invalidate(IMAGE)
         assert store.load(KEY).state is State.STALE
 
+    def test_what_serves_guests_of_a_cache_that_is_gone(
+        self, manager, store, served, at_work, raised
+    ):
+        served.return_value = {KEY}
+        with pytest.raises(exception.CacheNotFound):
+            manager.invalidate(IMAGE)
+        raised.assert_not_called()
+
     def test_a_broken_record_is_no_hindrance(self, manager, store, raised):
         builders.ready(store)
         store.paths.record(NEWER).write_bytes(b'nonsense')
@@ -194,6 +221,19 @@ class TestRemove:
     def test_nothing(self, manager):
         with pytest.raises(exception.CacheNotFound):
             manager.remove(IMAGE)
+
+    def test_the_recorder_of_a_cache_that_is_gone(self, manager, served, at_work, no_sleep):
+        served.return_value = {KEY}
+        at_work.status.side_effect = says(Phase.SERVING, Phase.LEAVING, UNREACHABLE)
+        assert manager.remove(IMAGE) == [KEY]
+        at_work.leave.assert_called_once_with()
+
+    def test_the_daemon_of_a_recorder_that_has_died(self, manager, store, served):
+        builders.warm(store)
+        served.return_value = {NEWER}
+        with mock.patch.object(sweeping, 'end_daemon', autospec=True) as end:
+            assert set(manager.remove(IMAGE)) == {KEY, NEWER}
+        assert {call.args[1] for call in end.call_args_list} == {KEY, NEWER}
 
     def test_guests_of_a_recorder_keep_everything(self, manager, store, at_work):
         builders.ready(store)

@@ -54,6 +54,24 @@ def listener(path):
         yield server
 
 
+def test_who_listens_is_seen_without_a_connection(path, listener):
+    assert path in processes.listening()
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    listener.close()
+    assert path not in processes.listening()
+
+
+def test_a_connection_listens_on_nothing(path, listener):
+    with contextlib.ExitStack() as stack:
+        connect(path, stack)
+        accepted, _ = listener.accept()
+        stack.enter_context(accepted)
+        listener.close()
+        assert path not in processes.listening()
+
+
 def connect(path, stack):
     client = stack.enter_context(socket.socket(socket.AF_UNIX))
     client.connect(str(path))

@@ -7,10 +7,14 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
+from nova_qcache import duty
 from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache import processes
 from nova_qcache import sweeping
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
@@ -230,3 +234,57 @@ def test_a_record_that_was_half_written(sweep, store):
     (store.paths.cache_path / '.foreign.json.x').touch()
     sweep()
     assert [path.name for path in store.paths.cache_path.glob('.*')] == ['.foreign.json.x']
+
+
+# -- a daemon whose recorder has died
+
+DAEMON = """
+import socket, sys, time
+servers = []
+for path in sys.argv[1:]:
+    servers.append(socket.socket(socket.AF_UNIX))
+    servers[-1].bind(path)
+    servers[-1].listen()
+print('ready', flush=True)
+held = [servers[-1].accept() for _ in range(1)]
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def daemon(paths):
+    """It serves, and nobody supervises it."""
+    sockets = [paths.qmp_socket(KEY), paths.nbd_socket(KEY)]
+    command = [sys.executable, '-c', DAEMON, *map(str, sockets)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b'ready\n'
+        yield process
+        process.kill()
+
+
+def test_a_daemon_without_a_recorder_and_without_guests_is_ended(store, paths, daemon):
+    duty.note(paths, KEY, [])
+    sweeping.end_daemon(store, KEY)
+    daemon.wait()
+    assert not paths.nbd_socket(KEY).exists()
+    assert duty.read(paths, KEY) is None, 'nobody starts a recorder for it'
+    sweeping.end_daemon(store, KEY)  # there is none any more
+
+
+def test_a_daemon_that_has_guests_serves_them_on(store, paths, daemon):
+    with socket.socket(socket.AF_UNIX) as guest:
+        guest.connect(str(paths.nbd_socket(KEY)))
+        while not processes.connections(paths.nbd_socket(KEY)):
+            time.sleep(0.001)
+        sweeping.end_daemon(store, KEY)
+        assert daemon.poll() is None
+        assert paths.nbd_socket(KEY).exists()
+
+
+def test_a_daemon_whose_recorder_starts_is_left_alone(store, paths, daemon):
+    with (
+        locks.recorder(paths.locks, KEY),
+        pytest.raises(exception.CacheInUse, match='does not answer'),
+    ):
+        sweeping.end_daemon(store, KEY)
+    assert daemon.poll() is None

@@ -25,6 +25,7 @@ WARMING = CacheView(
     'a note',
     builders.record(),
     builders.status(Phase.RECORDING, guests=2),
+    guests=2,
 )
 BROKEN = CacheView(KEY, PATH, 'BROKEN', 0, 0, 'it has no record')
 

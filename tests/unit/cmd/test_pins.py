@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """nova-qcache pin and unpin."""
 
+import pathlib
 from unittest import mock
 
 import pytest
 
 from nova_qcache import exception
+from nova_qcache.inspection import CacheView
 from nova_qcache.pins import Pin
 from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
 
 NOW = 1_700_000_000.5
 
@@ -24,6 +27,10 @@ def holding(manager):
     manager.pin.side_effect = lambda image_id, until: Pin(image_id, until)
 
 
+def seen(state):
+    return CacheView(KEY, pathlib.Path('/x'), state, 0, 0, '')
+
+
 def test_a_pin_that_lasts_longer_is_the_one_that_is_shown(run, manager):
     manager.caches.return_value = []
     manager.pin.side_effect = lambda image_id, until: Pin(image_id, None)
@@ -31,7 +38,7 @@ def test_a_pin_that_lasts_longer_is_the_one_that_is_shown(run, manager):
 
 
 def test_pin(run, manager):
-    manager.caches.return_value = [mock.sentinel.one, mock.sentinel.two]
+    manager.caches.return_value = [seen('READY'), seen('WARMING'), seen('COLD')]
     assert run('pin', IMAGE, '-f', 'json').json == {
         'image_id': IMAGE,
         'until': None,
@@ -43,7 +50,7 @@ def test_pin(run, manager):
 
 
 def test_pin_for_a_while(run, manager):
-    manager.caches.return_value = [mock.sentinel.one]
+    manager.caches.return_value = [seen('READY')]
     assert run('pin', IMAGE, '--for', '1.5', '-f', 'json').json['until'] == (
         '2023-11-14T23:43:21+00:00'
     )
