@@ -16,7 +16,9 @@ import time
 
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import locks
 from nova_qcache.key import canonical_image_id
+from nova_qcache.paths import Paths
 from nova_qcache.repetition import Repetition
 
 __all__ = ['Pin', 'Pins']
@@ -37,8 +39,10 @@ class Pin:
 
 
 class Pins:
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
+    def __init__(self, paths: Paths, lock_seconds: float) -> None:
+        self._folder = paths.pins
+        self._locks = paths.locks
+        self._lock_seconds = lock_seconds
         self._complaints = Repetition()
 
     def pin(self, image_id: str, until: float | None = None, reason: str = '') -> Pin:
@@ -49,33 +53,36 @@ class Pins:
         :return: the one that holds
         :raises InvalidImageId: if it is none
         :raises FolderUnfit: if it cannot be written down
+        :raises LockTimeout: if the caches of the image stay locked
         """
         image_id = canonical_image_id(image_id)
-        before = self._lasting(image_id)
-        if before is not None and _end(before.until) > _end(until):
-            return before
-        data = {'image_id': image_id, 'until': until, 'reason': reason}
-        text = json.dumps(data, sort_keys=True).encode() + b'\n'
-        try:
-            filesystem.replace_atomically(self._path(image_id), text, _MODE)
-        except OSError as e:
-            raise self._unfit(e) from e
+        with self._locked(image_id):
+            before = self._lasting(image_id)
+            if before is not None and _end(before.until) > _end(until):
+                return before
+            data = {'image_id': image_id, 'until': until, 'reason': reason}
+            text = json.dumps(data, sort_keys=True).encode() + b'\n'
+            try:
+                filesystem.replace_atomically(self._path(image_id), text, _MODE)
+            except OSError as e:
+                raise self._unfit(e) from e
         return Pin(image_id, until, reason)
 
     def unpin(self, image_id: str) -> bool:
         """Let the caches of an image go when room is needed; return whether it was pinned.
 
         :raises InvalidImageId: if it is none
-        :raises FolderUnfit: if it stays pinned
+        :raises FolderUnfit, LockTimeout: if it stays pinned
         """
         image_id = canonical_image_id(image_id)
-        was_pinned = self._lasting(image_id) is not None
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                self._path(image_id).unlink()
-                filesystem.sync_folder(self._folder)
-        except OSError as e:
-            raise self._unfit(e) from e
+        with self._locked(image_id):
+            was_pinned = self._lasting(image_id) is not None
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    self._path(image_id).unlink()
+                    filesystem.sync_folder(self._folder)
+            except OSError as e:
+                raise self._unfit(e) from e
         return was_pinned
 
     def all(self) -> dict[str, Pin]:
@@ -99,6 +106,11 @@ class Pins:
 
     def is_pinned(self, image_id: str) -> bool:
         return self._lasting(image_id) is not None
+
+    def _locked(self, image_id: str) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock under which caches of the image are removed: once a pin is there, none
+        goes that was chosen before."""
+        return locks.image(self._locks, image_id, self._lock_seconds)
 
     def _lasting(self, image_id: str) -> Pin | None:
         """Return the pin of an image that has not ended. The file of one that has stays until the

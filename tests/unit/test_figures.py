@@ -30,7 +30,7 @@ OTHER = CacheKey(OTHER_IMAGE, GENERATION)
 
 @pytest.fixture
 def pins(paths):
-    return Pins(paths.pins)
+    return Pins(paths, 60)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import locks
 from nova_qcache.pins import Pin
 from nova_qcache.pins import Pins
 from tests.unit.builders import IMAGE
@@ -26,7 +27,7 @@ def clock():
 
 @pytest.fixture
 def pins(paths):
-    return Pins(paths.pins)
+    return Pins(paths, 60)
 
 
 def file_of(paths, image_id=IMAGE):
@@ -42,7 +43,7 @@ def test_none(pins):
 def test_one(pins, paths):
     pin = pins.pin(IMAGE, reason='gold')
     assert pin == Pin(IMAGE, None, 'gold')
-    later = Pins(paths.pins)  # another process
+    later = Pins(paths, 60)  # another process
     assert later.all() == {IMAGE: pin}
     assert later.is_pinned(IMAGE)
     assert not later.is_pinned(OTHER_IMAGE)
@@ -81,6 +82,19 @@ def test_an_end(pins, clock):
     assert not pins.is_pinned(IMAGE)
     assert not pins.unpin(IMAGE), 'it has ended'
     assert pins.pin(IMAGE, NOW + 70).until == NOW + 70
+
+
+def test_a_pin_changes_under_the_lock_of_the_image(paths):
+    """Two that pin take turns, and no cache is removed that was chosen before."""
+    pins = Pins(paths, 0)
+    pins.pin(IMAGE)
+    with locks.image(paths.locks, IMAGE, 0):
+        with pytest.raises(exception.LockTimeout, match=IMAGE):
+            pins.pin(IMAGE)
+        with pytest.raises(exception.LockTimeout, match=IMAGE):
+            pins.unpin(IMAGE)
+        assert pins.is_pinned(IMAGE)
+        pins.pin(OTHER_IMAGE)
 
 
 @pytest.mark.parametrize(

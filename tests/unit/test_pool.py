@@ -73,7 +73,7 @@ def usage(paths, leases, tmp_path, domains):
 
 @pytest.fixture
 def pins(paths):
-    return Pins(paths.pins)
+    return Pins(paths, 60)
 
 
 @pytest.fixture(autouse=True)
