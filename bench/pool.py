@@ -44,6 +44,7 @@ from nova_qcache.leases import Leases
 from nova_qcache.manager import Manager
 from nova_qcache.pins import Pins
 from nova_qcache.plan import Boot
+from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.pool import Pool
 from nova_qcache.record import CacheRecord
@@ -105,7 +106,7 @@ class Host:
         self._pool_with = functools.partial(
             Pool,
             self.store,
-            Pins(self.site.paths.pins),
+            Pins(self.site.paths, LOCK_SECONDS),
             usage,
             plugins.eviction_policy('value'),
             reservations=Leases(self.site.paths.reservations, 60),
@@ -121,12 +122,16 @@ class Host:
 
     def admit(self) -> None:
         """What a boot of an image without a cache costs until its recorder is started."""
-        plan = self.site.manager.preview(self.cold.image_id, str(self.base), 'raw')
+        plan = self._judged(self.cold.image_id)
         refusal = self.admission.refusal(self.cold.image_id, Boot(self.cold.image_id, '', 'raw'))
         if plan.kind is not PlanKind.RECORD or refusal is None:
             raise rig.BenchError(f'the plan is {plan.kind.value}: {plan.reason}')
         with self.pool.room(self.cold, QUOTA):
             pass
+
+    def _judged(self, image_id: str) -> Plan:
+        source = plugins.source(str(self.base), 'raw')
+        return self.site.manager._judge.judge(image_id, source).plan
 
     def full_pool(self) -> Pool:
         """One that has room for a recording once the least cache has gone."""
@@ -150,8 +155,7 @@ class Host:
         if base is not None:
             reference, facts = str(base), base.stat()
             identity = BaseIdentity(facts.st_size, facts.st_ino, facts.st_mtime_ns)
-            preview = self.site.manager.preview(image_id, reference, 'raw')
-            generation = preview.generation or generation
+            generation = self._judged(image_id).generation or generation
         key, paths, now = CacheKey(image_id, generation), self.site.paths, time.time()
         with paths.sealed(key).open('wb') as file:
             file.write(DATA)

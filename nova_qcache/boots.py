@@ -13,6 +13,7 @@ import threading
 
 from oslo_config import cfg
 
+from nova_qcache import base as bases
 from nova_qcache import conf as qcache_conf
 from nova_qcache import control
 from nova_qcache import exception
@@ -34,6 +35,7 @@ from nova_qcache.paths import Paths
 from nova_qcache.pins import Pins
 from nova_qcache.plan import Boot
 from nova_qcache.plan import Cause
+from nova_qcache.plan import cause_of
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.pool import Pool
@@ -75,15 +77,16 @@ class Boots:
         group = conf.qcache
         self._store = Store(self.paths, group.lock_timeout_seconds)
         self._generations = Generations(self.paths, group.lock_timeout_seconds)
+        self._qemu_img = QemuImg(group.qemu_img)
         self._verifier = Verifier(
-            self._store, self._generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
+            self._store, self._generations, self._qemu_img, QemuIo(group.qemu_io)
         )
         self._leases = Leases(self.paths.leases, group.plan_lease_seconds)
         if domains is None and group.libvirt_uri:
             domains = LibvirtDomains(group.libvirt_uri)
         instances = qcache_conf.instances_path(conf)
         self._usage = Usage(self.paths, self._leases, instances, domains)
-        self._pins = Pins(self.paths.pins)
+        self._pins = Pins(self.paths, group.lock_timeout_seconds)
         self._pool = Pool(
             self._store,
             self._pins,
@@ -112,7 +115,7 @@ class Boots:
             plan = self._plan(boot)
         except (exception.QcacheError, OSError) as e:
             self._complain(boot.image_id, e)
-            plan = dataclasses.replace(plan, reason=str(e), cause=_cause(e))
+            plan = dataclasses.replace(plan, reason=str(e), cause=cause_of(e))
         except Exception as e:  # the first invariant: not even a fault of ours fails a boot
             LOG.exception('Image %s boots without a cache: %s', boot.image_id, e)
             plan = dataclasses.replace(plan, reason=str(e), cause=Cause.FAILED)
@@ -151,7 +154,8 @@ class Boots:
     def preview(self, image_id: str, base: str, base_format: str) -> Plan:
         """Decide what a boot would use now, and start nothing.
 
-        :raises InvalidImageId, InvalidBase: if no boot could use a cache of this
+        :raises InvalidImageId, InvalidBase: if no boot could use a cache of this, or nothing can
+            be recorded: the base is not readable, for example
         :raises CacheBroken: if there is one whose file is not what was sealed
         :raises QcacheError: if it cannot be decided
         """
@@ -159,6 +163,8 @@ class Boots:
         judgement = self._judge.judge(canonical_image_id(image_id), source)
         if judgement.trouble is not None:
             raise judgement.trouble
+        if judgement.plan.kind is PlanKind.RECORD:
+            bases.inspect(source, self._qemu_img)
         return judgement.plan
 
     def keep(self) -> None:
@@ -178,7 +184,8 @@ class Boots:
         """Start a recorder, or tell the one at work that one more guest comes, and wait until
         guests can connect.
 
-        :raises WrongState: if there is a cache already
+        :raises WrongState: if there is a cache already, or a recording with another quota than the
+            one that is asked for
         :raises RecorderFailed: if it does not start, with the reason, or the one at work does not
             record any more
         :raises NoRoom, TooManyRecorders: if another recording has no room, or no leave
@@ -203,6 +210,8 @@ class Boots:
         base, base_format = source.reference, source.base_format
         with self._starting(key):
             try:
+                if quota_mib is not None:
+                    self._require_quota(key, quota_mib)
                 status = self._recorder(key).expect_guest()
             except exception.RecorderUnreachable:
                 with self._pool.room(key, qcache_conf.quota_bytes(self._conf, quota_mib)):
@@ -346,6 +355,20 @@ class Boots:
         arguments += [f'--generation={key.generation}', f'--revision={key.revision}']
         return [*arguments, key.image_id]
 
+    def _require_quota(self, key: CacheKey, quota_mib: int) -> None:
+        """:raises RecorderUnreachable: if no recorder is at work
+        :raises WrongState: if the one at work keeps to another quota
+        """
+        self._recorder(key).status()
+        record, quota = self._store.load(key), qcache_conf.quota_bytes(self._conf, quota_mib)
+        if record is not None and record.quota != quota:
+            raise exception.WrongState(
+                image_id=key.image_id,
+                state=f'{record.state.value} with a quota of {record.quota} bytes',
+                wanted=f'one of {quota}',
+                remedy='Leave out --quota to join its recording, or remove it first',
+            )
+
     def _retire_others(self, key: CacheKey, source: Source) -> None:
         """The base of the image has a new generation, or is another one: the caches of before are
         of no use to a boot."""
@@ -366,16 +389,3 @@ class Boots:
                 self._recorder(view.key).drop()
         if view.record is not None and view.record.state is State.READY:
             self._store.retire(view.record, reason, staleness)
-
-
-def _cause(error: Exception) -> Cause:
-    match error:
-        case exception.NoRoom() | exception.NoReservation():
-            return Cause.NO_ROOM
-        case exception.TooManyRecorders():
-            return Cause.RECORDERS
-        case exception.RecordBroken() | exception.CacheBroken():
-            return Cause.BROKEN
-        case exception.InvalidBase() | exception.InvalidImageId():
-            return Cause.INELIGIBLE
-    return Cause.FAILED

@@ -15,7 +15,7 @@ Each sentence names the offending value and what to do about it::
      |    +-- RecordTooNew     ... since a newer version of the project wrote it
      +-- CacheBroken           a cache file that is not what its record says
      +-- PinBroken             a pin's file that cannot be read; it counts as a pin
-     +-- CacheNotFound, CacheInUse, NotPinned, WrongState
+     +-- CacheNotFound, CacheNotReady, CacheInUse, NotPinned, WrongState
      +-- DomainsUnknown        libvirt does not tell what its domains use
      +-- GlanceUnknown         Glance does not tell which images are deleted
      +-- ToolError             a tool of qemu's
@@ -126,6 +126,10 @@ class CacheNotFound(QcacheError):
     template = (
         'There is no cache of image {image_id} here. `nova-qcache list` shows those that are.'
     )
+
+
+class CacheNotReady(QcacheError):
+    template = 'The cache of image {image_id} is {state}: {reason}. {remedy}.'
 
 
 class CacheInUse(QcacheError):

@@ -88,14 +88,20 @@ class Manager(Boots):
     def seal(
         self, image_id: str, wait_seconds: float = 0, progress: Progress = silent
     ) -> CacheView:
-        """End the recording of an image now and keep what it has.
+        """End the recording of an image now and keep what it has. What is sealed already is left
+        as it is.
 
         :param wait_seconds: how long to wait for READY
-        :raises CacheNotFound: if there is no recording
+        :raises CacheNotFound, CacheNotReady: if there is neither a recording nor a READY cache
         :raises RecorderUnreachable: if no recorder answers
         :raises DeadlinePassed: if it is not sealed in time; it may be later
         """
-        key = self._one_in_state(image_id, State.WARMING).key
+        seen = self._in_state(image_id, State.WARMING) or self._in_state(image_id, State.READY)
+        if seen is None:
+            raise self._not_ready(image_id, 'nothing is being recorded')
+        key = seen.key
+        if seen.state == State.READY.value:
+            return seen
         self._recorder(key).seal()
         if wait_seconds:
             waiting.until(
@@ -116,11 +122,13 @@ class Manager(Boots):
 
         :param base: needed only if no cache of the image is here
         :return: the caches that it concerned
+        :raises InvalidBase: if there is no such base
         :raises CacheNotFound: if neither a cache nor ``base`` says which base it is
         """
         views = [view for view in self.caches(image_id) if view.state != State.COLD.value]
         bases = {(view.record.base, view.record.base_format) for view in views if view.record}
         if base is not None:
+            self._source(base, base_format).identity()
             bases.add((base, base_format))
         if not bases:
             raise exception.CacheNotFound(image_id=image_id)
@@ -173,10 +181,10 @@ class Manager(Boots):
 
         One whose base cannot be read stays as it is, and its verification says why.
 
-        :raises CacheNotFound: if none of the image is READY
+        :raises CacheNotFound, CacheNotReady: if none of the image is READY
         """
-        if image_id is not None:
-            self._one_in_state(image_id, State.READY)
+        if image_id is not None and self._in_state(image_id, State.READY) is None:
+            raise self._not_ready(image_id, 'only a READY cache is compared with its base')
         for view in self.caches(image_id):
             if view.record is not None and view.record.state is State.READY:
                 yield self._verified(view.record, progress)
@@ -260,11 +268,22 @@ class Manager(Boots):
             return True  # nobody was connected, so it has left
         return None if phase in (Phase.RECORDING, Phase.SEALING) else True
 
-    def _one_in_state(self, image_id: str, state: State) -> CacheView:
+    def _in_state(self, image_id: str, state: State) -> CacheView | None:
         for view in reversed(self.caches(image_id)):
             if view.record is not None and view.record.state is state:
                 return view
-        raise exception.CacheNotFound(image_id=image_id)
+        return None
+
+    def _not_ready(self, image_id: str, reason: str) -> exception.QcacheError:
+        views = self.caches(image_id)
+        if not views:
+            return exception.CacheNotFound(image_id=image_id)
+        state, remedy = views[-1].state, 'The next boot records it again'
+        if state == State.WARMING.value:
+            remedy = f'Seal it with `nova-qcache seal {image_id}`, or wait until it is'
+        return exception.CacheNotReady(
+            image_id=image_id, state=state, reason=reason, remedy=remedy
+        )
 
     def _dismiss(self, view: CacheView, progress: Progress, *, force: bool) -> None:
         """Make the recorder forget the cache, and end if it has no guests.

@@ -4,10 +4,11 @@
 import dataclasses
 import enum
 
+from nova_qcache import exception
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation
 
-__all__ = ['EXPORT_NAME', 'Boot', 'Cause', 'Plan', 'PlanKind', 'Wish']
+__all__ = ['EXPORT_NAME', 'Boot', 'Cause', 'Plan', 'PlanKind', 'Wish', 'cause_of']
 
 EXPORT_NAME = 'top'
 """Name of the NBD export that a recorder serves."""
@@ -45,6 +46,20 @@ class Cause(enum.Enum):
     """The file or record of the cache is not what it should be."""
     FAILED = 'failed'
     """Anything else."""
+
+
+def cause_of(error: Exception) -> Cause:
+    """Return the kind of reason that a boot is plain for when something has failed."""
+    match error:
+        case exception.NoRoom() | exception.NoReservation():
+            return Cause.NO_ROOM
+        case exception.TooManyRecorders():
+            return Cause.RECORDERS
+        case exception.RecordBroken() | exception.CacheBroken():
+            return Cause.BROKEN
+        case exception.InvalidBase() | exception.InvalidImageId():
+            return Cause.INELIGIBLE
+    return Cause.FAILED
 
 
 class Wish(enum.Enum):

@@ -14,6 +14,7 @@ from unittest import mock
 from oslo_config import cfg
 import pytest
 
+from nova_qcache import base as base_module
 from nova_qcache import boots as boots_module
 from nova_qcache import control
 from nova_qcache import exception
@@ -166,10 +167,17 @@ def current():
 
 
 @pytest.fixture
-def boots(conf, source, launch_start, recorder, verifier, current):
+def inspect_base():
+    """The look into a base that is to be recorded; it is fit, unless a test says otherwise."""
+    with mock.patch.object(base_module, 'inspect', autospec=True, return_value=4096) as made:
+        yield made
+
+
+@pytest.fixture
+def boots(conf, source, launch_start, recorder, verifier, current, inspect_base):
     return Boots(conf)
 
 
 @pytest.fixture
-def manager(conf, source, launch_start, recorder, verifier, current):
+def manager(conf, source, launch_start, recorder, verifier, current, inspect_base):
     return Manager(conf)

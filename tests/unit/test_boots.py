@@ -61,6 +61,15 @@ def test_no_cache_yet(boots, paths, launch_start, recorder):
     recorder.expect_guest.assert_not_called()
 
 
+def test_a_base_that_cannot_be_read_is_not_said_to_be_recorded(boots, source, inspect_base):
+    inspect_base.side_effect = exception.InvalidBase(
+        base='x', reason='Permission denied', remedy='Let this user read it'
+    )
+    with pytest.raises(exception.InvalidBase, match='Permission denied'):
+        boots.preview(*BOOT)
+    assert inspect_base.call_args.args[0] is source
+
+
 def test_a_cache_that_is_being_recorded(boots, store, launch_start, recorder):
     builders.warm(store, base='memory://base')
     plan = boots.preview(*BOOT)

@@ -80,6 +80,30 @@ def test_a_new_recorder_with_a_quota_of_its_own(boots, launch_start):
     assert '--quota-mib=3' in launch_start.call_args.args[2]
 
 
+@pytest.mark.parametrize('quota', [None, 16, 3])
+def test_a_recording_is_joined_if_it_has_the_quota_that_is_asked_for(
+    boots, store, recorder, quota
+):
+    builders.warm(store, base='memory://base', quota=16 * MIB)
+    recorder.status.side_effect = recorder.expect_guest.side_effect = None
+    recorder.status.return_value = recorder.expect_guest.return_value = builders.status()
+    if quota != 3:
+        assert boots.record(*BOOT, quota_mib=quota).kind is PlanKind.RECORD
+        return
+    with pytest.raises(exception.WrongState) as caught:
+        boots.record(*BOOT, quota_mib=quota)
+    assert f'with a quota of {16 * MIB} bytes and cannot become one of {3 * MIB}' in str(
+        caught.value
+    )
+    recorder.expect_guest.assert_not_called()
+
+
+def test_a_recording_that_died_gets_the_quota_that_is_asked_for(boots, store, launch_start):
+    builders.warm(store, base='memory://base', quota=16 * MIB)
+    boots.record(*BOOT, quota_mib=3)
+    assert '--quota-mib=3' in launch_start.call_args.args[2]
+
+
 def test_a_new_recorder_is_told_what_glance_says_of_the_image(boots, launch_start):
     boots.plan(Boot(*BOOT, image_hash='md5:1'))
     assert '--image-hash=md5:1' in launch_start.call_args.args[2]

@@ -59,6 +59,10 @@ def no_sleep():
         yield made
 
 
+def stale(store):
+    store.retire(builders.ready(store), 'damaged')
+
+
 def says(*phases, guests=0):
     return [
         phase if isinstance(phase, Exception) else builders.status(phase, guests=guests)
@@ -128,13 +132,31 @@ class TestSeal:
         assert f'Sealing the cache of image {IMAGE} took longer' in str(caught.value)
         assert 'see `nova-qcache list`' in str(caught.value)
 
-    @pytest.mark.parametrize('there', [lambda store: None, builders.ready])
-    def test_nothing_to_seal(self, manager, store, at_work, there):
-        there(store)
+    def test_nothing_to_seal(self, manager, at_work):
         with pytest.raises(exception.CacheNotFound) as caught:
             manager.seal(IMAGE)
         assert f'There is no cache of image {IMAGE} here' in str(caught.value)
         at_work.seal.assert_not_called()
+
+    @pytest.mark.parametrize('seconds', [0, 60])
+    def test_what_is_sealed_already(self, manager, store, at_work, seconds):
+        builders.ready(store)
+        view = manager.seal(IMAGE, wait_seconds=seconds)
+        assert (view.key, view.state) == (KEY, 'READY')
+        at_work.seal.assert_not_called()
+
+    def test_a_cache_that_is_no_recording(self, manager, store, at_work):
+        stale(store)
+        with pytest.raises(exception.CacheNotReady) as caught:
+            manager.seal(IMAGE)
+        said = f'The cache of image {IMAGE} is STALE: nothing is being recorded. The next boot'
+        assert str(caught.value).startswith(said)
+
+    def test_a_recording_beside_a_cache(self, manager, store, at_work):
+        builders.ready(store)
+        builders.warm(store, key=NEWER, created_at=1.0)
+        assert manager.seal(IMAGE).key == NEWER
+        at_work.seal.assert_called_once_with()
 
     def test_nobody_to_ask(self, manager, store):
         builders.warm(store)
@@ -162,12 +184,24 @@ class TestInvalidate:
         builders.ready(store, key=NEWER, base='/two')
         manager.invalidate(IMAGE, '/three', 'qcow2')
         asked = [call.args for call in find_source.call_args_list]
-        assert asked == [('/one', 'raw'), ('/three', 'qcow2'), ('/two', 'raw')]
+        assert asked[0] == ('/three', 'qcow2'), 'it is looked for first'
+        assert asked[1:] == [('/one', 'raw'), ('/three', 'qcow2'), ('/two', 'raw')]
         assert raised.call_count == 3
 
     def test_a_base_without_a_cache(self, manager, raised):
         assert manager.invalidate(IMAGE, '/base') == []
         raised.assert_called_once()
+
+    def test_a_base_that_is_not_there(self, manager, store, raised):
+        builders.ready(store)
+        unfit = exception.InvalidBase(base='x', reason='No such file', remedy='Give one')
+        with (
+            mock.patch.object(builders.MemorySource, 'identity', autospec=True, side_effect=unfit),
+            pytest.raises(exception.InvalidBase),
+        ):
+            manager.invalidate(IMAGE, '/nonexistent')
+        raised.assert_not_called()
+        assert store.load(KEY).state is State.READY
 
     def test_neither_cache_nor_base(self, manager, raised):
         with pytest.raises(exception.CacheNotFound):
@@ -342,9 +376,21 @@ class TestVerify:
         assert verifier.verify.call_args.args[0] == record
         verifier.verify.assert_called_once()
 
-    @pytest.mark.parametrize('there', [lambda store: None, builders.warm])
-    def test_nothing_to_verify(self, manager, store, verifier, there):
-        there(store)
+    @pytest.mark.parametrize(
+        ('there', 'state', 'remedy'),
+        [(builders.warm, 'DIRTY', 'The next boot'), (stale, 'STALE', 'The next boot')],
+    )
+    def test_nothing_to_verify(self, manager, store, verifier, there, state, remedy):
         with pytest.raises(exception.CacheNotFound):
             list(manager.verify(IMAGE))
+        there(store)
+        with pytest.raises(exception.CacheNotReady) as caught:
+            list(manager.verify(IMAGE))
+        assert f'{IMAGE} is {state}: only a READY cache is compared' in str(caught.value)
+        assert remedy in str(caught.value)
         verifier.verify.assert_not_called()
+
+    def test_what_is_being_recorded(self, manager, store, at_work):
+        builders.warm(store)
+        with pytest.raises(exception.CacheNotReady, match=f'WARMING.*`nova-qcache seal {IMAGE}`'):
+            list(manager.verify(IMAGE))

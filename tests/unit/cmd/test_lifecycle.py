@@ -137,6 +137,7 @@ VERBS = {
     'error',
     [
         exception.CacheNotFound(image_id=IMAGE),
+        exception.CacheNotReady(image_id=IMAGE, state='STALE', reason='x', remedy='y'),
         exception.InvalidBase(base='a\nb', reason='x', remedy='y'),
         PermissionError(13, 'Permission denied', '/x'),
         RuntimeError('a surprise'),
