@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 
 from nova_qcache import exception
+from nova_qcache import native
 
 __all__ = [
     'allocated_bytes',
@@ -39,7 +40,7 @@ def replace_atomically(path: pathlib.Path, content: bytes, mode: int) -> None:
             os.fchmod(fd, mode)
             file.write(content)
             file.flush()
-            os.fsync(fd)
+            native.run(os.fsync, fd)
         os.rename(name, path)
     except BaseException:
         pathlib.Path(name).unlink(missing_ok=True)
@@ -55,7 +56,7 @@ def sync_folder(path: pathlib.Path) -> None:
 def sync_file(path: pathlib.Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        native.run(os.fsync, fd)
     finally:
         os.close(fd)
 

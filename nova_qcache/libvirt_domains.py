@@ -10,11 +10,16 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import operator
 from typing import Any
 
 from nova_qcache import exception
+from nova_qcache import native
 
 __all__ = ['Document', 'LibvirtDomains', 'Paused']
+
+_ANSWER_SECONDS = 30
+"""For one question. A libvirt that hangs holds up no lock for longer."""
 
 Document = tuple[str, str]
 """Whose it is, in words for an operator, and the XML."""
@@ -34,10 +39,17 @@ class Paused:
 
 
 class LibvirtDomains:
+    """Each question is a native call of its own (:mod:`nova_qcache.native`), with a deadline.
+
+    Nova's connection makes its own calls so, but not those of the domains in a list.
+    """
+
     def __init__(self, uri: str, connect: Callable[[], Any] | None = None) -> None:
         """:param connect: gives a connection that is somebody else's, in place of one by URI"""
         self._uri = uri
         self._connect = connect
+        self._late: list[bool] = []
+        """Of a question that was given up; emptied when its answer comes after all."""
 
     def documents(self) -> Iterator[Document]:
         """Yield all documents of all domains.
@@ -48,14 +60,16 @@ class LibvirtDomains:
             for domain in self._asked(libvirt, lambda: connection.listAllDomains(0)):
                 yield from self._of_one(libvirt, domain)
 
-    def version(self) -> str:
+    def version(self) -> tuple[int, int, int]:
         """Return libvirt's version, by a connection that may resume guests.
 
         :raises DomainsUnknown: if there is none
         """
         with self._connection(read_only=False) as (libvirt, connection):
-            number: int = self._asked(libvirt, connection.getLibVersion)
-        return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'
+            number = self._asked(libvirt, connection.getLibVersion)
+        if not isinstance(number, int):
+            raise self._unknown(f'its version is {number!r}')
+        return number // 1_000_000, number // 1000 % 1000, number % 1000
 
     def living(self) -> Iterator[Document]:
         """Yield what each running or paused domain runs with.
@@ -65,7 +79,7 @@ class LibvirtDomains:
         with self._connection() as (libvirt, connection):
             active = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
             for domain in self._asked(libvirt, lambda: connection.listAllDomains(active)):
-                yield from self._document(libvirt, domain, 'domain', domain.XMLDesc)
+                yield from self._document(libvirt, 'domain', domain, domain.XMLDesc)
 
     def paused(self) -> list[Paused]:
         """Return the domains that are paused for an I/O error.
@@ -89,26 +103,24 @@ class LibvirtDomains:
             self._asked(libvirt, lambda: connection.lookupByUUIDString(uuid).resume())
 
     def _of_one(self, libvirt: Any, domain: Any) -> Iterator[Document]:
-        yield from self._document(libvirt, domain, 'domain', domain.XMLDesc)
+        yield from self._document(libvirt, 'domain', domain, domain.XMLDesc)
         if self._asked(libvirt, domain.isPersistent):
             inactive = libvirt.VIR_DOMAIN_XML_INACTIVE
             yield from self._document(
-                libvirt, domain, 'definition of domain', domain.XMLDesc, inactive
+                libvirt, 'definition of domain', domain, domain.XMLDesc, inactive
             )
         if self._asked(libvirt, lambda: domain.hasManagedSaveImage(0)):
             yield from self._document(
-                libvirt, domain, 'saved domain', domain.managedSaveGetXMLDesc
+                libvirt, 'saved domain', domain, domain.managedSaveGetXMLDesc
             )
 
     def _document(
-        self, libvirt: Any, domain: Any, what: str, ask: Callable[[int], str], flags: int = 0
+        self, libvirt: Any, what: str, domain: Any, ask: Callable[[int], str], flags: int = 0
     ) -> Iterator[Document]:
-        try:
-            yield f'{what} {domain.name()}', ask(flags)
-        except libvirt.libvirtError as e:
-            # It may have ended between two questions; what is no more uses nothing.
-            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise self._unknown(str(e)) from e
+        # It may have ended between two questions; what is no more uses nothing.
+        found = self._asked(libvirt, lambda: (f'{what} {domain.name()}', ask(flags)))
+        if found:
+            yield found
 
     @contextlib.contextmanager
     def _connection(self, *, read_only: bool = True) -> Iterator[tuple[Any, Any]]:
@@ -118,7 +130,9 @@ class LibvirtDomains:
             raise self._unknown('this Python has no module libvirt') from e
         if self._connect is not None:
             try:
-                connection = self._connect()
+                connection = self._in_time(self._connect, operator.call)
+            except exception.DomainsUnknown:
+                raise
             except Exception as e:  # its owner's errors are its owner's
                 raise self._unknown(str(e)) from e
             yield libvirt, connection
@@ -131,15 +145,33 @@ class LibvirtDomains:
         try:
             yield libvirt, connection
         finally:
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.close()
+            if not self._late:  # it would hang likewise
+                with contextlib.suppress(libvirt.libvirtError):
+                    connection.close()
 
     def _asked(self, libvirt: Any, ask: Callable[[], Any]) -> Any:
         try:
-            return ask()
+            return self._in_time(ask, native.run)
         except libvirt.libvirtError as e:
             if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return 0
+            raise self._unknown(str(e)) from e
+
+    def _in_time(self, ask: Callable[[], Any], call: Callable[..., Any]) -> Any:
+        if self._late:  # one is enough to know that libvirt hangs: each takes a thread
+            raise self._unknown('it has not answered an earlier question yet')
+        pending = [True]
+
+        def answer() -> Any:
+            try:
+                return ask()
+            finally:
+                pending.clear()
+
+        try:
+            return native.within(_ANSWER_SECONDS, lambda: call(answer))
+        except TimeoutError as e:
+            self._late = pending
             raise self._unknown(str(e)) from e
 
     def _unknown(self, reason: str) -> exception.DomainsUnknown:

@@ -157,7 +157,8 @@ def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
 
 
 def _libvirt(uri: str) -> str:
-    return f'{uri} {LibvirtDomains(uri).version()}, whose guests may be resumed'
+    version = '.'.join(map(str, LibvirtDomains(uri).version()))
+    return f'{uri} {version}, whose guests may be resumed'
 
 
 def _glance(conf: cfg.ConfigOpts) -> Finding:

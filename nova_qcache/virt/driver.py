@@ -45,8 +45,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     def init_host(self, host: str) -> None:
         super().init_host(host)
-        domains = LibvirtDomains('this nova-compute', self._host.get_connection)
-        self._planner.start(domains, self._host.get_connection().getLibVersion())
+        self._planner.start(LibvirtDomains('this nova-compute', self._host.get_connection))
 
     # -- the start of a domain
 

@@ -19,11 +19,11 @@ from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import overlay
 from nova_qcache import process_survival
+from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.manager import Manager
 from nova_qcache.plan import Boot
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
-from nova_qcache.usage import Domains
 from nova_qcache.virt import eligibility
 
 __all__ = ['Planner']
@@ -31,7 +31,7 @@ __all__ = ['Planner']
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-_RECONNECT_SINCE = 9_002_000
+_RECONNECT_SINCE = (9, 2, 0)
 """Version of libvirt that knows <reconnect> in the source of an NBD disk."""
 
 
@@ -42,27 +42,29 @@ class Planner:
         self._obstacle: str | None = None
         self._images: dict[str, Any] = {}
 
-    def start(self, domains: Domains, libvirt_version: int) -> None:
+    def start(self, domains: LibvirtDomains) -> None:
         """Begin to plan; a configuration or folder that makes no sense is one error in the log,
-        and boots are plain.
-
-        :param libvirt_version: as libvirt counts it
-        """
+        and boots are plain. Never raises."""
         try:
-            manager = Manager(CONF, domains)
-            self._obstacle = (
-                confinement.obstacle(manager.paths.guests) or process_survival.obstacle()
-            )
+            self._start(domains)
         except (exception.QcacheError, cfg.Error, OSError) as e:
             LOG.error('nova-qcache is off, and all instances boot without a cache: %s', e)
-            return
         except Exception as e:  # nova-compute serves its instances also with a fault of ours
             LOG.exception('nova-qcache is off, and all instances boot without a cache: %s', e)
-            return
+
+    def _start(self, domains: LibvirtDomains) -> None:
+        manager = Manager(CONF, domains)
+        self._obstacle = confinement.obstacle(manager.paths.guests) or process_survival.obstacle()
         if self._obstacle:
             LOG.warning('nova-qcache records nothing: %s', self._obstacle)
-        if libvirt_version >= _RECONNECT_SINCE:
-            self.reconnect_seconds = CONF.qcache.base_reconnect_seconds
+        try:
+            if domains.version() >= _RECONNECT_SINCE:
+                self.reconnect_seconds = CONF.qcache.base_reconnect_seconds
+        except exception.DomainsUnknown as e:
+            LOG.warning(
+                'Failed to ask libvirt for its version; using no <reconnect>: %s',
+                e.attributes['reason'],
+            )
         try:
             manager.sweep()
         except (exception.QcacheError, OSError) as e:

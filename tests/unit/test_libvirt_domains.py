@@ -2,12 +2,16 @@
 """What libvirt is asked, and what its silence means."""
 
 import sys
+import threading
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from nova_qcache import exception
+from nova_qcache import libvirt_domains
+from nova_qcache import native
+from nova_qcache import waiting
 from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.libvirt_domains import Paused
 from tests.unit import fake_libvirt
@@ -173,6 +177,76 @@ def test_a_connection_that_cannot_be_closed(host, domains):
         assert documents() == [('domain one', '<domain/>')]
 
 
+# -- libvirt hangs
+
+
+@pytest.fixture
+def hang(host):
+    """The first question waits for this event, and has no time to."""
+    answered = threading.Event()
+    with (
+        mock.patch.object(libvirt_domains, '_ANSWER_SECONDS', 0),
+        mock.patch.object(Connection, 'listAllDomains', autospec=True) as asked,
+    ):
+        asked.side_effect = lambda *args: answered.wait() and [Domain('one')]
+        yield answered
+        answered.set()
+
+
+def test_a_question_has_a_deadline(hang):
+    assert 'no answer within 0 s' in unknown()
+
+
+def test_who_asks_a_libvirt_that_hangs_is_told_at_once(hang, host):
+    domains = LibvirtDomains(URI)
+    unknown(domains)
+    libvirt_domains._ANSWER_SECONDS = 600
+    assert 'it has not answered an earlier question yet' in unknown(domains)
+    assert host.closed == 0, 'that is a question, too'
+    assert len(host.libvirt.opened) == 1
+    hang.set()
+    waiting.until(
+        lambda: not domains._late or None,
+        what='the late answer',
+        seconds=60,
+        remedy='none',
+        poll_seconds=0.01,
+    )
+    assert documents(domains) == [('domain one', '<domain/>')]
+
+
+@pytest.mark.parametrize('number', [None, 'x', mock.Mock()])
+def test_a_version_that_is_no_number(host, number):
+    with (
+        mock.patch.object(Connection, 'getLibVersion', autospec=True, return_value=number),
+        pytest.raises(exception.DomainsUnknown, match='its version is'),
+    ):
+        LibvirtDomains(URI).version()
+
+
+def test_each_question_is_a_native_call(host):
+    host.domains = [Domain('one', '<off/>', '<off/>', '<saved/>', FOR_AN_ERROR)]
+    asked_natively = 0
+
+    def run(function, *args):
+        nonlocal asked_natively
+        asked_natively += 1
+        with mock.patch.object(fake_libvirt, '_answer', lambda value: value):
+            return function(*args)
+
+    domains = LibvirtDomains(URI)
+    with (
+        mock.patch.object(native, 'run', run),
+        mock.patch.object(fake_libvirt, '_answer', side_effect=AssertionError('on the hub')),
+    ):
+        assert len(documents(domains)) == 3
+        assert len(list(domains.living())) == 1
+        assert len(domains.paused()) == 1
+        domains.resume('uuid-of-one')
+        domains.version()
+    assert asked_natively > 8
+
+
 # -- a connection that is somebody else's
 
 
@@ -262,6 +336,6 @@ def test_a_resume_that_libvirt_refuses(host):
 
 
 def test_its_version_by_a_connection_that_may_write(host):
-    assert LibvirtDomains(URI).version() == '9.2.1'
+    assert LibvirtDomains(URI).version() == (9, 2, 1)
     assert host.writable
     assert host.closed == 1

@@ -292,7 +292,7 @@ def libvirt_of(folder):
 
 
 def test_libvirt(short_folder):
-    with mock.patch.object(LibvirtDomains, 'version', autospec=True, return_value='9.0.0'):
+    with mock.patch.object(LibvirtDomains, 'version', autospec=True, return_value=(9, 0, 0)):
         found = libvirt_of(short_folder)
     assert (found.grade, found.found) == (Grade.OK, 'qemu:///x 9.0.0, whose guests may be resumed')
 

@@ -110,7 +110,7 @@ def test_the_planner_starts_when_nova_has(driver, domain, planner, chained):
     domain.inactive = documents.PLAIN
     domain.active = chained
     connection = mock.create_autospec(libvirt.virConnect, instance=True)
-    connection.getLibVersion.return_value = 9_002_000
+    connection.getLibVersion.return_value = 9_002_001
     connection.listAllDomains.return_value = [domain]
     driver._host.get_connection.return_value = connection
     happened = mock.Mock()
@@ -119,8 +119,8 @@ def test_the_planner_starts_when_nova_has(driver, domain, planner, chained):
         driver.init_host('this host')
     assert [call[0] for call in happened.mock_calls] == ['nova', 'planner']
     happened.nova.assert_called_once_with('this host')
-    (domains, version), _ = planner.start.call_args
-    assert version == 9_002_000
+    (domains,), _ = planner.start.call_args
+    assert domains.version() == (9, 2, 1)
     assert [text for _, text in domains.documents()] == [chained, documents.PLAIN]
 
 

@@ -16,6 +16,7 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import process_survival
+from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.paths import Paths
 from nova_qcache.plan import Boot
 from nova_qcache.plan import Cause
@@ -27,8 +28,8 @@ from tests.unit.builders import IMAGE
 from tests.unit.builders import OTHER_IMAGE
 from tests.unit.virt import documents
 
-LIBVIRT_9_0 = 9_000_000
-LIBVIRT_9_2 = 9_002_000
+LIBVIRT_9_0 = (9, 0, 0)
+LIBVIRT_9_2 = (9, 2, 0)
 
 SURPRISES = [
     exception.LockTimeout(name='x', path='y', seconds=1),
@@ -51,6 +52,13 @@ def obstacles():
         yield mock.Mock(confinement=confined, process_survival=ends)
 
 
+def domains(version=LIBVIRT_9_0):
+    """The libvirt of that version; an exception in its place is raised."""
+    made = mock.create_autospec(LibvirtDomains, instance=True)
+    made.version.side_effect = [version]
+    return made
+
+
 @pytest.fixture
 def made():
     """The class of the manager that the planner makes."""
@@ -69,7 +77,7 @@ def manager(made, record, tmp_path):
 @pytest.fixture
 def planner(manager, obstacles):
     planner = Planner()
-    planner.start(mock.sentinel.domains, LIBVIRT_9_0)
+    planner.start(domains())
     return planner
 
 
@@ -282,13 +290,14 @@ def test_a_planner_that_is_not_started_plans_nothing(instance, overlay, made):
 
 
 def test_it_starts_with_novas_configuration(planner, made, nova_conf, tmp_path):
-    made.assert_called_once_with(nova_conf, mock.sentinel.domains)
+    made.assert_called_once_with(nova_conf, mock.ANY)
+    assert isinstance(made.call_args.args[1], LibvirtDomains)
     assert qcache_conf.instances_path(nova_conf) == tmp_path / 'instances'
 
 
 def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, obstacles, nova_conf):
     nova_conf.set_override('instances_path', '/elsewhere', 'qcache')
-    Planner().start(mock.sentinel.domains, LIBVIRT_9_0)
+    Planner().start(domains())
     assert str(qcache_conf.instances_path(nova_conf)) == '/elsewhere'
 
 
@@ -298,7 +307,7 @@ def test_an_obstacle_is_said_once_and_passed_on(
 ):
     getattr(obstacles, obstacle).return_value = 'the remedy is here'
     planner = Planner()
-    planner.start(mock.sentinel.domains, LIBVIRT_9_0)
+    planner.start(domains())
     assert problems(caplog) == [
         (logging.WARNING, 'nova-qcache records nothing: the remedy is here')
     ]
@@ -314,7 +323,7 @@ def test_the_sockets_of_guests_are_what_is_confined(planner, manager, obstacles)
 
 @pytest.mark.parametrize(
     ('version', 'seconds'),
-    [(8_000_000, 0), (LIBVIRT_9_0, 0), (9_001_999, 0), (LIBVIRT_9_2, 77), (11_003_000, 77)],
+    [((8, 0, 0), 0), (LIBVIRT_9_0, 0), ((9, 1, 999), 0), (LIBVIRT_9_2, 77), ((11, 3, 0), 77)],
 )
 def test_guests_reconnect_only_where_libvirt_knows_it(
     manager, obstacles, nova_conf, version, seconds
@@ -322,8 +331,25 @@ def test_guests_reconnect_only_where_libvirt_knows_it(
     nova_conf.set_override('base_reconnect_seconds', 77, 'qcache')
     planner = Planner()
     assert planner.reconnect_seconds == 0
-    planner.start(mock.sentinel.domains, version)
+    planner.start(domains(version))
     assert planner.reconnect_seconds == seconds
+
+
+def test_a_libvirt_that_does_not_say_its_version(manager, obstacles, ask, overlay, caplog):
+    planner = Planner()
+    planner.start(domains(exception.DomainsUnknown(uri='x', reason='it hangs')))
+    assert planner.reconnect_seconds == 0
+    assert problems(caplog) == [
+        (logging.WARNING, 'Failed to ask libvirt for its version; using no <reconnect>: it hangs')
+    ]
+    manager.keep.assert_called_with()
+
+
+@pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
+@pytest.mark.parametrize('verb', ['sweep', 'keep'])
+def test_no_fault_of_ours_fails_the_start_of_nova_compute(manager, obstacles, verb, surprise):
+    getattr(manager, verb).side_effect = surprise
+    Planner().start(domains())
 
 
 @pytest.fixture
@@ -336,7 +362,7 @@ def folders(nova_conf, short_folder):
 
 def started(caplog):
     planner = Planner()
-    planner.start(mock.Mock(), LIBVIRT_9_2)
+    planner.start(domains(LIBVIRT_9_2))
     return planner, problems(caplog)
 
 
