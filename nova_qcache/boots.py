@@ -107,8 +107,8 @@ class Boots:
         self._starts: dict[CacheKey, threading.Lock] = {}
 
     def plan(self, boot: Boot) -> Plan:
-        """Decide what a boot uses, start a recorder if it is to record, and count it. Never raises
-        for a cache's sake."""
+        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
+        cache's sake. Whoever starts the domain counts the boot then (:meth:`count`)."""
         plan = Plan(PlanKind.PLAIN, '', boot.image_id, boot.base, boot.base_format)
         try:
             self.paths.require()
@@ -121,8 +121,11 @@ class Boots:
             plan = dataclasses.replace(plan, reason=str(e), cause=Cause.FAILED)
         if plan.kind is PlanKind.PLAIN:
             self.release(boot.consumer)
-        self._store.ledger.boot(plan)
         return plan
+
+    def count(self, plan: Plan) -> None:
+        """Count a boot by what its domain has started with. Never raises."""
+        self._store.ledger.boot(plan)
 
     def release(self, consumer: str) -> None:
         """Say that the domain of a consumer is defined, or will not be: its lease ends."""

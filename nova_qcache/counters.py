@@ -9,14 +9,19 @@ import dataclasses
 import json
 from typing import Any
 
-__all__ = ['SOURCES', 'Counters', 'add', 'dumps', 'hit_ratio', 'loads']
+from nova_qcache import exception
+
+__all__ = ['SOURCES', 'Counters', 'add', 'dumps', 'hit_ratio', 'loads', 'versioned']
 
 VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Counters:
-    """All of them only grow, but those that say otherwise. Sizes are bytes."""
+    """All of them only grow, but those that say otherwise. Sizes are bytes.
+
+    A boot counts when its domain has started, as what it has started with.
+    """
 
     boots: int = 0
     plays: int = 0
@@ -28,7 +33,7 @@ class Counters:
     plain: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Boots without a cache, by :class:`nova_qcache.plan.Cause`."""
     fallbacks: int = 0
-    """Of the plays and records: boots that did not start with the cache and then did without."""
+    """Of the plain boots: those that did not start with the cache and then did without."""
     recordings: int = 0
     """Recordings that became a cache."""
     dropped_recordings: int = 0
@@ -58,11 +63,11 @@ class Counters:
 
 
 SOURCES = {
-    'boots': 'plans',
-    'plays': 'plans',
-    'records': 'plans',
-    'audits': 'plans',
-    'plain': 'plans',
+    'boots': 'starts of domains',
+    'plays': 'starts of domains',
+    'records': 'starts of domains',
+    'audits': 'starts of domains',
+    'plain': 'starts of domains',
     'fallbacks': 'starts of domains',
     'recordings': 'recorder',
     'dropped_recordings': 'recorder',
@@ -76,8 +81,8 @@ SOURCES = {
     'invalidations': 'changes of state',
     'verifications': 'comparisons',
     'boot_bytes': 'the last recording or audit',
-    'last_boot_at': 'plans',
-    'last_used_at': "plans and Nova's image cache manager",
+    'last_boot_at': 'starts of domains',
+    'last_used_at': "starts of domains and Nova's image cache manager",
 }
 """Where each figure comes from, in words for an operator."""
 
@@ -116,22 +121,39 @@ def dumps(counters: Counters) -> bytes:
     return json.dumps({'version': VERSION, **values}, sort_keys=True).encode() + b'\n'
 
 
-def loads(text: bytes) -> Counters:
-    """Read what :func:`dumps` wrote; what a newer version has more is left out.
+def loads(text: bytes, path: str) -> Counters:
+    """Read what :func:`dumps` wrote; what this version of the layout does not know is left out.
 
-    :raises ValueError: for all else
+    :param path: where it stands
+    :raises StatisticsTooNew: if a newer version wrote it
+    :raises StatisticsBroken: for all else that is no such file
     """
     try:
-        data = json.loads(text)
-        if not isinstance(data, dict) or data.get('version') != VERSION:
-            raise ValueError('it is no file of counters')
+        data = versioned(text, VERSION, path)
         values: dict[str, Any] = {}
         for field in dataclasses.fields(Counters):
             if field.name in data:
                 values[field.name] = _typed(data[field.name], field.type)
         return Counters(**values)
-    except (TypeError, RecursionError, OverflowError) as e:
-        raise ValueError(str(e)) from e
+    except (TypeError, ValueError, RecursionError, OverflowError) as e:
+        raise exception.StatisticsBroken(path=path, reason=str(e)) from e
+
+
+def versioned(text: bytes, known: int, path: str) -> dict[str, Any]:
+    """Return the JSON object of a file of statistics.
+
+    :param known: the version of the layout that is read
+    :raises StatisticsTooNew: if it has a higher one
+    :raises ValueError, RecursionError: if it is no such object
+    """
+    data = json.loads(text)
+    if not isinstance(data, dict) or type(data.get('version')) is not int:
+        raise ValueError('it is no JSON object with a version')
+    if data['version'] > known:
+        raise exception.StatisticsTooNew(path=path, version=data['version'], known=known)
+    if data['version'] < 1:
+        raise ValueError(f'version {data["version"]} never was')
+    return data
 
 
 def _typed(value: Any, kind: Any) -> Any:

@@ -13,6 +13,8 @@ Each sentence names the offending value and what to do about it::
      |    +-- OverBudget       its caches take more than they may, and none can go
      +-- RecordBroken          a record file that cannot be read as one
      |    +-- RecordTooNew     ... since a newer version of the project wrote it
+     +-- StatisticsBroken      a file of counters, or their history, that cannot be read as one
+     |    +-- StatisticsTooNew ... since a newer version of the project wrote it
      +-- CacheBroken           a cache file that is not what its record says
      +-- PinBroken             a pin's file that cannot be read; it counts as a pin
      +-- CacheNotFound, CacheNotReady, CacheInUse, NotPinned, WrongState
@@ -104,6 +106,20 @@ class RecordTooNew(RecordBroken):
         'The record {path!r} has version {version} and this nova-qcache reads up to {known}. '
         'Its cache is not used; upgrade nova-qcache, or clear it away with '
         '`nova-qcache remove {image_id}`.'
+    )
+
+
+class StatisticsBroken(QcacheError):
+    template = (
+        'The statistics {path!r} cannot be read: {reason}. They begin anew with the next boot or '
+        'run of the image cache manager.'
+    )
+
+
+class StatisticsTooNew(StatisticsBroken):
+    template = (
+        'The statistics {path!r} have version {version} and this nova-qcache reads up to {known}. '
+        'They are left as they are and nothing is added to them; upgrade nova-qcache.'
     )
 
 

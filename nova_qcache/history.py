@@ -8,6 +8,7 @@ import logging
 import math
 from typing import Any
 
+from nova_qcache import counters as counters_module
 from nova_qcache import exception
 from nova_qcache import figures as figures_module
 from nova_qcache import filesystem
@@ -57,21 +58,34 @@ class History:
             # What begins with a dot in that folder is a leftover to whoever holds this lock.
             with locks.statistics(self._locks, _LOCK_SECONDS):
                 # A clock that was ahead has left points of the future.
-                before = [each for each in self.points() if each.at < point.at]
+                before = [each for each in self._read_or_begin() if each.at < point.at]
                 text = _dumps(_thinned([*before, point]))
                 filesystem.replace_atomically(self._path, text, _MODE)
         except (exception.QcacheError, OSError) as e:
             LOG.log(self._complaints.level(e), 'The history of the caches has a gap: %s', e)
 
     def points(self) -> list[Point]:
-        """Return what was noted, the oldest first. Never raises: what cannot be read begins
-        anew."""
+        """Return what was noted, the oldest first; nothing if it cannot be read. Never raises."""
         try:
-            return _loads(self._path.read_bytes())
+            return self._read()
+        except (exception.StatisticsBroken, OSError) as e:
+            LOG.log(self._complaints.level(e), '%s', e)
+            return []
+
+    def _read(self) -> list[Point]:
+        try:
+            return _loads(self._path.read_bytes(), str(self._path))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as e:
-            LOG.log(self._complaints.level(e), '%s begins anew: %s', self._path, e)
+
+    def _read_or_begin(self) -> list[Point]:
+        """Read what is about to be replaced, under the lock."""
+        try:
+            return self._read()
+        except exception.StatisticsTooNew:  # a newer version will go on with it
+            raise
+        except exception.StatisticsBroken as e:
+            LOG.warning('%s begins anew: %s', self._path, e.attributes['reason'])
             return []
 
 
@@ -90,17 +104,17 @@ def _dumps(points: list[Point]) -> bytes:
     return json.dumps({'version': VERSION, 'points': rows}).encode() + b'\n'
 
 
-def _loads(text: bytes) -> list[Point]:
-    """:raises ValueError: for all that :func:`_dumps` does not write"""
+def _loads(text: bytes, path: str) -> list[Point]:
+    """:raises StatisticsTooNew: if a newer version wrote it
+    :raises StatisticsBroken: for all else that :func:`_dumps` does not write
+    """
     try:
-        data = json.loads(text)
-        if not isinstance(data, dict) or data.get('version') != VERSION:
-            raise ValueError('it is no history')
+        data = counters_module.versioned(text, VERSION, path)
         if len(data['points']) > _MOST:
             raise ValueError(f'it has more than {_MOST} points')
         points = [Point(*map(_number, row)) for row in data['points']]
-    except (KeyError, TypeError, OverflowError, RecursionError) as e:
-        raise ValueError(f'it is no history ({e})') from e
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
+        raise exception.StatisticsBroken(path=path, reason=f'it is no history ({e})') from e
     return sorted(points, key=lambda point: point.at)
 
 

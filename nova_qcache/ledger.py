@@ -19,6 +19,7 @@ from nova_qcache import locks
 from nova_qcache.counters import Counters
 from nova_qcache.key import canonical_image_id
 from nova_qcache.paths import Paths
+from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.recollection import Recollection
@@ -50,13 +51,13 @@ class Ledger:
     def change(self, image_id: str, change: Callable[[Counters], Counters]) -> None:
         """Replace what is counted of an image by what ``change`` makes of it. Never raises."""
         with self._quietly(), self._locked():
-            before = self._read(image_id)
+            before = self._read_or_begin(image_id)
             after = change(before)
             if after != before:
                 self._write(image_id, after)
 
     def boot(self, plan: Plan) -> None:
-        """Count a boot by what it was told to use. Never raises."""
+        """Count a boot by what its domain has started with. Never raises."""
         with contextlib.suppress(exception.InvalidImageId):
             now = time.time()
             one = Counters(
@@ -65,6 +66,7 @@ class Ledger:
                 records=int(plan.kind is PlanKind.RECORD and not plan.is_audit),
                 audits=int(plan.is_audit),
                 plain={plan.cause.value: 1} if plan.cause is not None else {},
+                fallbacks=int(plan.cause is Cause.FALLBACK),
                 last_boot_at=now,
                 last_used_at=now,
             )
@@ -82,9 +84,13 @@ class Ledger:
                 path.unlink(missing_ok=True)
 
     def of(self, image_id: str) -> Counters:
-        """Return what is counted of an image; zeros if nothing is known."""
+        """Return what is counted of an image; zeros if nothing is known. Never raises, and leaves
+        a file that cannot be read to whoever counts next."""
         with self._quietly():
-            return self._read(image_id)
+            try:
+                return self._read(image_id)
+            except exception.StatisticsBroken as e:
+                LOG.log(self._complaints.level(e), '%s', e)
         return Counters()
 
     def all(self) -> dict[str, Counters]:
@@ -108,7 +114,8 @@ class Ledger:
         """Keep images in the sums for the host only: they are long gone from it. Never raises."""
         for image_id in image_ids:
             with self._quietly(), self._locked():
-                total = counters_module.add(self._read(_PAST), self._read(image_id))
+                its = self._read_or_begin(image_id)
+                total = counters_module.add(self._read_or_begin(_PAST), its)
                 self._path(image_id).unlink(missing_ok=True)  # first: rather lost than twice
                 self._write(_PAST, total)
 
@@ -121,15 +128,20 @@ class Ledger:
         return self._folder / f'{name}{_SUFFIX}'
 
     def _read(self, name: str) -> Counters:
-        path = self._path(name)
         try:
-            return self._files.look(path)
+            return self._files.look(self._path(name))
         except FileNotFoundError:
             return Counters()
-        except ValueError as e:
-            # A power loss, or somebody else: counting begins anew, and says so.
-            LOG.warning('%s counts from zero: %s', path, e)
-            path.unlink(missing_ok=True)
+
+    def _read_or_begin(self, name: str) -> Counters:
+        """Read what is about to be replaced, under the lock."""
+        try:
+            return self._read(name)
+        except exception.StatisticsTooNew:  # a newer version will go on with it
+            raise
+        except exception.StatisticsBroken as e:  # a power loss, or somebody else
+            reason = e.attributes['reason']
+            LOG.warning('%s counts from zero: %s', self._path(name), reason)
             return Counters()
 
     def _write(self, name: str, counters: Counters) -> None:
@@ -165,4 +177,4 @@ class Ledger:
 
 
 def _counters(path: pathlib.Path) -> Counters:
-    return counters_module.loads(path.read_bytes())
+    return counters_module.loads(path.read_bytes(), str(path))

@@ -29,9 +29,6 @@ from nova_qcache.inspection import CacheView
 from nova_qcache.key import CacheKey
 from nova_qcache.key import canonical_image_id
 from nova_qcache.pins import Pin
-from nova_qcache.plan import Cause
-from nova_qcache.plan import Plan
-from nova_qcache.plan import PlanKind
 from nova_qcache.progress import Progress
 from nova_qcache.progress import silent
 from nova_qcache.record import CacheRecord
@@ -222,15 +219,6 @@ class Manager(Boots):
         :raises OSError: if the folder cannot be read
         """
         return self._store.inventory.allocated()
-
-    def count_plain(self, image_id: str, cause: Cause) -> None:
-        """Count a boot of which Nova's side has decided that it has no cache."""
-        self._store.ledger.boot(Plan(PlanKind.PLAIN, '', image_id, '', '', cause=cause))
-
-    def count_fallback(self, image_id: str) -> None:
-        """Count a boot that did not start with what it was told to use, and then did without."""
-        with contextlib.suppress(exception.InvalidImageId):
-            self._store.ledger.add(canonical_image_id(image_id), Counters(fallbacks=1))
 
     def sweep(self) -> list[CacheKey]:
         """Clear away what processes that died have left (see :mod:`nova_qcache.sweeping`), and

@@ -52,7 +52,7 @@ class _Sum(NamedTuple):
 
 
 _SUMS = (
-    _Sum('fallbacks', 'Plays and records that did not start with the cache, and then did without'),
+    _Sum('fallbacks', 'Plain boots that did not start with the cache, and then did without'),
     _Sum('recorded_bytes', 'Bytes that recordings have read from bases'),
     _Sum('recording_seconds', 'Seconds from the first guest of a recording to its end'),
     _Sum('audited_bytes', 'Bytes that audited boots have read from their images'),

@@ -44,6 +44,8 @@ class Cause(enum.Enum):
     """The base may have changed, and is being compared."""
     BROKEN = 'broken'
     """The file or record of the cache is not what it should be."""
+    FALLBACK = 'fallback'
+    """The domain did not start with the cache, and then did without."""
     FAILED = 'failed'
     """Anything else."""
 

@@ -69,7 +69,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         callback = _Once(post_xml_callback)
 
         def start(xml: str) -> libvirt_guest.Guest:
-            return create(
+            guest = create(
                 context,
                 xml,
                 instance,
@@ -78,6 +78,9 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                 post_xml_callback=callback,
                 **kwargs,
             )
+            if power_on or pause:
+                self._planner.started(instance)
+            return guest
 
         try:
             if not (chain.is_in(xml) and (power_on or pause)):
@@ -99,7 +102,10 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     def _soft_reboot(self, instance: Any) -> bool:
         with self._chain_for_next_start(instance):
-            return bool(super()._soft_reboot(instance))
+            has_started = bool(super()._soft_reboot(instance))
+            if has_started:
+                self._planner.started(instance)
+            return has_started
 
     @contextlib.contextmanager
     def _chain_for_next_start(self, instance: Any) -> Iterator[None]:
@@ -134,6 +140,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             )
         except Exception as e:
             LOG.warning('It restarts without a cache: %s', e, instance=instance)
+            self._planner.fall_back(instance)
 
     def _define_plain(self, instance: Any) -> None:
         """Take the chain out of what the domain starts with next time."""

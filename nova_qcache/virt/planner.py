@@ -6,6 +6,7 @@ One planner lives in a nova-compute. Until it is started, and if it cannot be, e
 
 from collections.abc import Collection, Iterator, Mapping
 import contextlib
+import dataclasses
 import os
 import pathlib
 import time
@@ -22,6 +23,7 @@ from nova_qcache import process_survival
 from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.manager import Manager
 from nova_qcache.plan import Boot
+from nova_qcache.plan import Cause
 from nova_qcache.plan import Plan
 from nova_qcache.plan import PlanKind
 from nova_qcache.virt import eligibility
@@ -41,6 +43,8 @@ class Planner:
         self._manager: Manager | None = None
         self._obstacle: str | None = None
         self._images: dict[str, Any] = {}
+        self._planned: dict[str, Plan] = {}
+        """What root disks were told to stand on, until their instances have started."""
 
     def start(self, domains: LibvirtDomains) -> None:
         """Begin to plan; a configuration or folder that makes no sense is one error in the log,
@@ -89,29 +93,45 @@ class Planner:
         """
         if self._manager is None:
             return None
+        if disk_name == eligibility.ROOT_DISK:
+            self._planned.pop(instance.uuid, None)  # of a start that never came
         try:
             plan = self._decide(self._manager, instance, disk_name, path, mapping, extra_specs)
             if isinstance(plan, eligibility.Refusal):
                 LOG.info('%s boots without a cache: %s', path, plan.reason, instance=instance)
                 if disk_name == eligibility.ROOT_DISK:
                     self.release(instance)  # of an earlier plan
-                    self._manager.count_plain(instance.image_ref or '', plan.cause)
+                    image_id = instance.image_ref or ''
+                    self._planned[instance.uuid] = Plan(
+                        PlanKind.PLAIN, plan.reason, image_id, '', '', cause=plan.cause
+                    )
                 return None
             LOG.info(
                 'Image %s: %s, %s', plan.image_id, plan.kind.value, plan.reason, instance=instance
             )
+            self._planned[instance.uuid] = plan
             return plan if plan.kind is not PlanKind.PLAIN else None
         except Exception:  # the first invariant: not even a fault of ours fails a boot
             LOG.exception('The disk %s boots without a cache', path, instance=instance)
             return None
 
     def fall_back(self, instance: Any) -> None:
-        """Say that the domain of an instance did not start with its plan, and starts without."""
-        if self._manager is not None:
-            self._manager.count_fallback(instance.image_ref or '')
+        """Say that the domain of an instance does not start with its plan, and starts without."""
+        plan = self._planned.get(instance.uuid)
+        if plan is not None:
+            self._planned[instance.uuid] = dataclasses.replace(
+                plan, kind=PlanKind.PLAIN, is_audit=False, cause=Cause.FALLBACK
+            )
+
+    def started(self, instance: Any) -> None:
+        """Say that the domain of an instance has started: its boot counts, if it had a plan."""
+        plan = self._planned.pop(instance.uuid, None)
+        if self._manager is not None and plan is not None:
+            self._manager.count(plan)
 
     def release(self, instance: Any) -> None:
         """Say that the domain of an instance runs, or will not."""
+        self._planned.pop(instance.uuid, None)
         if self._manager is not None:
             self._manager.release(instance.uuid)
 

@@ -36,7 +36,9 @@ from nova_qcache.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
-plan = Manager(conf).plan(Boot(*json.loads(sys.argv[2])))
+manager = Manager(conf)
+plan = manager.plan(Boot(*json.loads(sys.argv[2])))
+manager.count(plan)
 said = {**dataclasses.asdict(plan), 'kind': plan.kind.value}
 print(json.dumps({**said, 'cause': plan.cause and plan.cause.value}))
 """
@@ -230,7 +232,7 @@ class Site:
     def boot_plan(
         self, base: object, base_format: str = 'raw', *, before: str = ''
     ) -> dict[str, Any]:
-        """Return the plan of a boot, which never fails and may start a recorder.
+        """Return the plan of a boot, which never fails, may start a recorder, and counts.
 
         :param before: a line of Python that runs before
         """

@@ -63,6 +63,8 @@ def test_a_boot_too_early_is_plain_and_counts(boots, launch_start, recorder, cap
     assert 'record_from_boot is 2' in plan.reason
     launch_start.assert_not_called()
     assert not caplog.records, 'it is what was asked for'
+    assert boots.plan(A_BOOT).cause is Cause.NOT_YET, 'its domain has not started'
+    boots.count(plan)
     assert boots.plan(A_BOOT).kind is PlanKind.RECORD
 
 
@@ -70,13 +72,15 @@ def test_who_comes_while_it_is_recorded_joins(boots, recorder, launch_start):
     boots.plan(WISHED)
     status = launch_start.return_value
     recorder.status.side_effect = recorder.expect_guest.side_effect = lambda: status
-    boots._store.ledger.change(IMAGE, lambda _: Counters())
     assert boots.plan(A_BOOT).kind is PlanKind.RECORD
     assert launch_start.call_count == 1
 
 
-def test_what_a_boot_was_told_is_counted(boots, store):
-    for boot in (A_BOOT, WISHED, dataclasses.replace(A_BOOT, image_id='no image')):
-        boots.plan(boot)
+def test_a_boot_counts_when_it_has_started(boots, store):
+    boots_of = (A_BOOT, WISHED, dataclasses.replace(A_BOOT, image_id='no image'))
+    plans = [boots.plan(boot) for boot in boots_of]
+    assert store.ledger.of(IMAGE) == Counters()
+    for plan in plans:
+        boots.count(plan)
     counted = store.ledger.of(IMAGE)
     assert (counted.boots, counted.records, counted.plain) == (2, 1, {'not-yet': 1})

@@ -251,7 +251,9 @@ CAUSES = [
 )
 def test_the_kind_of_reason_is_said_and_counted(boots, current, store, error, cause):
     current.side_effect = error
-    assert boots.plan(Boot(*BOOT)).cause is cause
+    plan = boots.plan(Boot(*BOOT))
+    assert plan.cause is cause
+    boots.count(plan)
     assert store.ledger.of(IMAGE).plain == {cause.value: 1}
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import pytest
 
 from nova_qcache import counters
+from nova_qcache import exception
 from nova_qcache.counters import Counters
 
 NUMBERS = st.integers(0, 2**40)
@@ -59,14 +60,14 @@ def test_no_figure_is_forgotten_in_a_sum(one, other):
 
 @given(ANY)
 def test_a_file_says_what_was_written(some):
-    read = counters.loads(counters.dumps(some))
+    read = counters.loads(counters.dumps(some), '/x')
     assert counters.dumps(read) == counters.dumps(some)
     assert read.boots == some.boots
     assert read.recording_seconds == some.recording_seconds
 
 
 def test_what_a_newer_version_counts_is_left_out():
-    assert counters.loads(b'{"version": 1, "boots": 3, "more": 4}') == Counters(boots=3)
+    assert counters.loads(b'{"version": 1, "boots": 3, "more": 4}', '/x') == Counters(boots=3)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,8 @@ def test_what_a_newer_version_counts_is_left_out():
         b'',
         b'[]',
         b'{"boots": 3}',
-        b'{"version": 2, "boots": 3}',
+        b'{"version": 0, "boots": 3}',
+        b'{"version": "2", "boots": 3}',
         b'{"version": 1, "boots": "3"}',
         b'{"version": 1, "boots": -3}',
         b'{"version": 1, "boots": true}',
@@ -89,8 +91,14 @@ def test_what_a_newer_version_counts_is_left_out():
     ],
 )
 def test_anything_else_is_refused(text):
-    with pytest.raises(ValueError):
-        counters.loads(text)
+    with pytest.raises(exception.StatisticsBroken, match='/x') as caught:
+        counters.loads(text, '/x')
+    assert not isinstance(caught.value, exception.StatisticsTooNew)
+
+
+def test_a_newer_layout_is_refused_by_its_name():
+    with pytest.raises(exception.StatisticsTooNew, match=r"'/x' have version 2 and .* up to 1"):
+        counters.loads(b'{"version": 2, "boots": "in another way"}', '/x')
 
 
 def test_zeros_take_no_space():

@@ -58,7 +58,7 @@ def test_nothing_else_is_left_in_the_folder(history, file):
     [
         b'',
         b'[]',
-        b'{"version": 2, "points": []}',
+        b'{"version": 0, "points": []}',
         b'{"version": 1}',
         b'{"version": 1, "points": [[1, 2, 3]]}',
         b'{"version": 1, "points": [[1, 2, 3, "4"]]}',
@@ -79,6 +79,35 @@ def test_what_is_no_history_begins_anew_with_one_warning(history, file, caplog, 
     assert [point.at for point in history.points()] == [5, 6]
     (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert str(file) in warning.getMessage()
+
+
+@pytest.mark.parametrize('text', [b'', b'{"version": 2, "points": {}}'], ids=['none', 'newer'])
+def test_who_looks_changes_nothing(history, file, caplog, text):
+    file.write_bytes(text)
+    inode = file.stat().st_ino
+    for _ in range(3):
+        assert history.points() == []
+    assert (file.read_bytes(), file.stat().st_ino) == (text, inode)
+    (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert str(file) in warning.getMessage()
+
+
+def test_a_history_of_a_newer_version_stays(history, file, caplog):
+    text = b'{"version": 2, "points": {}}'
+    file.write_bytes(text)
+    history.note(_figures(5))
+    assert file.read_bytes() == text
+    assert 'have version 2 and this nova-qcache reads up to 1' in caplog.text
+
+
+def test_a_history_that_cannot_be_read_now_stays(history, file, caplog):
+    history.note(_figures(5))
+    before = file.read_bytes()
+    with mock.patch.object(type(file), 'read_bytes', autospec=True) as read:
+        read.side_effect = OSError(errno.EIO, os.strerror(errno.EIO))
+        history.note(_figures(6))
+    assert file.read_bytes() == before
+    assert 'has a gap' in caplog.text
 
 
 def test_points_of_a_clock_that_was_ahead_go(history):

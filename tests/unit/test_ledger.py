@@ -48,13 +48,17 @@ def test_it_is_kept_across_restarts(paths, ledger):
             Plan(PlanKind.PLAIN, '', *BOOT, cause=Cause.NO_ROOM),
             Counters(boots=1, plain={'no-room': 1}),
         ),
+        (
+            Plan(PlanKind.PLAIN, '', *BOOT, cause=Cause.FALLBACK),
+            Counters(boots=1, plain={'fallback': 1}, fallbacks=1),
+        ),
     ],
 )
-def test_a_boot_is_counted_by_its_plan(ledger, plan, counted):
+def test_a_boot_is_counted_by_what_it_has_started_with(ledger, plan, counted):
     ledger.add(IMAGE, Counters(boot_bytes=70))
     ledger.boot(plan)
     found = ledger.of(IMAGE)
-    for name in ('boots', 'plays', 'records', 'audits', 'plain', 'saved_bytes'):
+    for name in ('boots', 'plays', 'records', 'audits', 'plain', 'fallbacks', 'saved_bytes'):
         assert getattr(found, name) == getattr(counted, name), name
     assert found.last_boot_at == found.last_used_at > 1_700_000_000
     assert found.boot_bytes == 70
@@ -84,6 +88,50 @@ def test_a_file_that_is_none_counts_from_zero_and_says_so(ledger, paths, caplog,
     assert ledger.of(IMAGE) == Counters(boots=1)
     (warning,) = warnings(caplog)
     assert str(path) in warning.getMessage()
+
+
+def look_at_everything(ledger):
+    assert ledger.of(IMAGE) == Counters()
+    ledger.all()
+    ledger.total([])
+
+
+NO_COUNTERS = {
+    'none': b'',
+    'damaged': b'\0' * 100,
+    'newer': b'{"version": 2, "boots": 1000}',
+}
+
+
+@pytest.mark.parametrize('text', NO_COUNTERS.values(), ids=list(NO_COUNTERS))
+def test_who_looks_changes_nothing(ledger, paths, caplog, text):
+    files = [paths.statistics / f'{name}.json' for name in (IMAGE, 'past')]
+    for file in files:
+        file.write_bytes(text)
+    before = [file.stat() for file in files]
+    for _ in range(3):
+        look_at_everything(ledger)
+    assert [file.stat().st_ino for file in files] == [facts.st_ino for facts in before]
+    assert [file.read_bytes() for file in files] == [text, text]
+    said = [warning.getMessage() for warning in warnings(caplog)]
+    assert len(said) == len(files), 'each is named once'
+    assert all(str(file) in text for file, text in zip(files, said, strict=True))
+
+
+def test_what_a_newer_version_counted_is_not_counted_on(ledger, paths, caplog):
+    """A package is rolled back, and comes again."""
+    texts = {}
+    for name in (IMAGE, 'past'):
+        texts[name] = f'{{"version": 2, "boots": "of {name}"}}'.encode()
+        (paths.statistics / f'{name}.json').write_bytes(texts[name])
+    ledger.add(IMAGE, Counters(boots=1))
+    ledger.boot(Plan(PlanKind.PLAY, '', *BOOT))
+    ledger.add(OTHER_IMAGE, Counters(boots=1))
+    ledger.forget([IMAGE, OTHER_IMAGE])
+    for name, text in texts.items():
+        assert (paths.statistics / f'{name}.json').read_bytes() == text
+    assert ledger.of(OTHER_IMAGE) == Counters(boots=1), 'the sum that it would go to is not read'
+    assert 'have version 2 and this nova-qcache reads up to 1' in caplog.text
 
 
 def use_everything(ledger):

@@ -50,6 +50,8 @@ def test_a_soft_reboot_starts_through_the_cache(
     assert documents.same(soft.inactive, plain)
     assert release == [soft.inactive]
     assert warnings(caplog) == []
+    planner.started.assert_called_once_with(instance)
+    planner.fall_back.assert_not_called()
 
 
 def test_a_soft_reboot_reconnects_as_a_boot_does(driver, soft, instance, planner, record):
@@ -67,6 +69,7 @@ def test_a_soft_reboot_of_a_guest_that_does_not_listen(
     plain = soft.inactive
     assert driver._soft_reboot(instance) is False
     assert soft.starts == []
+    planner.started.assert_not_called()
     assert documents.same(soft.inactive, plain)
     assert len(release) == 1
 
@@ -80,6 +83,7 @@ def test_a_soft_reboot_that_fails(driver, soft, instance, planner, plan, release
         driver._soft_reboot(instance)
     assert documents.same(soft.inactive, plain)
     assert len(release) == 1
+    planner.started.assert_not_called()
 
 
 def test_a_soft_reboot_without_a_plan_is_stock(driver, soft, instance, planner, release):
@@ -118,6 +122,8 @@ def test_a_plan_that_cannot_be_defined_is_no_plan(
     assert [xml for xml, _ in soft.starts] == [soft.inactive]
     assert warnings(caplog) == [f'It restarts without a cache: {fault}']
     assert len(release) == 1
+    names = [name for name, _, _ in planner.mock_calls]
+    assert names.index('fall_back') < names.index('started')
 
 
 def test_a_definition_that_stays_does_no_harm_to_a_soft_reboot(

@@ -31,6 +31,28 @@ def test_without_a_chain_all_is_stock(driver, domain, instance, release):
     assert release == [documents.PLAIN]
 
 
+@pytest.mark.parametrize('pause', [False, True])
+def test_what_has_started_counts(driver, domain, instance, chained, planner, pause):
+    driver._create_guest(CONTEXT, chained, instance, power_on=not pause, pause=pause)
+    names = [name for name, _, _ in planner.mock_calls]
+    assert names == ['started', 'release'], 'what is released is forgotten'
+
+
+def test_what_has_not_started_does_not_count(driver, domain, instance, chained, planner):
+    driver._create_guest(CONTEXT, chained, instance, power_on=False, pause=False)
+    domain.launch_errors = [libvirt_double.error('first'), libvirt_double.error('second')]
+    with pytest.raises(libvirt.libvirtError):
+        driver._create_guest(CONTEXT, chained, instance)
+    planner.started.assert_not_called()
+
+
+def test_a_start_that_is_tried_again_counts_once(driver, domain, instance, chained, planner):
+    domain.launch_errors = [libvirt_double.error('no such socket')]
+    driver._create_guest(CONTEXT, chained, instance)
+    names = [name for name, _, _ in planner.mock_calls]
+    assert names == ['fall_back', 'started', 'release']
+
+
 def test_a_chain_is_only_in_what_runs(driver, domain, instance, chained, release, caplog):
     guest = driver._create_guest(CONTEXT, chained, instance)
     assert guest._domain is domain

@@ -159,11 +159,6 @@ def test_what_is_not_eligible_is_no_question_for_the_manager(ask, overlay, manag
     assert ask(mapping={'encrypted': True}) is None
     assert ask(extra_specs={'qcache:policy': 'never'}) is None
     manager.plan.assert_not_called()
-    # A swap disk is no boot.
-    assert manager.count_plain.mock_calls == [
-        mock.call(IMAGE, Cause.INELIGIBLE),
-        mock.call(IMAGE, Cause.POLICY),
-    ]
     assert 'boots without a cache: its disk is encrypted' in caplog.text
     assert problems(caplog) == []
 
@@ -496,6 +491,7 @@ def test_nothing_is_looked_after_without_a_manager(instance):
     planner.tend(set())
     planner.precached(IMAGE)
     planner.fall_back(instance)
+    planner.started(instance)
     assert planner.disk_usage('/') == 0
 
 
@@ -516,9 +512,71 @@ def test_a_pin_that_cannot_be_written_fails_no_request(planner, manager, caplog)
     assert [level for level, _ in problems(caplog)] == [logging.WARNING]
 
 
-def test_a_start_without_the_cache_is_counted(planner, manager, instance):
+# -- what counts
+
+
+def counted(manager):
+    return [call.args[0] for call in manager.count.mock_calls]
+
+
+def test_a_boot_counts_once_and_when_it_has_started(
+    ask, overlay, planner, manager, instance, plan
+):
+    manager.plan.return_value = plan
+    ask()
+    ask('disk.swap')  # whose plan is another matter
+    assert counted(manager) == []
+    planner.started(instance)
+    planner.started(instance)
+    assert counted(manager) == [plan]
+
+
+@pytest.mark.parametrize(
+    ('mapping', 'extra_specs', 'cause'),
+    [
+        ({'encrypted': True}, {}, Cause.INELIGIBLE),
+        ({}, {'qcache:policy': 'never'}, Cause.POLICY),
+    ],
+)
+def test_a_boot_that_nobody_planned_a_cache_for_counts(
+    ask, overlay, planner, manager, instance, mapping, extra_specs, cause
+):
+    ask(mapping=mapping, extra_specs=extra_specs)
+    planner.started(instance)
+    (plan,) = counted(manager)
+    assert (plan.kind, plan.image_id, plan.cause) == (PlanKind.PLAIN, IMAGE, cause)
+
+
+def test_a_start_without_the_cache_counts_as_one(ask, overlay, planner, manager, instance, plan):
+    """It read all from the base: no cache has saved anything."""
+    manager.plan.return_value = plan
+    ask()
     planner.fall_back(instance)
-    manager.count_fallback.assert_called_once_with(IMAGE)
+    planner.started(instance)
+    (said,) = counted(manager)
+    assert (said.kind, said.image_id, said.cause) == (PlanKind.PLAIN, IMAGE, Cause.FALLBACK)
+
+
+def test_a_start_that_never_came_does_not_count(ask, overlay, planner, manager, instance):
+    ask()
+    planner.release(instance)
+    planner.started(instance)
+    assert counted(manager) == []
+
+
+def test_a_start_of_an_earlier_plan_does_not_count(ask, overlay, planner, manager, instance):
+    ask()
+    manager.plan.side_effect = RuntimeError('a plugin')
+    ask()
+    planner.started(instance)
+    assert counted(manager) == []
+
+
+def test_a_start_that_nobody_planned_does_not_count(planner, manager, instance):
+    """A resume, for one."""
+    planner.fall_back(instance)
+    planner.started(instance)
+    assert counted(manager) == []
 
 
 def test_what_caches_take_counts_on_their_own_device(planner, manager, tmp_path):
