@@ -205,6 +205,21 @@ class Manager(Boots):
         if not self._pins.unpin(image_id):
             raise exception.NotPinned(image_id=image_id)
 
+    def pinned(self) -> Collection[str]:
+        """Return the images that are pinned.
+
+        :raises OSError: if it cannot be told
+        """
+        return self._pins.all().keys()
+
+    def forget(self, image_id: str) -> None:
+        """Count what was counted of an image with the host alone, as of one that was not used for
+        long.
+
+        :raises InvalidImageId: if it is none
+        """
+        self._store.ledger.forget([canonical_image_id(image_id)])
+
     def figures(self) -> Figures:
         """Return what was counted and what is there, of all images and of the host."""
         return figures.gather(self._store, self._pool, self._pins)

@@ -49,7 +49,7 @@ class ComputeHost:
     def states(self, image_id: str) -> list[str]:
         """Return the states of all caches of an image."""
         rows = self._nova_qcache('list')
-        return [row['State'] for row in rows if row['Image'] == image_id]
+        return [row['state'] for row in rows if row['image_id'] == image_id]
 
     def show(self, image_id: str) -> dict[str, Any]:
         """Return what is known of the newest cache of an image, which must exist."""

@@ -2,6 +2,7 @@
 """Commands that look: list, show."""
 
 import argparse
+from collections.abc import Collection
 import datetime
 from typing import Any
 
@@ -12,31 +13,56 @@ from nova_qcache import exception
 from nova_qcache.cmd import shell
 from nova_qcache.inspection import CacheView
 
-__all__ = ['List', 'Show', 'fields', 'when']
+__all__ = ['FIELDS', 'List', 'Show', 'fields', 'when']
 
 _MIB = 1024 * 1024
+
+FIELDS = (
+    *('image_id', 'generation', 'revision', 'state', 'note', 'is_pinned', 'path'),
+    *('cache_bytes', 'allocated_bytes', 'quota_bytes', 'cluster_size', 'extended_l2'),
+    *('virtual_size', 'base', 'base_format', 'created_at', 'sealed_at', 'digest'),
+    *('phase', 'guests', 'recorder_pid', 'daemon_pid'),
+)
+"""What programs see of a cache, whatever state it is in."""
 
 
 class List(lister.Lister):
     """List the caches of this host."""
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        shell.add_long(parser)
+        return parser
+
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        columns = ('Image', 'State', 'Generation', 'MiB', 'Quota MiB', 'Guests', 'Base', 'Note')
-        return columns, [self._row(view) for view in shell.manager(self.app).caches()]
+        manager = shell.manager(self.app)
+        caches = [fields(view, manager.pinned()) for view in manager.caches()]
+        if shell.is_for_program(parsed_args):
+            return FIELDS, [tuple(cache.values()) for cache in caches]
+        columns: tuple[str, ...] = ('Image', 'State', 'Pinned', 'MiB', 'Guests')
+        if shell.is_long(parsed_args):
+            columns += ('Generation', 'Revision', 'Quota MiB', 'Base', 'Note')
+        rows = [_row(cache) for cache in caches]
+        return columns, [tuple(row[column] for column in columns) for row in rows]
 
-    def _row(self, view: CacheView) -> tuple[Any, ...]:
-        return (
-            view.key.image_id,
-            view.state,
-            str(view.key.generation),
-            round(view.length / _MIB, 1),
-            round(view.record.quota / _MIB) if view.record else None,
-            view.guests,
-            view.record.base if view.record else None,
-            view.note,
-        )
+
+def _row(cache: dict[str, Any]) -> dict[str, Any]:
+    """Return what people see of a cache."""
+    quota = cache['quota_bytes']
+    return {
+        'Image': cache['image_id'],
+        'State': cache['state'],
+        'Pinned': 'yes' if cache['is_pinned'] else '',
+        'MiB': round(cache['allocated_bytes'] / _MIB, 1),
+        'Guests': cache['guests'],
+        'Generation': cache['generation'],
+        'Revision': cache['revision'],
+        'Quota MiB': None if quota is None else round(quota / _MIB),
+        'Base': cache['base'],
+        'Note': cache['note'],
+    }
 
 
 class Show(show.ShowOne):
@@ -50,46 +76,52 @@ class Show(show.ShowOne):
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        views = shell.manager(self.app).caches(parsed_args.image_id)
+        manager = shell.manager(self.app)
+        views = manager.caches(parsed_args.image_id)
         if not views:
             raise exception.CacheNotFound(image_id=parsed_args.image_id)
-        shown = fields(views[-1])
+        shown = fields(views[-1], manager.pinned())
         return tuple(shown), tuple(shown.values())
 
 
-def fields(view: CacheView) -> dict[str, Any]:
-    """Return all that is known of a cache under the names that ``-f json`` prints."""
-    shown: dict[str, Any] = {
+def fields(view: CacheView, pinned: Collection[str]) -> dict[str, Any]:
+    """Return all that is known of a cache under the names that ``-f json`` prints, which are
+    always all of :data:`FIELDS`.
+
+    :param pinned: the images that are
+    """
+    known: dict[str, Any] = {
         'image_id': view.key.image_id,
         'generation': str(view.key.generation),
+        'revision': view.key.revision,
         'state': view.state,
         'note': view.note,
+        'is_pinned': view.key.image_id in pinned,
         'path': str(view.path),
         'cache_bytes': view.length,
         'allocated_bytes': view.allocated,
+        'guests': view.guests,
     }
     if view.record is not None:
         record = view.record
-        shown |= {
+        known |= {
             'quota_bytes': record.quota,
             'cluster_size': record.cluster_size,
             'extended_l2': record.extended_l2,
             'virtual_size': record.virtual_size,
             'base': record.base,
             'base_format': record.base_format,
-            'revision': view.key.revision,
             'created_at': when(record.created_at),
         }
         if record.sealed is not None:
-            shown |= {'sealed_at': when(record.sealed.sealed_at), 'digest': record.sealed.digest}
+            known |= {'sealed_at': when(record.sealed.sealed_at), 'digest': record.sealed.digest}
     if view.recorder is not None:
-        shown |= {
+        known |= {
             'phase': view.recorder.phase.value,
-            'guests': view.recorder.guests,
             'recorder_pid': view.recorder.pid,
             'daemon_pid': view.recorder.daemon_pid,
         }
-    return shown
+    return dict.fromkeys(FIELDS) | known
 
 
 def when(seconds: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from cliff import lister
 from cliff import show
 
+from nova_qcache import exception
 from nova_qcache import plan as plan_module
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
@@ -87,10 +88,10 @@ class Record(show.ShowOne):
             quota_mib=parsed_args.quota,
             progress=shell.progress,
         )
-        shown = _plan_fields(plan)
+        shown = dict.fromkeys(inspect.FIELDS) | _plan_fields(plan)
         for view in manager.caches(parsed_args.image_id):
             if view.key == plan.key:
-                shown |= inspect.fields(view)
+                shown |= inspect.fields(view, manager.pinned())
         return tuple(shown), tuple(shown.values())
 
 
@@ -111,10 +112,11 @@ class Seal(show.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        view = shell.manager(self.app).seal(
+        manager = shell.manager(self.app)
+        view = manager.seal(
             parsed_args.image_id, parsed_args.timeout if parsed_args.wait else 0, shell.progress
         )
-        shown = inspect.fields(view)
+        shown = inspect.fields(view, manager.pinned())
         return tuple(shown), tuple(shown.values())
 
 
@@ -131,7 +133,7 @@ class Invalidate(lister.Lister):
         keys = shell.manager(self.app).invalidate(
             parsed_args.image_id, parsed_args.base, parsed_args.base_format
         )
-        return _rows(keys)
+        return _rows(parsed_args, keys)
 
 
 class Remove(lister.Lister):
@@ -145,15 +147,30 @@ class Remove(lister.Lister):
             action='store_true',
             help='even those that guests read: they go on, their next start may fail',
         )
+        parser.add_argument(
+            '--forget',
+            action='store_true',
+            help='also its row in stats, with or without a cache: the sums of the host keep it',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        return _rows(
-            shell.manager(self.app).remove(
+        manager = shell.manager(self.app)
+        try:
+            keys = manager.remove(
                 parsed_args.image_id, force=parsed_args.force, progress=shell.progress
             )
-        )
+        except exception.CacheNotFound:
+            if not parsed_args.forget:
+                raise
+            keys = []
+        if parsed_args.forget:
+            manager.forget(parsed_args.image_id)
+        return _rows(parsed_args, keys)
 
 
-def _rows(keys: list[CacheKey]) -> Rows:
-    return ('Image', 'Generation'), [(key.image_id, str(key.generation)) for key in keys]
+def _rows(parsed_args: argparse.Namespace, keys: list[CacheKey]) -> Rows:
+    columns = ('image_id', 'generation')
+    if not shell.is_for_program(parsed_args):
+        columns = ('Image', 'Generation')
+    return columns, [(key.image_id, str(key.generation)) for key in keys]

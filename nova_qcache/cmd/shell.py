@@ -22,7 +22,17 @@ from nova_qcache import exception
 from nova_qcache.manager import Manager
 from nova_qcache.progress import Done
 
-__all__ = ['Shell', 'become_owner', 'conf', 'main', 'manager', 'progress']
+__all__ = [
+    'Shell',
+    'add_long',
+    'become_owner',
+    'conf',
+    'is_for_program',
+    'is_long',
+    'main',
+    'manager',
+    'progress',
+]
 
 COMMANDS = 'nova_qcache.cli'
 """Namespace of the entry points of commands."""
@@ -109,6 +119,21 @@ def manager(program: app.App) -> Manager:
     :raises QcacheError: if the configuration makes no sense
     """
     return Manager(conf(program))
+
+
+def add_long(parser: argparse.ArgumentParser) -> None:
+    """Add the option for all columns of a table."""
+    parser.add_argument('--long', action='store_true', help='all columns, wider than a terminal')
+
+
+def is_long(parsed_args: argparse.Namespace) -> bool:
+    """Return whether all columns are wanted, or can be chosen from."""
+    return bool(parsed_args.long or parsed_args.columns or parsed_args.formatter != 'table')
+
+
+def is_for_program(parsed_args: argparse.Namespace) -> bool:
+    """Return whether the output is data, and no table."""
+    return parsed_args.formatter in ('json', 'yaml')
 
 
 def progress(what: str, total: float, unit: str = 'B') -> Done:

@@ -24,7 +24,13 @@ from nova_qcache.history import Point
 __all__ = ['Stats']
 
 _MIB = 1024 * 1024
-_FOR_PROGRAMS = ('json', 'yaml')
+_BOOTS = {
+    'plays': 'boots: play',
+    'records': 'boots: record',
+    'audits': 'boots: audit',
+    'plain': 'boots: plain',
+}
+"""What people see in the place of these names: a recording needs no boot that records."""
 
 Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
@@ -35,6 +41,7 @@ class Stats(lister.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        shell.add_long(parser)
         parser.add_argument(
             '--host', action='store_true', help='of the host, with the source of each figure'
         )
@@ -59,12 +66,12 @@ class Stats(lister.Lister):
             metrics.write(figures, parsed_args.metrics)
         if parsed_args.plot is not None:
             plot.draw(_picture(figures, manager.history()), parsed_args.plot)
-        is_for_program = parsed_args.formatter in _FOR_PROGRAMS
+        is_for_program = shell.is_for_program(parsed_args)
         if parsed_args.host:
             return _host_fields(figures) if is_for_program else _host_table(figures)
         if is_for_program:
             return _image_fields(figures.images)
-        return _image_table(figures.images)
+        return _image_table(figures.images, is_long=shell.is_long(parsed_args))
 
     def produce_output(
         self,
@@ -72,7 +79,7 @@ class Stats(lister.Lister):
         column_names: Sequence[str],
         data: Iterable[Sequence[Any]],
     ) -> int:
-        if not (parsed_args.host and parsed_args.formatter in _FOR_PROGRAMS):
+        if not (parsed_args.host and shell.is_for_program(parsed_args)):
             code: int = super().produce_output(parsed_args, column_names, data)
             return code
         # There is one host: an object, and no list of one.
@@ -85,31 +92,36 @@ class Stats(lister.Lister):
         return 0
 
 
-def _image_table(images: Iterable[ImageFigures]) -> Rows:
-    columns = (
-        *('Image', 'State', 'MiB', 'Quota MiB', 'Boots', 'Plays', 'Records', 'Plain'),
-        *('Hit %', 'Saved MiB', 'Base MiB', 'Last use'),
-    )
-    return columns, [_image_row(image) for image in images]
+def _image_table(images: Iterable[ImageFigures], *, is_long: bool) -> Rows:
+    columns: tuple[str, ...] = ('Image', 'Pinned', 'Boots', 'Hit %', 'Saved MiB')
+    if is_long:
+        # The kinds of boots as the metrics have them; recordings need no boot.
+        columns += ('Play', 'Record', 'Audit', 'Plain', 'Recordings', 'Base MiB')
+        columns += ('State', 'MiB', 'Quota MiB', 'Last use')
+    rows = [_image_row(image) for image in images]
+    return columns, [tuple(row[column] for column in columns) for row in rows]
 
 
-def _image_row(image: ImageFigures) -> tuple[Any, ...]:
+def _image_row(image: ImageFigures) -> dict[str, Any]:
     counters = image.counters
     ratio = counters_module.hit_ratio(counters)
-    return (
-        image.image_id,
-        image.state,
-        round(image.allocated / _MIB, 1),
-        None if image.quota is None else round(image.quota / _MIB),
-        counters.boots,
-        counters.plays,
-        counters.records,
-        sum(counters.plain.values()),
-        None if ratio is None else round(100 * ratio, 2),
-        round(figures_module.served_bytes(counters) / _MIB, 1),
-        round(figures_module.base_bytes(counters) / _MIB, 1),
-        _when(counters.last_used_at),
-    )
+    return {
+        'Image': image.image_id,
+        'State': image.state,
+        'Pinned': 'yes' if image.is_pinned else '',
+        'MiB': round(image.allocated / _MIB, 1),
+        'Quota MiB': None if image.quota is None else round(image.quota / _MIB),
+        'Boots': counters.boots,
+        'Play': counters.plays,
+        'Record': counters.records,
+        'Audit': counters.audits,
+        'Plain': sum(counters.plain.values()),
+        'Recordings': counters.recordings,
+        'Hit %': None if ratio is None else round(100 * ratio, 2),
+        'Saved MiB': round(figures_module.served_bytes(counters) / _MIB, 1),
+        'Base MiB': round(figures_module.base_bytes(counters) / _MIB, 1),
+        'Last use': _when(counters.last_used_at),
+    }
 
 
 def _image_fields(images: Iterable[ImageFigures]) -> Rows:
@@ -141,12 +153,12 @@ def _host_table(figures: Figures) -> Rows:
 def _host_rows(figures: Figures) -> Iterator[tuple[Any, ...]]:
     for name, value in _of_host(figures).items():
         source = figures_module.SOURCES['pool' if name.startswith('pool_') else name]
+        said = _BOOTS.get(name) or name.replace('_', ' ')
         if not isinstance(value, Mapping):
-            yield name.replace('_', ' '), _shown(name, value), source
+            yield said, _shown(name, value), source
             continue
         for reason, count in sorted(value.items()) or [('', 0)]:
-            figure = f'{name.replace("_", " ")}: {reason}'.removesuffix(': ')
-            yield figure, _shown(name, count), source
+            yield f'{said}: {reason}'.removesuffix(': '), _shown(name, count), source
 
 
 def _of_host(figures: Figures) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Verify(lister.Lister):
             for result in results
         ]
         self.failed = any(result.problem for result in results)
+        if shell.is_for_program(parsed_args):
+            return ('image_id', 'generation', 'compared_bytes', 'result'), rows
         return ('Image', 'Generation', 'Bytes compared', 'Result'), rows
 
     def run(self, parsed_args: argparse.Namespace) -> int:

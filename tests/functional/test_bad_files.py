@@ -73,7 +73,7 @@ def test_what_to_do_about_a_record(
     _require_record_refused(site, base, 'record', kind)
     require_plain_boot(site, base, str(path))
     (row,) = site.ask('list')
-    assert row['State'] == 'BROKEN'
+    assert row['state'] == 'BROKEN'
     site.ask('remove', site.image_id)
     assert not site.files()
     assert site.plan(base)['kind'] == 'RECORD'
@@ -159,7 +159,7 @@ def _require_found_by_verify(site: Site, base: pathlib.Path) -> None:
     (line,) = done.stderr.splitlines()
     assert site.image_id in line
     (row,) = json.loads(done.stdout)
-    assert 'not what was sealed' in row['Result'], row
+    assert 'not what was sealed' in row['result'], row
     assert site.show()['state'] == 'STALE'
     require_plain_boot(site, base, 'stale')
     site.ask('remove', site.image_id)
@@ -183,7 +183,7 @@ def test_a_replaced_file_of_the_same_content(
     """As after a restore from a backup: verify proves it, and it is used again."""
     _replaced(pathlib.Path(cache['path']))
     require_plain_boot(site, base)
-    assert site.ask('verify', site.image_id)[0]['Result'] == 'equal'
+    assert site.ask('verify', site.image_id)[0]['result'] == 'equal'
     assert site.plan(base)['kind'] == 'PLAY'
     sealed.require_sound(site, site.show(), base, {'driver': 'file', 'filename': str(base)})
 

@@ -62,8 +62,8 @@ def test_a_replaced_base_waits_for_verify(
     assert f'nova-qcache verify {site.image_id}' in plan['reason']
     assert site.boot_plan(base)['kind'] == 'PLAIN'
     (row,) = site.ask('verify', site.image_id)
-    assert row['Result'] == 'equal'
-    assert row['Bytes compared'] >= 8 * MIB
+    assert row['result'] == 'equal'
+    assert row['compared_bytes'] >= 8 * MIB
     assert site.plan(base)['kind'] == 'PLAY'
 
 
@@ -83,7 +83,7 @@ def test_verify_finds_one_changed_byte(
     done = site.qcache('verify', site.image_id, '-f', 'json')
     assert done.returncode == 1, done
     (row,) = json.loads(done.stdout)
-    assert str(5 * MIB + 12345) in row['Result'], row
+    assert str(5 * MIB + 12345) in row['result'], row
     assert generations.number(base) == before + 1
     assert site.show()['state'] == 'STALE'
     plan = site.plan(base)

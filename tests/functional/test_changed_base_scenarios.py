@@ -188,7 +188,7 @@ def test_deleted_and_downloaded_again(
     (shown,) = waiting.until(
         lambda: rows if len(rows := site.ask('list')) == 1 else [], 'the end of the old name'
     )
-    assert (shown['State'], shown['Generation']) == ('READY', plan['generation'])
+    assert (shown['state'], shown['generation']) == ('READY', plan['generation'])
 
 
 def test_deleted_and_another_one_downloaded(

@@ -85,18 +85,21 @@ def test_list_and_show(site: Site, base: pathlib.Path) -> None:
         guest.require(base, 0, 2 * MIB)
         (row,) = site.ask('list')
         shown = site.show()
-        assert (row['Image'], row['State'], row['Guests']) == (site.image_id, 'WARMING', 1)
-        assert (row['Generation'], row['Base']) == (shown['generation'], str(base))
+        (counted,) = site.ask('stats')
+        for name in ('is_pinned', 'state', 'allocated_bytes', 'quota_bytes'):
+            assert row[name] == shown[name] == counted[name], name
+        assert (row['image_id'], row['state'], row['guests']) == (site.image_id, 'WARMING', 1)
+        assert (row['generation'], row['base']) == (shown['generation'], str(base))
         assert (shown['state'], shown['phase'], shown['guests']) == ('WARMING', 'recording', 1)
         assert 63 * MIB < shown['allocated_bytes'] <= shown['quota_bytes'] == 64 * MIB
         assert shown['virtual_size'] == 16 * MIB
         site.ask('seal', site.image_id, '--wait')
         (row,) = site.ask('list')
-        assert (row['State'], row['Guests'], row['Quota MiB']) == ('READY', 1, 64)
-        assert 2 <= row['MiB'] < 4
+        assert (row['state'], row['guests'], row['quota_bytes']) == ('READY', 1, 64 * MIB)
+        assert 2 * MIB <= row['allocated_bytes'] < 4 * MIB
     site.see_off()
     shown = site.show()
-    assert 'phase' not in shown
+    assert shown['phase'] is None
     assert shown['sealed_at'] >= shown['created_at']
     table = site.qcache('list')
     assert (table.returncode, table.stderr) == (0, '')
@@ -167,7 +170,7 @@ def test_root_acts_as_the_owner_of_the_caches(site: Site, base: pathlib.Path) ->
 
 def test_remove(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
     (row,) = site.ask('remove', site.image_id)
-    assert row == {'Image': site.image_id, 'Generation': cache['generation']}
+    assert row == {'image_id': site.image_id, 'generation': cache['generation']}
     assert not site.files()
     assert site.plan(base)['kind'] == 'RECORD'
     assert generations.counter(base).exists(), (
@@ -233,7 +236,7 @@ def test_invalidate(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> No
     before = generations.number(base)
     with _reader(site, cache['path'], base) as reader:
         (row,) = site.ask('invalidate', site.image_id, warnings=1)
-        assert row['Generation'] == cache['generation']
+        assert row['generation'] == cache['generation']
         assert generations.number(base) == before + 1
         assert site.show()['state'] == 'STALE'
         assert 'read 4194304/4194304 bytes' in _read(reader)
@@ -261,7 +264,7 @@ def test_invalidate_while_it_is_recorded(site: Site, base: pathlib.Path) -> None
             shown = site.ask('seal', site.image_id, '--wait')
             assert shown['generation'] == again['generation']
     site.see_off()
-    assert {row['State'] for row in site.ask('list')} == {'READY'}, 'half a recording was kept'
+    assert {row['state'] for row in site.ask('list')} == {'READY'}, 'half a recording was kept'
 
 
 def test_invalidate_without_a_cache(site: Site, base: pathlib.Path) -> None:

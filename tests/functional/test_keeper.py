@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
+import re
 import signal
 from typing import Any
 
@@ -32,9 +33,8 @@ def _keepers(site: Site) -> list[psutil.Process]:
 
 def _has_another_recorder(site: Site, plan: dict[str, Any]) -> bool:
     shown = site.qcache('show', site.image_id, '-f', 'json')
-    return f'"recorder_pid": {plan["recorder_pid"]}' not in shown.stdout and 'recorder_pid' in (
-        shown.stdout
-    )
+    found = re.search(r'"recorder_pid": ([0-9]+)', shown.stdout)
+    return found is not None and int(found[1]) != plan['recorder_pid']
 
 
 def _connects(site: Site, plan: dict[str, Any]) -> bool:

@@ -75,7 +75,7 @@ def test_record_seal_play(site: Site, serve: bases.Serve, kind: str) -> None:
 
     played = site.plan(base.reference, base.base_format)
     assert (played['kind'], played['cache']) == ('PLAY', shown['path'])
-    assert site.ask('verify', site.image_id)[0]['Result'] == 'equal'
+    assert site.ask('verify', site.image_id)[0]['result'] == 'equal'
 
 
 def test_playing_guests_read_nothing_of_what_was_recorded(

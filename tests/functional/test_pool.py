@@ -60,7 +60,7 @@ def _recorded(site: Site, base: pathlib.Path) -> str:
 
 
 def _there(site: Site) -> set[str]:
-    return {row['Image'] for row in site.ask('list')}
+    return {row['image_id'] for row in site.ask('list')}
 
 
 def _allocated(site: Site) -> int:

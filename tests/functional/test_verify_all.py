@@ -38,9 +38,9 @@ def _state(site: Site, image_id: str) -> str:
 
 def test_nothing_is_wrong(site: Site, recorded: dict[str, pathlib.Path]) -> None:
     rows = site.ask('verify', '--all')
-    assert {row['Image'] for row in rows} == set(recorded)
-    assert {row['Result'] for row in rows} == {'equal'}
-    assert all(row['Bytes compared'] >= 2 * MIB for row in rows)
+    assert {row['image_id'] for row in rows} == set(recorded)
+    assert {row['result'] for row in rows} == {'equal'}
+    assert all(row['compared_bytes'] >= 2 * MIB for row in rows)
 
 
 @pytest.mark.core
@@ -64,7 +64,7 @@ def test_each_for_itself(site: Site, recorded: dict[str, pathlib.Path]) -> None:
 
     done = site.qcache('verify', '--all', '-f', 'json')
     assert done.returncode == 1, done
-    results = {row['Image']: row['Result'] for row in json.loads(done.stdout)}
+    results = {row['image_id']: row['result'] for row in json.loads(done.stdout)}
     assert str(MIB) in results[changed]
     assert 'not what was sealed' in results[damaged]
     assert 'cannot be compared' in results[gone]
@@ -75,7 +75,7 @@ def test_each_for_itself(site: Site, recorded: dict[str, pathlib.Path]) -> None:
 
     (site.bases / 'away').rename(recorded[gone])
     rows = site.ask('verify', '--all')
-    assert {row['Image']: row['Result'] for row in rows} == {gone: 'equal', sound: 'equal'}
+    assert {row['image_id']: row['result'] for row in rows} == {gone: 'equal', sound: 'equal'}
 
 
 def test_no_cache(site: Site) -> None:

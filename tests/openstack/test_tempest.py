@@ -91,7 +91,9 @@ def _what_is_there(cloud: Cloud, host: ComputeHost) -> dict[str, set[str]]:
         'images': {each.id for each in cloud.api.image.images()},
         'flavors': {each.id for each in cloud.api.compute.flavors()},
         'projects': {each.id for each in cloud.api.identity.projects()},
-        'caches': {row['Image'] for row in json.loads(host.qcache('list', '-f', 'json').stdout)},
+        'caches': {
+            row['image_id'] for row in json.loads(host.qcache('list', '-f', 'json').stdout)
+        },
     }
 
 

@@ -10,6 +10,7 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import inspection
 from nova_qcache import locks
+from nova_qcache.counters import Counters
 from nova_qcache import sweeping
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
@@ -394,3 +395,22 @@ class TestVerify:
         builders.warm(store)
         with pytest.raises(exception.CacheNotReady, match=f'WARMING.*`nova-qcache seal {IMAGE}`'):
             list(manager.verify(IMAGE))
+
+
+# -- figures
+
+
+def test_what_is_forgotten_stays_in_the_sums_of_the_host(manager, store):
+    store.ledger.add(IMAGE, Counters(boots=3, saved_bytes=5))
+    manager.forget(IMAGE.upper())
+    seen = manager.figures()
+    assert seen.images == ()
+    assert (seen.host.boots, seen.host.saved_bytes) == (3, 5)
+    with pytest.raises(exception.InvalidImageId):
+        manager.forget('../past')
+
+
+def test_who_is_pinned(manager):
+    assert set(manager.pinned()) == set()
+    manager.pin(IMAGE)
+    assert set(manager.pinned()) == {IMAGE}

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """nova-qcache list and show."""
 
+import dataclasses
 import pathlib
+import re
 
 import pytest
 
+from nova_qcache.cmd import inspect
 from nova_qcache.inspection import CacheView
 from nova_qcache.states import Phase
 from nova_qcache.states import State
@@ -30,55 +33,68 @@ WARMING = CacheView(
 BROKEN = CacheView(KEY, PATH, 'BROKEN', 0, 0, 'it has no record')
 
 
+UNKNOWN = dict.fromkeys(inspect.FIELDS)
+OF_READY = {
+    'image_id': IMAGE,
+    'generation': str(GENERATION),
+    'revision': 1,
+    'state': 'READY',
+    'note': 'idle',
+    'is_pinned': False,
+    'path': str(PATH),
+    'cache_bytes': MIB * 5 // 2,
+    'allocated_bytes': 3 * MIB,
+    'quota_bytes': 16 * MIB,
+    'cluster_size': 4096,
+    'extended_l2': False,
+    'virtual_size': 64 * MIB,
+    'base': '/base/image',
+    'base_format': 'raw',
+    'created_at': '2023-11-14T22:13:20+00:00',
+    'sealed_at': '2023-11-14T22:13:21+00:00',
+    'digest': 'sha256:' + 'ab' * 32,
+    'phase': None,
+    'guests': 0,
+    'recorder_pid': None,
+    'daemon_pid': None,
+}
+OF_WARMING = OF_READY | {
+    'state': 'WARMING',
+    'note': 'a note',
+    'cache_bytes': MIB,
+    'allocated_bytes': 16 * MIB,
+    'sealed_at': None,
+    'digest': None,
+    'phase': 'recording',
+    'guests': 2,
+    'recorder_pid': 1234,
+    'daemon_pid': 1235,
+}
+OF_BROKEN = UNKNOWN | {
+    'image_id': IMAGE,
+    'generation': str(GENERATION),
+    'revision': 1,
+    'state': 'BROKEN',
+    'note': 'it has no record',
+    'is_pinned': False,
+    'path': str(PATH),
+    'cache_bytes': 0,
+    'allocated_bytes': 0,
+    'guests': 0,
+}
+
+
 @pytest.mark.parametrize(
-    ('view', 'row'),
-    [
-        (
-            READY,
-            {
-                'Image': IMAGE,
-                'State': 'READY',
-                'Generation': str(GENERATION),
-                'MiB': 2.5,
-                'Quota MiB': 16,
-                'Guests': 0,
-                'Base': '/base/image',
-                'Note': 'idle',
-            },
-        ),
-        (
-            WARMING,
-            {
-                'Image': IMAGE,
-                'State': 'WARMING',
-                'Generation': str(GENERATION),
-                'MiB': 1.0,
-                'Quota MiB': 16,
-                'Guests': 2,
-                'Base': '/base/image',
-                'Note': 'a note',
-            },
-        ),
-        (
-            BROKEN,
-            {
-                'Image': IMAGE,
-                'State': 'BROKEN',
-                'Generation': str(GENERATION),
-                'MiB': 0.0,
-                'Quota MiB': None,
-                'Guests': 0,
-                'Base': None,
-                'Note': 'it has no record',
-            },
-        ),
-    ],
+    ('view', 'known'),
+    [(READY, OF_READY), (WARMING, OF_WARMING), (BROKEN, OF_BROKEN)],
     ids=['ready', 'warming', 'broken'],
 )
-def test_list(run, manager, view, row):
+@pytest.mark.parametrize('command', [('list',), ('show', IMAGE)], ids=['list', 'show'])
+def test_programs_see_the_same_names_in_each_state_and_command(run, manager, view, known, command):
     manager.caches.return_value = [view]
-    assert run('list', '-f', 'json').json == [row]
-    manager.caches.assert_called_once_with()
+    seen = run(*command, '-f', 'json').json
+    assert seen == (known if command[0] == 'show' else [known])
+    manager.caches.assert_called_once_with(*command[1:])
 
 
 def test_an_empty_list(run, manager):
@@ -86,53 +102,38 @@ def test_an_empty_list(run, manager):
     assert run('list', '-f', 'json').json == []
 
 
-def test_a_list_for_people(run, manager):
-    manager.caches.return_value = [READY]
+def test_a_list_for_people_is_as_wide_as_a_terminal(run, manager, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    large = dataclasses.replace(WARMING, allocated=10**6 * MIB)
+    manager.caches.return_value = [READY, large, BROKEN]
+    manager.pinned.return_value = {IMAGE}
     ended = run('list')
     assert (ended.code, ended.err) == (0, '')
-    assert IMAGE in ended.out
-    assert 'READY' in ended.out
+    lines = ended.out.splitlines()
+    assert len(lines) == 3 + 3 + 1, 'no cell goes on in a second line'
+    assert {len(line) for line in lines} <= set(range(81))
+    assert re.search(rf'\| {IMAGE} \| READY +\| yes +\| +3\.0 \| +0 \|', ended.out)
 
 
-def test_show(run, manager):
+def test_all_columns(run, manager):
+    manager.caches.return_value = [READY]
+    for options in (['--long', '--max-width=0'], ['-f', 'csv'], ['-c', 'Base', '-f', 'value']):
+        assert '/base/image' in run('list', *options).out
+    assert '/base/image' not in run('list').out
+
+
+def test_show_is_about_the_newest(run, manager):
     manager.caches.return_value = [BROKEN, READY]
-    assert run('show', IMAGE, '-f', 'json').json == {
-        'image_id': IMAGE,
-        'generation': str(GENERATION),
-        'state': 'READY',
-        'note': 'idle',
-        'path': str(PATH),
-        'cache_bytes': MIB * 5 // 2,
-        'allocated_bytes': 3 * MIB,
-        'quota_bytes': 16 * MIB,
-        'cluster_size': 4096,
-        'extended_l2': False,
-        'virtual_size': 64 * MIB,
-        'base': '/base/image',
-        'base_format': 'raw',
-        'revision': 1,
-        'created_at': '2023-11-14T22:13:20+00:00',
-        'sealed_at': '2023-11-14T22:13:21+00:00',
-        'digest': 'sha256:' + 'ab' * 32,
-    }
-    manager.caches.assert_called_once_with(IMAGE)
+    assert run('show', IMAGE, '-f', 'json').json == OF_READY
 
 
-def test_show_of_a_recording(run, manager):
-    manager.caches.return_value = [WARMING]
-    shown = run('show', IMAGE, '-f', 'json').json
-    assert shown['phase'] == 'recording'
-    assert shown['guests'] == 2
-    assert shown['recorder_pid'] == 1234
-    assert shown['daemon_pid'] == 1235
-    assert 'sealed_at' not in shown
-
-
-def test_show_of_what_is_broken(run, manager):
-    manager.caches.return_value = [BROKEN]
-    shown = run('show', IMAGE, '-f', 'json').json
-    assert shown['state'] == 'BROKEN'
-    assert 'quota_bytes' not in shown
+@pytest.mark.parametrize('pinned', [True, False])
+def test_what_is_pinned_is_said(run, manager, pinned):
+    manager.caches.return_value = [READY]
+    manager.pinned.return_value = {IMAGE} if pinned else set()
+    assert run('list', '-f', 'json').json[0]['is_pinned'] is pinned
+    assert run('show', IMAGE, '-f', 'json').json['is_pinned'] is pinned
+    assert ('yes' in run('list').out) is pinned
 
 
 def test_show_of_nothing(run, manager):

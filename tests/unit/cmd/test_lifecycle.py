@@ -95,7 +95,7 @@ class TestSeal:
         manager.seal.assert_called_once_with(IMAGE, seconds, shell.progress)
 
 
-ROWS = [{'Image': IMAGE, 'Generation': str(GENERATION)}]
+ROWS = [{'image_id': IMAGE, 'generation': str(GENERATION)}]
 
 
 class TestInvalidate:
@@ -120,6 +120,21 @@ class TestRemove:
         options = ['--force'] if force else []
         assert run('remove', IMAGE, *options, '-f', 'json').json == ROWS
         manager.remove.assert_called_once_with(IMAGE, force=force, progress=shell.progress)
+
+    def test_a_row_of_stats_goes_too(self, run, manager):
+        manager.remove.return_value = [KEY]
+        assert run('remove', IMAGE, '--forget', '-f', 'json').json == ROWS
+        manager.forget.assert_called_once_with(IMAGE)
+
+    def test_a_row_of_an_image_without_a_cache(self, run, manager):
+        manager.remove.side_effect = exception.CacheNotFound(image_id=IMAGE)
+        assert run('remove', IMAGE, '--forget', '-f', 'json').json == []
+        manager.forget.assert_called_once_with(IMAGE)
+
+    def test_a_row_stays_with_a_cache_that_is_in_use(self, run, manager):
+        manager.remove.side_effect = exception.CacheInUse(path='/x', reason='y', remedy='z')
+        assert run('remove', IMAGE, '--forget').code == 1
+        manager.forget.assert_not_called()
 
 
 VERBS = {

@@ -88,8 +88,11 @@ def test_a_table_of_images(run):
         'MiB': '2.5',
         'Quota MiB': '16',
         'Boots': '20',
-        'Plays': '9',
-        'Records': '2',
+        'Play': '9',
+        'Record': '2',
+        'Audit': '1',
+        'Recordings': '2',
+        'Pinned': 'yes',
         'Plain': '8',
         'Hit %': '75.0',
         'Saved MiB': '56.0',
@@ -113,6 +116,15 @@ def test_json_of_images_has_all_that_is_known(run):
     }
     assert second.keys() == first.keys()
     assert (second['hit_ratio'], second['last_used_at'], second['plain']) == (None, None, {})
+
+
+def test_a_table_for_people_is_as_wide_as_a_terminal(run, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    lines = run('stats').out.splitlines()
+    assert len(lines) == 3 + 2 + 1, 'no cell goes on in a second line'
+    assert {len(line) for line in lines} <= set(range(81))
+    assert 'Last use' not in lines[1]
+    assert 'Last use' in run('stats', '--long', '--max-width=0').out
 
 
 def test_json_of_the_host_is_one_object(run):
@@ -151,9 +163,11 @@ def test_a_table_of_the_host_has_the_source_of_each_figure(run):
     rows = {row['Figure']: row for row in csv.DictReader(io.StringIO(ended.out))}
     shown = {name: row['Value'] for name, row in rows.items()}
     expected = {
-        'plays': '9',
-        'plain: no-room': '5',
-        'plain: policy': '3',
+        'boots: play': '9',
+        'boots: record': '2',
+        'recordings': '2',
+        'boots: plain: no-room': '5',
+        'boots: plain: policy': '3',
         'evictions: room': '2',
         'invalidations: changed': '7',
         'verifications: equal': '6',
@@ -167,7 +181,7 @@ def test_a_table_of_the_host_has_the_source_of_each_figure(run):
         'last boot at': '2023-11-14T22:13:20+00:00',
     }
     assert {name: shown.get(name) for name in expected} == expected
-    assert rows['plain: policy']['Source'] == SOURCES['plain']
+    assert rows['boots: plain: policy']['Source'] == SOURCES['plain']
     assert rows['pool free bytes']['Source'] == SOURCES['pool']
     assert all(row['Source'] for row in rows.values())
 

@@ -30,10 +30,10 @@ def test_verify(run, manager, results, words, code):
     assert (ended.code, ended.err) == (code, '')
     assert json.loads(ended.out) == [
         {
-            'Image': IMAGE,
-            'Generation': str(GENERATION),
-            'Bytes compared': 12288,
-            'Result': word,
+            'image_id': IMAGE,
+            'generation': str(GENERATION),
+            'compared_bytes': 12288,
+            'result': word,
         }
         for word in words
     ]

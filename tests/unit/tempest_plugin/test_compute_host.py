@@ -59,9 +59,9 @@ def test_the_command_line_is_host_program_options_arguments(program, calls):
 
 def test_states_are_those_of_the_image(program):
     rows = [
-        {"Image": IMAGE, "State": "STALE"},
-        {"Image": OTHER, "State": "WARMING"},
-        {"Image": IMAGE, "State": "READY"},
+        {"image_id": IMAGE, "state": "STALE"},
+        {"image_id": OTHER, "state": "WARMING"},
+        {"image_id": IMAGE, "state": "READY"},
     ]
     made = host(nova_qcache_command=program("nova-qcache", prints(rows)))
     assert made.states(IMAGE) == ["STALE", "READY"]
@@ -76,7 +76,7 @@ def test_show_and_figures(program):
 
 
 def test_only_an_image_with_caches_is_forgotten(program, calls):
-    rows = prints([{"Image": IMAGE, "State": "READY"}])
+    rows = prints([{"image_id": IMAGE, "state": "READY"}])
     made = host(nova_qcache_command=program("nova-qcache", rows))
     made.forget(OTHER)
     made.forget(IMAGE)
