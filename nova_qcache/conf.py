@@ -7,17 +7,21 @@ oslo.config checks types; :func:`validate` checks sense, with messages that say 
 
 from collections.abc import Sequence
 import copy
+import fractions
 import pathlib
 import re
+from typing import NoReturn
 
 from oslo_config import cfg
 
+from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache import options
 
 __all__ = [
     'MIB',
     'budget_bytes',
+    'cluster_bytes',
     'config_arguments',
     'instances_path',
     'list_opts',
@@ -25,6 +29,7 @@ __all__ = [
     'quota_bytes',
     'register_nova_opts',
     'register_opts',
+    'scrub_bytes',
     'validate',
 ]
 
@@ -32,8 +37,8 @@ MIB = 1024 * 1024
 _LARGEST_MIB = 2**63 // MIB - 1
 
 _PERCENT = re.compile(r'([0-9]{1,9}(?:\.[0-9]{1,9})?)%')
-_BYTES = re.compile(r'[0-9]{1,19}')
-_AMOUNT = re.compile(r'[0-9]{1,19}(?:\.[0-9]{1,9})?(?:k|[KMGTP]i?)B')
+_PLAIN = re.compile(r'[0-9]{1,19}')
+_AMOUNT = re.compile(r'([0-9]{1,19}(?:\.[0-9]{1,9})?)(k|[KMGTP])(i?)B')
 
 _NOVA_OPTS = [
     cfg.StrOpt('state_path', default='/var/lib/nova'),
@@ -81,7 +86,6 @@ _LEAST = {
     'base_reconnect_seconds': 0,
     'start_timeout_seconds': 1,
     'lock_timeout_seconds': 1,
-    'scrub_mib': 0,
     'record_from_boot': 1,
     'max_recorders': 1,
     'audit_every': 0,
@@ -96,6 +100,8 @@ def validate(conf: cfg.ConfigOpts) -> None:
     :raises InvalidQuota: likewise for the quota
     """
     group = conf.qcache
+    for opt in options.OPTS:
+        _require_type(conf, opt)
     for name in ('cache_path', 'run_path', 'instances_path'):
         path = getattr(group, name)
         if name == 'instances_path' and not path:
@@ -127,20 +133,13 @@ def validate(conf: cfg.ConfigOpts) -> None:
             'it is longer than recording_idle_seconds',
             f'Give a number up to {group.recording_idle_seconds}',
         )
-    size = group.cluster_size
-    if size < 4096 or size > 2 * MIB or size & (size - 1):
-        _refuse(
-            'cluster_size',
-            size,
-            'no such cluster size',
-            'Give a power of two from 4096 to 2097152',
-        )
+    size = cluster_bytes(conf)
     if group.extended_l2 and size < 16384:
         _refuse(
             'extended_l2',
             True,
             f'clusters of {size} bytes are too small',
-            'Set cluster_size to 16384 or more',
+            'Set cluster_size to 16KiB or more',
         )
     if group.rerecord_miss_percent > 100:
         _refuse(
@@ -150,19 +149,20 @@ def validate(conf: cfg.ConfigOpts) -> None:
             'Give a number from 0 to 100',
         )
     quota_bytes(conf)
-    _require_size('min_free', group.min_free, 0, 99)
-    _require_size('cache_budget', group.cache_budget, 1, 100)
+    scrub_bytes(conf)
     # What a percentage comes to takes the file system: see pool.limits().
-    if not _PERCENT.fullmatch(group.cache_budget):
+    _share('min_free', group.min_free, _LARGEST_MIB * MIB, 0, 99)
+    if _share('cache_budget', group.cache_budget, _LARGEST_MIB * MIB, 1, 100) is not None:
         budget_bytes(conf, _LARGEST_MIB * MIB)
 
 
 def quota_bytes(conf: cfg.ConfigOpts, mib: int | None = None) -> int:
     """Return the quota in bytes; ``mib`` in place of the option if it is given.
 
+    :raises InvalidOption: if it is no amount
     :raises InvalidQuota: if it is not positive, or less than one cluster
     """
-    quota = (conf.qcache.quota if mib is None else mib) * MIB
+    quota = _amount('quota', conf.qcache.quota, MIB) if mib is None else mib * MIB
     if quota <= 0:
         raise exception.InvalidQuota(
             quota=quota, reason='leaves no room for anything', remedy='to 1 or more'
@@ -171,13 +171,36 @@ def quota_bytes(conf: cfg.ConfigOpts, mib: int | None = None) -> int:
         raise exception.InvalidQuota(
             quota=quota, reason='is more than a file can have', remedy='to a smaller number'
         )
-    if quota < conf.qcache.cluster_size:
+    cluster = cluster_bytes(conf)
+    if quota < cluster:
         raise exception.InvalidQuota(
             quota=quota,
-            reason=f'is less than one cluster of {conf.qcache.cluster_size} bytes',
+            reason=f'is less than one cluster of {cluster} bytes',
             remedy='to more, or [qcache] cluster_size to less',
         )
     return quota
+
+
+def cluster_bytes(conf: cfg.ConfigOpts) -> int:
+    """Return the size of the clusters of new caches.
+
+    :raises InvalidOption: if no qcow2 image has such clusters
+    """
+    value = conf.qcache.cluster_size
+    size = _amount('cluster_size', value, 1)
+    if size < 4096 or size > 2 * MIB or size & (size - 1):
+        _refuse(
+            'cluster_size', value, 'no such cluster size', 'Give a power of two from 4KiB to 2MiB'
+        )
+    return size
+
+
+def scrub_bytes(conf: cfg.ConfigOpts) -> int:
+    """Return how much of the caches each periodic run reads.
+
+    :raises InvalidOption: if it is no amount
+    """
+    return _amount('scrub_mib', conf.qcache.scrub_mib, MIB)
 
 
 def budget_bytes(conf: cfg.ConfigOpts, total: int) -> int:
@@ -189,9 +212,9 @@ def budget_bytes(conf: cfg.ConfigOpts, total: int) -> int:
     """
     quota = quota_bytes(conf)
     value = conf.qcache.cache_budget
-    budget = _size('cache_budget', value, total, 1, 100)
+    budget = _share('cache_budget', value, total, 1, 100)
     if budget < min(quota, total):  # on a file system that is smaller itself, no boot finds room
-        what = '' if _BYTES.fullmatch(value) else f'it is {budget} bytes, and '
+        what = '' if _PLAIN.fullmatch(value) else f'it is {budget} bytes, and '
         _refuse(
             'cache_budget',
             value,
@@ -207,39 +230,54 @@ def min_free_bytes(conf: cfg.ConfigOpts, total: int) -> int:
     :param total: bytes of that file system
     :raises InvalidOption: if it is no amount
     """
-    return _size('min_free', conf.qcache.min_free, total, 0, 99)
+    return _share('min_free', conf.qcache.min_free, total, 0, 99)
 
 
-def _size(option: str, value: str, total: int, least: int, most: int) -> int:
-    _require_size(option, value, least, most)
-    if _PERCENT.fullmatch(value):
-        return int(total * float(value.removesuffix('%')) / 100)
-    if _BYTES.fullmatch(value):
-        return int(value)
-    # Imported here: it takes a quarter of a recorder's start, which does without.
-    from oslo_utils import strutils
-
-    return int(strutils.string_to_bytes(value, unit_system='mixed', return_int=True))
-
-
-def _require_size(option: str, value: str, least: int, most: int) -> None:
-    if _PERCENT.fullmatch(value):
-        if not least <= float(value.removesuffix('%')) <= most:
-            _refuse(
-                option,
-                value,
-                'it is out of range',
-                f'Give a percentage from {least}% to {most}%, or bytes, such as 40GiB',
-            )
-    # Without what else is understood there: bits, for one, which "10Gb" would be.
-    elif not _BYTES.fullmatch(value) and not _AMOUNT.fullmatch(value):
-        _refuse(
-            option,
-            repr(value),
-            'it is no amount',
-            f'Give a percentage from {least}% to {most}%, or bytes, such as 40GiB or 500MB',
-        )
+def _share(option: str, value: str, total: int, least: int, most: int) -> int:
+    """Return the bytes of an option that is an amount, or percents of a file system."""
+    percents = f'a percentage from {least}% to {most}%'
+    if not _PERCENT.fullmatch(value):
+        return _amount(option, value, 1, f'{percents}, or ')
+    percent = float(value.removesuffix('%'))
+    if not least <= percent <= most:
+        _refuse(option, value, 'it is out of range', f'Give {percents}, or bytes, such as 40GiB')
+    return int(total * percent / 100)
 
 
-def _refuse(option: str, value: object, reason: str, remedy: str) -> None:
+def _amount(option: str, value: str, unit: int, else_: str = '') -> int:
+    """Return the bytes of an option.
+
+    :param unit: bytes of what has no unit
+    :param else_: what else it may be, for the remedy
+    """
+    # Without what oslo.utils understands, too: bits, for one, which "10Gb" would be.
+    if _PLAIN.fullmatch(value):
+        return int(value) * unit
+    match = _AMOUNT.fullmatch(value)
+    if match is None:
+        unit_name = 'bytes' if unit == 1 else 'MiB'
+        remedy = f'Give {else_}a number of {unit_name}, or one with a unit, such as 512MiB or 40GB'
+        _refuse(option, repr(value), 'it is no amount', remedy)
+    number, prefix, binary = match.groups()
+    power = 'KMGTP'.index(prefix.upper()) + 1
+    return int(fractions.Fraction(number) * (1024 if binary else 1000) ** power)
+
+
+def _require_type(conf: cfg.ConfigOpts, opt: cfg.Opt) -> None:
+    problem, remedy = '', ''
+    kind = 'True or False' if isinstance(opt, cfg.BoolOpt) else 'a whole number'
+    try:
+        # One without a value is None to oslo.config.
+        if conf.qcache[opt.dest] is None:
+            problem, remedy = f'it is not {kind}', f'Give {kind}'
+    except (cfg.ConfigFileValueError, cfg.ConfigSourceValueError):
+        problem, remedy = f'it is not {kind}', f'Give {kind}'
+    except cfg.Error as e:
+        problem, remedy = str(e), 'Write $$ for a $'
+    if problem:
+        said = config_files.written(conf).get(opt.dest)
+        _refuse(opt.dest, '...' if said is None else repr(said.value), problem, remedy)
+
+
+def _refuse(option: str, value: object, reason: str, remedy: str) -> NoReturn:
     raise exception.InvalidOption(option=option, value=value, reason=reason, remedy=remedy)

@@ -7,6 +7,7 @@ Each sentence names the offending value and what to do about it::
     QcacheError
      +-- BadInput              what the caller or the configuration said makes no sense
      |    +-- InvalidImageId, InvalidQuota, InvalidOption, InvalidBase, SocketPathTooLong
+     +-- FileUnfit             a configuration file or log file cannot be used
      +-- FolderUnfit           the cache folder or the run folder cannot be used
      |    +-- NoReservation    its file system does not keep space for a recording
      |    +-- NoRoom           neither the budget nor eviction gives room for one
@@ -76,6 +77,10 @@ class SocketPathTooLong(BadInput):
         'The socket path {path!r} has {length} bytes and the kernel allows 107. '
         'Set [qcache] run_path to a folder with a shorter name.'
     )
+
+
+class FileUnfit(QcacheError):
+    template = '{what} {path!r} cannot be used: {reason}. {remedy}.'
 
 
 class FolderUnfit(QcacheError):

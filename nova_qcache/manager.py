@@ -65,7 +65,7 @@ class Manager(Boots):
             Scrubber(self._store),
             self._history,
             self.figures,
-            scrub_bytes=conf.qcache.scrub_mib * qcache_conf.MIB,
+            scrub_bytes=qcache_conf.scrub_bytes(conf),
             metrics_file=conf.qcache.metrics_file,
         )
 

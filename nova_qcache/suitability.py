@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import difflib
 import enum
 import functools
 import pathlib
@@ -12,9 +13,11 @@ from oslo_config import cfg
 
 from nova_qcache import block_graph
 from nova_qcache import conf as qcache_conf
+from nova_qcache import config_files
 from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import options
 from nova_qcache import pool
 from nova_qcache import qemu_img
 from nova_qcache.inventory import Inventory
@@ -48,6 +51,8 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Look at everything, one finding each; only the folders stay behind."""
     configuration = _finding('configuration', lambda: _configuration(conf))
     yield configuration
+    if configuration.grade is Grade.OK:
+        yield _options(conf)
     for option in ('qemu_img', 'qemu_io', 'qemu_storage_daemon'):
         yield _finding(option, functools.partial(_version, getattr(conf.qcache, option), option))
     yield _finding('block drivers', lambda: _drivers(qemu_img.QemuImg(conf.qcache.qemu_img)))
@@ -76,15 +81,40 @@ def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) 
         return Finding(subject, Grade.WARNING, *e.problem_and_remedy())
     except exception.QcacheError as e:
         return Finding(subject, grade, *e.problem_and_remedy())
-    except cfg.Error as e:  # a value of another type
-        return Finding(subject, grade, str(e), 'Mend it there.')
     except OSError as e:
         return Finding(subject, grade, str(e), 'See whether its storage is sound')
 
 
 def _configuration(conf: cfg.ConfigOpts) -> str:
     qcache_conf.validate(conf)
-    return 'makes sense'
+    return f'read from {", ".join(config_files.names(conf)) or "no file"}'
+
+
+def _options(conf: cfg.ConfigOpts) -> Finding:
+    """Say what is in force, and name what is written and no option of ours."""
+    known = {opt.dest: opt for opt in options.OPTS}
+    changed = [
+        f'{name} = {conf.qcache[name]}'
+        for name, opt in known.items()
+        if conf.qcache[name] != opt.default
+    ]
+    others = 'all others have their defaults' if changed else 'all have their defaults'
+    in_force = ', '.join([*changed, others])
+    unknown = {
+        name: said for name, said in config_files.written(conf).items() if name not in known
+    }
+    if not unknown:
+        return Finding('options', Grade.OK, in_force)
+    named = ', '.join(f'{name} ({said.file})' for name, said in unknown.items())
+    meant = ' or '.join(
+        match for name in unknown for match in difflib.get_close_matches(name, known, 1)
+    )
+    return Finding(
+        'options',
+        Grade.WARNING,
+        f'[qcache] has no option {named}; {in_force}',
+        f'Did you mean {meant}?' if meant else 'Take it out, or spell it as the manual does.',
+    )
 
 
 def _version(program: str, option: str) -> str:

@@ -10,6 +10,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from nova_qcache import conf as qcache_conf
+from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache.cmd import logs
 from nova_qcache.generation import Generations
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     qcache_conf.register_opts(conf)
     qcache_conf.register_nova_opts(conf)
     try:
-        conf(sys.argv[1:] if argv is None else argv, project='nova', prog='nova-qcache-keeper')
+        arguments = sys.argv[1:] if argv is None else argv
+        config_files.read(conf, arguments, 'nova-qcache-keeper')
         logs.set_up(conf, 'nova-qcache-keeper')
         keeper = _keeper(conf)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,6 +11,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from nova_qcache import conf as qcache_conf
+from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache import key
 from nova_qcache import plugins
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     qcache_conf.register_opts(conf)
     conf.register_cli_opts(_CLI_OPTS)
     try:
-        conf(sys.argv[1:] if argv is None else argv, project='nova', prog='nova-qcache-recorder')
+        arguments = sys.argv[1:] if argv is None else argv
+        config_files.read(conf, arguments, 'nova-qcache-recorder')
         logs.set_up(conf, 'nova-qcache-recorder')
         asyncio.run(_run(conf))
     except exception.RecorderBusy as e:
@@ -86,7 +88,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         generation = settled
     settings = Settings(
         quota=qcache_conf.quota_bytes(conf, conf.quota_mib),
-        cluster_size=group.cluster_size,
+        cluster_size=qcache_conf.cluster_bytes(conf),
         extended_l2=group.extended_l2,
         limits=Limits(
             idle=group.recording_idle_seconds,

@@ -18,6 +18,7 @@ from oslo_log import log
 import tqdm
 
 from nova_qcache import conf as qcache_conf
+from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache.manager import Manager
 from nova_qcache.progress import Done
@@ -86,7 +87,7 @@ class Shell(app.App):
         log.register_options(self.conf)
         qcache_conf.register_opts(self.conf)
         qcache_conf.register_nova_opts(self.conf)
-        self.conf(arguments, project='nova', prog='nova-qcache')
+        config_files.read(self.conf, arguments, 'nova-qcache')
         become_owner(pathlib.Path(self.conf.qcache.cache_path))
 
 

@@ -19,6 +19,7 @@ from oslo_log import log
 from oslo_upgradecheck import upgradecheck
 
 from nova_qcache import conf as qcache_conf
+from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache import suitability
 from nova_qcache import upgrade
@@ -131,10 +132,10 @@ class _Configuration(cfg.ConfigOpts):
     """What ``nova-qcache`` reads, wherever it finds that; root acts as nova-compute's user."""
 
     def __call__(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> None:
-        super().__call__(
+        config_files.read(
+            super().__call__,
             args,
-            project='nova',
-            prog='nova-qcache-status',
+            'nova-qcache-status',
             version=metadata.version('nova-qcache'),
             default_config_files=cfg.find_config_files('nova', 'nova-qcache'),
             default_config_dirs=cfg.find_config_dirs('nova', 'nova-qcache'),

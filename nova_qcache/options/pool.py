@@ -66,18 +66,18 @@ Related options:
 * ``cache_budget``
 """,
     ),
-    cfg.IntOpt(
+    cfg.StrOpt(
         'scrub_mib',
-        default=256,
+        default='256MiB',
         help="""
 How much of the sealed caches each run of Nova's image cache manager reads and compares with what
-was sealed, in MiB.
+was sealed.
 
 One cache after the other is read; one that is damaged is not used any more.
 
 Possible values:
 
-* A number from 0. 0 reads nothing.
+* An amount, such as ``256MiB``; without a unit it is MiB. 0 reads nothing.
 
 Related options:
 

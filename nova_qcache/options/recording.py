@@ -6,11 +6,11 @@ from oslo_config import cfg
 __all__ = ['OPTS']
 
 OPTS: list[cfg.Opt] = [
-    cfg.IntOpt(
+    cfg.StrOpt(
         'quota',
-        default=512,
+        default='512MiB',
         help="""
-How much disk space the cache of one image may take, in MiB.
+How much disk space the cache of one image may take.
 
 The space is reserved when a recording starts, and what was not used is given back when it is
 sealed. A recording that reaches the quota is sealed as it is: the rest of the image is read from
@@ -18,8 +18,9 @@ the base. A Debian 12 server reads about 80 MiB of its image while it boots.
 
 Possible values:
 
-* A number from 1. It must fit into the free space of ``cache_path`` and be a multiple of what the
-  cluster size needs for its tables; ``nova-qcache check`` tells.
+* An amount, such as ``512MiB`` or ``1GB``; without a unit it is MiB. It must fit into the free
+  space of ``cache_path`` and have room for the tables of the disk beside what is cached;
+  ``nova-qcache check`` tells.
 
 Related options:
 
@@ -27,11 +28,11 @@ Related options:
 * ``cluster_size``
 """,
     ),
-    cfg.IntOpt(
+    cfg.StrOpt(
         'cluster_size',
-        default=16384,
+        default='16KiB',
         help="""
-Cluster size of new caches, in bytes: the unit in which a recording reads from the base and writes
+Cluster size of new caches: the unit in which a recording reads from the base and writes
 to the cache.
 
 Small clusters make small caches and read nothing that no guest asked for; large ones make fewer
@@ -39,8 +40,8 @@ requests to the base.
 
 Possible values:
 
-* A power of two from 4096 to 2097152. With 4096, a recording that reaches its quota under heavy
-  load may be dropped instead of sealed.
+* A power of two from ``4KiB`` to ``2MiB``; without a unit it is bytes. With ``4KiB``, a recording
+  that reaches its quota under heavy load may be dropped instead of sealed.
 
 Related options:
 
@@ -61,7 +62,7 @@ Possible values:
 
 Related options:
 
-* ``cluster_size`` must be 16384 or more.
+* ``cluster_size`` must be 16 KiB or more.
 """,
     ),
     cfg.IntOpt(

@@ -88,26 +88,30 @@ def test_settling_takes_no_longer_than_idling(tmp_path):
     assert 'Give a number up to 5' in said
 
 
-@pytest.mark.parametrize('size', [4096, 65536, 2 * MIB])
+@pytest.mark.parametrize('size', [4096, 65536, 2 * MIB, '4KiB', '2MiB'])
 def test_cluster_sizes(tmp_path, size):
     qcache_conf.validate(builders.config(tmp_path, cluster_size=size))
 
 
-@pytest.mark.parametrize('size', [-4096, 0, 1, 512, 2048, 4095, 4097, 12288, 4 * MIB, 2**70])
+@pytest.mark.parametrize(
+    'size', [0, 1, 512, 2048, 4095, 4097, 12288, 4 * MIB, '1kB', '4kB', '1GiB']
+)
 def test_no_cluster_size(tmp_path, size):
     said = refusal(tmp_path, cluster_size=size)
     assert f'[qcache] cluster_size = {size}:' in said
-    assert 'Give a power of two from 4096 to 2097152' in said
+    assert 'Give a power of two from 4KiB to 2MiB' in said
 
 
 def test_subclusters_need_large_clusters(tmp_path):
     qcache_conf.validate(builders.config(tmp_path, extended_l2=True, cluster_size=16384))
     said = refusal(tmp_path, extended_l2=True, cluster_size=8192)
     assert '[qcache] extended_l2 = True: clusters of 8192 bytes are too small' in said
-    assert 'Set cluster_size to 16384 or more' in said
+    assert 'Set cluster_size to 16KiB or more' in said
 
 
-@pytest.mark.parametrize(('mib', 'reason', 'remedy'), QUOTAS)
+@pytest.mark.parametrize(
+    ('mib', 'reason', 'remedy'), [each for each in QUOTAS if 0 <= each[0] < 10**19]
+)
 def test_no_quota(tmp_path, mib, reason, remedy):
     said = refusal(tmp_path, quota=mib, cluster_size=2 * MIB)
     assert reason in said
@@ -125,7 +129,15 @@ def test_no_quota_of_one_recording(tmp_path, mib, reason, remedy):
 
 @pytest.mark.parametrize(
     ('option', 'given', 'quota'),
-    [(1, None, MIB), (16, None, 16 * MIB), (16, 3, 3 * MIB), (0, 3, 3 * MIB)],
+    [
+        (1, None, MIB),
+        (16, None, 16 * MIB),
+        ('16MiB', None, 16 * MIB),
+        ('0.5GiB', None, 512 * MIB),
+        ('500MB', None, 500_000_000),
+        (16, 3, 3 * MIB),
+        (0, 3, 3 * MIB),
+    ],
 )
 def test_quota_in_bytes(tmp_path, option, given, quota):
     assert qcache_conf.quota_bytes(builders.config(tmp_path, quota=option), given) == quota
@@ -140,7 +152,7 @@ def test_options_are_not_global(tmp_path):
     one, other = builders.config(tmp_path), builders.config(tmp_path)
     one.set_override('quota', 77, group='qcache')
     try:
-        assert other.qcache.quota == 16
+        assert other.qcache.quota == '16'
     finally:
         one.clear_override('quota', group='qcache')
 
@@ -253,18 +265,21 @@ def test_shares_out_of_range(tmp_path, option, text, allowed):
     assert f'Give a percentage from {allowed}' in said
 
 
-@pytest.mark.parametrize('option', ['cache_budget', 'min_free'])
+@pytest.mark.parametrize(
+    'option', ['cache_budget', 'min_free', 'quota', 'cluster_size', 'scrub_mib']
+)
 @pytest.mark.parametrize(
     'text',
     [
-        '', 'much', '-1', '-5%', '+5GiB', '40 GiB', '40G', '40Gib', '10Gb', '5 %', '%', '.5%',
-        '5%%', '1e9', '1,5GiB', '40gib', '5B', '9' * 20, '9' * 20 + 'GiB', 'nan%', '\u0663GiB',
+        '', 'much', '-1', '-5%', '+5GiB', '40 GiB', '40G', '512M', '40Gib', '10Gb', '5 %', '%',
+        '.5%', '5%%', '1e9', '1,5GiB', '40gib', '5B', '9' * 20,
+        '9' * 20 + 'GiB', 'nan%', '\u0663GiB',
     ],
 )  # fmt: skip
 def test_no_amounts(tmp_path, option, text):
     said = refusal(tmp_path, **{option: text})
     assert f'[qcache] {option} = {text!r}: it is no amount' in said
-    assert 'such as 40GiB or 500MB' in said
+    assert 'such as 512MiB or 40GB' in said
 
 
 @pytest.mark.parametrize(
@@ -286,3 +301,41 @@ def test_more_than_all_misses(tmp_path):
     said = refusal(tmp_path, rerecord_miss_percent=101)
     assert '[qcache] rerecord_miss_percent = 101: no boot misses more' in said
     assert 'Give a number from 0 to 100' in said
+
+
+@pytest.mark.parametrize('option', ['quota', 'scrub_mib'])
+def test_what_a_number_without_a_unit_is_said(tmp_path, option):
+    assert 'Give a number of MiB, or one with a unit' in refusal(tmp_path, **{option: '512M'})
+    of = {'quota': qcache_conf.quota_bytes, 'scrub_mib': qcache_conf.scrub_bytes}
+    assert of[option](builders.config(tmp_path, **{option: '8'})) == 8 * MIB
+    assert of[option](builders.config(tmp_path, **{option: '8MiB'})) == 8 * MIB
+
+
+# -- values of another type
+
+
+@pytest.mark.parametrize(
+    ('option', 'kind'),
+    [
+        (option.name, 'True or False' if isinstance(option, cfg.BoolOpt) else 'a whole number')
+        for option in options.OPTS
+        if not isinstance(option, cfg.StrOpt)
+    ],
+)
+@pytest.mark.parametrize('value', ['much', '1.5', ''])
+def test_a_value_of_another_type(tmp_path, option, kind, value):
+    assert refusal(tmp_path, **{option: value}) == (
+        f'[qcache] {option} = {value!r}: it is not {kind}. Give {kind}.'
+    )
+
+
+def test_a_value_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv('OS_QCACHE__MAX_RECORDERS', 'many')
+    assert '[qcache] max_recorders = ...: it is not a whole number' in refusal(tmp_path)
+
+
+def test_a_path_with_an_option_that_nobody_knows(tmp_path):
+    said = refusal(tmp_path, cache_path='/srv/$nowhere')
+    assert said.startswith("[qcache] cache_path = '/srv/$nowhere': ")
+    assert 'nowhere' in said
+    assert said.endswith('Write $$ for a $.')

@@ -4,9 +4,11 @@
 import os
 from unittest import mock
 
+from oslo_config import cfg
 import pytest
 
 from nova_qcache import block_graph
+from nova_qcache import conf as qcache_conf
 from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
@@ -21,6 +23,7 @@ from tests.unit.builders import MIB
 
 SUBJECTS = [
     'configuration',
+    'options',
     'qemu_img',
     'qemu_io',
     'qemu_storage_daemon',
@@ -144,10 +147,54 @@ def test_a_configuration_that_makes_no_sense(short_folder):
 
 
 def test_a_value_of_another_type(short_folder):
-    found = bad(builders.config(short_folder, quota='much'))
-    assert (found.subject, found.grade) == ('configuration', Grade.ERROR)
-    assert "'much'" in found.found
-    assert found.remedy == 'Mend it there.'
+    found = bad(builders.config(short_folder, max_recorders='many'))
+    assert found == Finding(
+        'configuration',
+        Grade.ERROR,
+        "[qcache] max_recorders = 'many': it is not a whole number",
+        'Give a whole number.',
+    )
+
+
+def test_files_and_values_in_force_are_said(short_folder, tmp_path):
+    builders.config(short_folder, quota='32MiB')
+    folder = tmp_path / 'conf.d'
+    folder.mkdir()
+    (folder / 'b.conf').write_text('[qcache]\nmax_recorders = 3\n')
+    (folder / 'a.conf').write_text('[qcache]\nmax_recorders = 2\n[other]\nqouta = 1\n')
+    conf = cfg.ConfigOpts()
+    qcache_conf.register_opts(conf)
+    conf([f'--config-file={short_folder}/nova.conf', f'--config-dir={folder}'], project='nova')
+    found = examine(conf)
+    read = f'read from {short_folder}/nova.conf, {folder}/a.conf, {folder}/b.conf'
+    assert found['configuration'].found == read
+    assert found['options'].grade is Grade.OK
+    for said in ('quota = 32MiB, ', 'max_recorders = 3, ', 'all others have their defaults'):
+        assert said in found['options'].found
+    assert 'audit_every' not in found['options'].found
+
+
+def test_nothing_is_read(conf):
+    conf.reset()
+    conf([], project='nova', default_config_files=[], default_config_dirs=[])
+    with mock.patch.object(suitability, '_folders', autospec=True, return_value='/x'):
+        found = examine(conf)
+    assert found['configuration'].found == 'read from no file'
+    assert found['options'].found == 'all have their defaults'
+
+
+@pytest.mark.parametrize(
+    ('name', 'remedy'),
+    [
+        ('qouta', 'Did you mean quota?'),
+        ('max_recorder', 'Did you mean max_recorders?'),
+        ('frobnication', 'Take it out, or spell it as the manual does.'),
+    ],
+)
+def test_an_option_that_nobody_knows(short_folder, name, remedy):
+    found = bad(builders.config(short_folder, **{name: 5}))
+    assert (found.subject, found.grade, found.remedy) == ('options', Grade.WARNING, remedy)
+    assert f'[qcache] has no option {name} ({short_folder}/nova.conf); ' in found.found
 
 
 @pytest.mark.parametrize('option', ['qemu_img', 'qemu_io', 'qemu_storage_daemon'])
@@ -175,7 +222,7 @@ def test_a_driver_that_is_missing(conf, drivers, driver):
 def test_folders_that_are_none(conf, short_folder):
     (short_folder / 'cache').write_text('')
     found = examine(conf)
-    assert list(found) == [*SUBJECTS[:6], 'glance'], 'what needs the folders is not asked'
+    assert list(found) == [*SUBJECTS[:7], 'glance'], 'what needs the folders is not asked'
     assert found['folders'].grade is Grade.ERROR
     assert found['folders'].remedy == 'Move it away or name another folder.'
 

@@ -33,5 +33,5 @@ def test_check(run, manager_class, findings, code):
         }
         for finding in findings
     ]
-    assert examine.call_args.args[0].qcache.quota == 16
+    assert examine.call_args.args[0].qcache.quota == '16'
     manager_class.assert_not_called()  # it would refuse what is to be found

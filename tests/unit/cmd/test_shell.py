@@ -21,7 +21,7 @@ def test_the_manager_gets_the_configuration(run, manager_class, manager):
     manager.caches.return_value = []
     assert run('list').code == 0
     conf = manager_class.call_args.args[0]
-    assert conf.qcache.quota == 16
+    assert conf.qcache.quota == '16'
 
 
 def test_the_last_configuration_file_counts(run, manager_class, manager, tmp_path):
@@ -29,14 +29,14 @@ def test_the_last_configuration_file_counts(run, manager_class, manager, tmp_pat
     other = tmp_path / 'other.conf'
     other.write_text('[qcache]\nquota = 99\n')
     assert run(f'--config-file={other}', 'list').code == 0
-    assert manager_class.call_args.args[0].qcache.quota == 99
+    assert manager_class.call_args.args[0].qcache.quota == '99'
 
 
 def test_a_folder_of_configuration_files(run, manager_class, manager, tmp_path):
     manager.caches.return_value = []
     (tmp_path / 'x.conf').write_text('[qcache]\nquota = 98\n')
     assert run(f'--config-dir={tmp_path}', 'list').code == 0
-    assert manager_class.call_args.args[0].qcache.quota == 98
+    assert manager_class.call_args.args[0].qcache.quota == '98'
 
 
 def test_a_configuration_file_that_is_not_there(run, manager_class, tmp_path):

@@ -110,7 +110,7 @@ def test_the_worst_finding_is_the_exit_code(check, examine, findings, code):
     ended, checks = check()
     assert ended == code
     assert [each['check'] for each in checks] == [*(each.subject for each in findings), 'nova']
-    assert examine.call_args.args[0].qcache.quota == 16
+    assert examine.call_args.args[0].qcache.quota == '16'
 
 
 def test_each_finding_has_its_remedy(check, examine):
@@ -129,7 +129,7 @@ def test_what_only_an_upgrade_asks(check, examine, of_upgrade):
     ended, checks = check()
     assert ended == 1
     assert [each['check'] for each in checks] == ['one', 'two', 'nova']
-    assert of_upgrade.call_args.args[0].qcache.quota == 16
+    assert of_upgrade.call_args.args[0].qcache.quota == '16'
 
 
 @pytest.mark.parametrize('subject', ['configuration', 'folders'])
@@ -314,7 +314,7 @@ def test_it_reads_what_nova_qcache_reads(short_folder, monkeypatch, examine, of_
     monkeypatch.setitem(os.environ, 'HOME', str(home))
     assert status.main(['upgrade', 'check']) == 0
     group = examine.call_args.args[0].qcache
-    assert (group.max_recorders, group.quota, group.audit_every) == (2, 8, 3)
+    assert (group.max_recorders, group.quota, group.audit_every) == (2, '8', 3)
     capsys.readouterr()
 
 

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files that configure a program, and what stands in them."""
+
+from oslo_config import cfg
+import pytest
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache import config_files
+from nova_qcache import exception
+from nova_qcache.config_files import Written
+
+
+def read(*arguments):
+    conf = cfg.ConfigOpts()
+    qcache_conf.register_opts(conf)
+    config_files.read(conf, arguments, 'nova-qcache')
+    return conf
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / 'one.conf'
+    path.write_text('[qcache]\nquota = 5\nqouta = 6\n[qcache]\nquota = 7\n[x]\ny = 1\n')
+    return path
+
+
+def test_what_is_written(file, tmp_path):
+    other = tmp_path / 'other.conf'
+    other.write_text('[QCACHE]\nmax_recorders = many\nqouta = 9\n')
+    conf = read(f'--config-file={file}', f'--config-file={other}')
+    assert config_files.names(conf) == [str(file), str(other)]
+    assert config_files.written(conf) == {
+        'quota': Written('7', str(file)),
+        'qouta': Written('9', str(other)),
+        'max_recorders': Written('many', str(other)),
+    }
+
+
+def test_a_file_that_has_gone_since(file):
+    conf = read(f'--config-file={file}')
+    file.unlink()
+    assert config_files.written(conf) == {}
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(exception.FileUnfit) as caught:
+        read(f'--config-file={tmp_path}')
+    assert str(caught.value) == (
+        f'The configuration file {str(tmp_path)!r} cannot be used: Is a directory. '
+        'Name another one with --config-file.'
+    )
+
+
+def test_a_file_that_is_no_text(file):
+    file.write_bytes(b'[qcache]\nquota = \xff')
+    with pytest.raises(exception.FileUnfit, match='it is not UTF-8'):
+        read(f'--config-file={file}')
