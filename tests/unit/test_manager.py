@@ -10,8 +10,8 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import inspection
 from nova_qcache import locks
-from nova_qcache.counters import Counters
 from nova_qcache import sweeping
+from nova_qcache.counters import Counters
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.key import Generation

@@ -257,6 +257,7 @@ def daemon(paths):
     sockets = [paths.qmp_socket(KEY), paths.nbd_socket(KEY)]
     command = [sys.executable, '-c', DAEMON, *map(str, sockets)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == b'ready\n'
         yield process
         process.kill()

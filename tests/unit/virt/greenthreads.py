@@ -262,6 +262,7 @@ def held_by_another_process(kind, folder):
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
+        assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == b'held\n'
         yield process
 
