@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
+import time
 
 from oslo_config import cfg
 
@@ -43,6 +44,7 @@ from nova_qcache.progress import Progress
 from nova_qcache.progress import silent
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.qemu_io import QemuIo
+from nova_qcache.record import CacheRecord
 from nova_qcache.recorder import launch
 from nova_qcache.repetition import Repetition
 from nova_qcache.source import Source
@@ -50,7 +52,6 @@ from nova_qcache.states import Phase
 from nova_qcache.states import Staleness
 from nova_qcache.states import State
 from nova_qcache.store import Store
-from nova_qcache.touches import Touches
 from nova_qcache.usage import Domains
 from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verifier
@@ -101,8 +102,8 @@ class Boots:
             self._store, self._pool, qcache_conf.config_arguments(conf), group.audit_every
         )
         self._requests = Requests(self.paths.examinations)
-        self._touches = Touches()
-        self._judge = Judge(self._store, self._generations, self._verifier, self._touches)
+        self._revalidate_seconds = group.revalidate_hours * 3600
+        self._judge = Judge(self._store, self._generations)
         self._complaints = Repetition()
         self._starts: dict[CacheKey, threading.Lock] = {}
 
@@ -131,15 +132,6 @@ class Boots:
         """Say that the domain of a consumer is defined, or will not be: its lease ends."""
         if consumer:
             self._leases.release(consumer)
-
-    @contextlib.contextmanager
-    def touching(self, base: str, base_format: str) -> Iterator[None]:
-        """Around Nova's setting of the times of a base, which says nothing about its content."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(Exception):  # what cannot be a base has no cache
-                source = self._source(base, base_format)
-                stack.enter_context(self._touches.touching(source))
-            yield
 
     def announce_write(self, base: str, base_format: str) -> None:
         """Say that a base is about to be written: no cache of before is used again.
@@ -252,11 +244,24 @@ class Boots:
         if judgement.doubtful is not None:
             self._requests.add(judgement.doubtful, boot.image_hash)
             self.keep()
+        if judgement.other_times is not None:
+            self._revalidate(judgement.other_times)
         if plan.kind is PlanKind.PLAY:
             return self._audited(plan, boot) or self._leased(plan, boot.consumer)
         if plan.kind is PlanKind.RECORD:
             return self._recorded(plan, source, boot)
         return plan
+
+    def _revalidate(self, record: CacheRecord) -> None:
+        """Have a cache compared in the background now and then, as long as its base changes its
+        times."""
+        proved_at = record.sealed.sealed_at if record.sealed else record.created_at
+        is_young = 0 <= time.time() - proved_at < self._revalidate_seconds
+        if not self._revalidate_seconds or is_young:
+            return
+        with contextlib.suppress(OSError):  # the boot plays all the same
+            if self._requests.add_now_and_then(record.key, self._revalidate_seconds):
+                self.keep()
 
     def _audited(self, plan: Plan, boot: Boot) -> Plan | None:
         if boot.obstacle:

@@ -86,6 +86,8 @@ _LEAST = {
     'base_reconnect_seconds': 0,
     'start_timeout_seconds': 1,
     'lock_timeout_seconds': 1,
+    'revalidate_hours': 0,
+    'revalidate_mib_per_second': 1,
     'record_from_boot': 1,
     'max_recorders': 1,
     'audit_every': 0,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a boot may use: the one place that says whether a cache goes with a base.
 
-Size, inode, times and Glance's hash of a base raise suspicion, and only content decides. Where
-only times differ a random sample decides at once; everything else takes a comparison of all that
-is cached (:mod:`nova_qcache.keeper.examination`), and boots are plain until that is done.
+Size, inode, times and Glance's hash of a base raise suspicion, and only content decides: a
+comparison of all that is cached (:mod:`nova_qcache.keeper.examination`). Boots are plain until
+that is done, unless only times differ: Nova itself sets them at each boot, on all hosts that share
+the base. Nothing here reads a base or a cache.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,6 @@ from nova_qcache.source import Source
 from nova_qcache.source import Suspicion
 from nova_qcache.states import State
 from nova_qcache.store import Store
-from nova_qcache.touches import Touches
-from nova_qcache.verifier import Verifier
 
 __all__ = ['Judge', 'Judgement']
 
@@ -35,16 +34,14 @@ class Judgement:
     """The cache that is to be compared with the base, so that later boots may use it."""
     trouble: exception.CacheBroken | None = None
     """What is wrong with the file of a cache, if the plan is PLAIN for that."""
+    other_times: CacheRecord | None = None
+    """The cache that this boot plays although its base has other times than before."""
 
 
 class Judge:
-    def __init__(
-        self, store: Store, generations: Generations, verifier: Verifier, touches: Touches
-    ) -> None:
+    def __init__(self, store: Store, generations: Generations) -> None:
         self._store = store
         self._generations = generations
-        self._verifier = verifier
-        self._touches = touches
 
     def judge(self, image_id: str, source: Source, image_hash: str = '') -> Judgement:
         """Decide for one boot; nothing is started.
@@ -67,7 +64,7 @@ class Judge:
             return _doubt(plan, 'the base is another file than before', key)
         if image_hash and record.image_hashes and image_hash not in record.image_hashes:
             return _doubt(plan, "Glance's hash of the image is another one than before", key)
-        return self._playing(plan, record, source, identity)
+        return self._playing(plan, record, identity)
 
     def recording(self, image_id: str, source: Source) -> CacheKey:
         """Return the key of the recording that is at work, or else of the next one.
@@ -109,25 +106,17 @@ class Judge:
         key = self._store.next_key(plan.image_id, generation)
         return Judgement(self._recorded(plan, key, 'no cache yet'))
 
-    def _playing(
-        self, plan: Plan, record: CacheRecord, source: Source, identity: BaseIdentity
-    ) -> Judgement:
+    def _playing(self, plan: Plan, record: CacheRecord, identity: BaseIdentity) -> Judgement:
         try:
             path = self._store.require_unchanged(record)
         except exception.CacheBroken as e:
             broken = dataclasses.replace(plan, reason=str(e), cause=Cause.BROKEN)
             return Judgement(broken, record.key, e)
-        if (
-            identity.suspicion(record.base_identity) is Suspicion.TIMES
-            and not self._touches.explain(source, record.base_identity, identity)
-            and not self._verifier.sample_is_equal(record, source)
-        ):
-            return _plain(plan, 'the base has other content than the cache', Cause.STALE)
-        return Judgement(
-            dataclasses.replace(
-                plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path)
-            )
+        play = dataclasses.replace(
+            plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path)
         )
+        has_other_times = identity.suspicion(record.base_identity) is Suspicion.TIMES
+        return Judgement(play, other_times=record if has_other_times else None)
 
     def _recorded(self, plan: Plan, key: CacheKey, reason: str) -> Plan:
         return dataclasses.replace(

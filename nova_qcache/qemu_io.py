@@ -18,6 +18,7 @@ __all__ = ['QemuIo']
 
 _CHUNK = 1024 * 1024
 _STALL_SECONDS = 300
+_GROUP = 'rate'
 
 _DONE = re.compile(r'read (\d+)/\d+ bytes at offset \d+')
 _MISMATCH = re.compile(r'blkverify: .*contents mismatch at offset (-?\d+)')
@@ -33,6 +34,7 @@ class QemuIo:
         other: Node,
         extents: Iterable[tuple[int, int]],
         progress: Done = ignore,
+        rate: int = 0,
     ) -> int | None:
         """Read the same ranges of two images and compare them byte by byte.
 
@@ -42,14 +44,19 @@ class QemuIo:
         :param one, other: node trees without node names, both read-only
         :param extents: (offset, length) in bytes
         :param progress: called with the number of bytes compared since its last call
+        :param rate: bytes of the other one that are read in a second at the most; 0 is no limit
         :return: the offset of the first byte that differs, or None if all are equal
         :raises ToolFailed: if something could not be read
         :raises DeadlinePassed: if no byte came for five minutes
         """
+        throttle = []
+        if rate:
+            throttle = ['--object', f'throttle-group,id={_GROUP},x-bps-read={rate}']
+            other = {'driver': 'throttle', 'throttle-group': _GROUP, 'file': other}
         filename = qemu_img.json_filename(
             {'driver': 'blkverify', 'test': one, 'raw': other, 'read-only': True}
         )
-        command = [self.program, '-r', filename]
+        command = [self.program, *throttle, '-r', filename]
         with tempfile.TemporaryFile('w+') as script:
             expected = 0
             for offset, length in _chunks(extents):

@@ -29,8 +29,8 @@ class Suspicion(enum.Enum):
 
     NONE = 'none'
     TIMES = 'times'
-    """Only its times differ, as after Nova touched it: a random sample of the cached bytes is
-    compared."""
+    """Only its times differ, as after Nova touched it: boots go on using the cache, and all cached
+    bytes are compared now and then."""
     FACTS = 'facts'
     """Its size or inode differs: all cached bytes are compared before a boot uses the cache
     again."""

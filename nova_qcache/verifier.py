@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prove that the bytes in a cache are the bytes of its base, by reading both."""
 
-import bisect
 from collections.abc import Sequence
 import dataclasses
 import pathlib
-import random
 
 from nova_qcache import exception
 from nova_qcache import qemu_img
@@ -15,17 +13,14 @@ from nova_qcache.counters import Counters
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.progress import Done
-from nova_qcache.progress import ignore
 from nova_qcache.progress import Progress
 from nova_qcache.record import CacheRecord
 from nova_qcache.source import Source
 from nova_qcache.states import Staleness
 from nova_qcache.store import Store
 
-__all__ = ['Verification', 'Verifier', 'sample']
+__all__ = ['Verification', 'Verifier']
 
-SAMPLE_BYTES = 1024 * 1024
-SAMPLE_UNIT = 4096
 _MOST_HASHES = 8
 
 Extent = tuple[int, int]
@@ -41,34 +36,6 @@ class Verification:
     """Bytes."""
 
 
-def sample(extents: Sequence[Extent], generator: random.Random) -> list[Extent]:
-    """Choose up to ``SAMPLE_BYTES`` of the extents at random, each byte with the same chance, none
-    twice; all of them if they are no more than that.
-
-    A sample of k units out of m misses a change of c units with probability (1 - c/m)^k, about.
-    """
-    # The extents are cut into units as if they were one after the other. Cut each by itself, those
-    # that are no multiple of a unit (subclusters) would end in a small unit that counts as one.
-    starts: list[int] = []
-    total = 0
-    for _, length in extents:
-        starts.append(total)
-        total += length
-    units = range(0, total, SAMPLE_UNIT)
-    picked = []
-    for begin in sorted(generator.sample(units, min(len(units), SAMPLE_BYTES // SAMPLE_UNIT))):
-        end = min(begin + SAMPLE_UNIT, total)
-        at = bisect.bisect_right(starts, begin) - 1
-        while begin < end:
-            offset, length = extents[at]
-            skipped = begin - starts[at]
-            taken = min(end - begin, length - skipped)
-            picked.append((offset + skipped, taken))
-            begin += taken
-            at += 1
-    return picked
-
-
 class Verifier:
     def __init__(
         self,
@@ -82,32 +49,21 @@ class Verifier:
         self._image_tool = image_tool
         self._io_tool = io_tool
 
-    def sample_is_equal(self, record: CacheRecord, source: Source) -> bool:
-        """Compare a random sample of a READY cache with its base, and act on the answer: READY is
-        noted to go with the base's new times, or it becomes STALE and the base gets a new
-        generation.
-
-        :raises ToolError: if one of the two cannot be read; nothing changes then
-        :raises DeadlinePassed: if reading stalls; nothing changes then
-        """
-        identity = source.identity()  # before reading: what changes later shows later
-        path = self._store.paths.sealed(record.key)
-        extents = sample(self._image_tool.cached_extents(path), random.SystemRandom())
-        difference = self._first_difference(path, source, extents, ignore)
-        if difference is not None or record.sealed is None:
-            self._retire(record, source, difference)
-            return False
-        self._store.refresh(dataclasses.replace(record, base_identity=identity))
-        return True
-
     def verify(
-        self, record: CacheRecord, source: Source, progress: Progress, image_hash: str = ''
+        self,
+        record: CacheRecord,
+        source: Source,
+        progress: Progress,
+        image_hash: str = '',
+        rate: int = 0,
     ) -> Verification:
-        """Read a whole READY cache against its digest, and all that it caches against the base;
-        act on the answer as :meth:`sample_is_equal` does. A cache of an older generation of its
+        """Read a whole READY cache against its digest, and all that it caches against the base,
+        and act on the answer: READY is noted to go with what the base looks like now, or it
+        becomes STALE and the base gets a new generation. A cache of an older generation of its
         base is carried over to the one of now if it is equal.
 
         :param image_hash: what Glance says of the image now
+        :param rate: bytes of the base that are read in a second at the most, 0 for as many as come
         :raises ToolError, DeadlinePassed, InvalidBase: if the base cannot be read; nothing changes
             then
         """
@@ -128,7 +84,7 @@ class Verifier:
         extents = self._image_tool.cached_extents(path)
         total = sum(length for _, length in extents)
         difference = self._first_difference(
-            path, source, extents, progress('Comparing with the base', total)
+            path, source, extents, progress('Comparing with the base', total), rate
         )
         self._count(record, 'equal' if difference is None else 'different')
         if difference is not None:
@@ -170,10 +126,11 @@ class Verifier:
         source: Source,
         extents: Sequence[Extent],
         done: Done,
+        rate: int,
     ) -> int | None:
         cache = {
             'driver': 'qcow2',
             'backing': None,
             'file': {'driver': 'file', 'filename': str(path)},
         }
-        return self._io_tool.first_difference(cache, source.image_node(), extents, done)
+        return self._io_tool.first_difference(cache, source.image_node(), extents, done, rate)

@@ -70,7 +70,13 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
     leases = Leases(paths.leases, group.plan_lease_seconds)
     usage = Usage(paths, leases, qcache_conf.instances_path(conf), domains)
     examiner = Examiner(
-        store, generations, verifier, usage, requests, group.base_reconnect_seconds
+        store,
+        generations,
+        verifier,
+        usage,
+        requests,
+        group.base_reconnect_seconds,
+        group.revalidate_mib_per_second * qcache_conf.MIB,
     )
     return Keeper(paths, Revival(paths), requests, examiner, guests)
 

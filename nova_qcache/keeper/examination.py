@@ -2,13 +2,18 @@
 """Caches that are to be compared with their bases, cached cluster by cached cluster.
 
 That reads as much of a base as one boot does, so no boot waits for it: a boot that finds a base
-looking changed asks for an examination and goes on without the cache.
+looking changed asks for an examination and goes on without the cache. Where only the times of the
+base differ it goes on with the cache, and the examination comes now and then, and slowly.
 """
 
+from collections.abc import Collection
+import contextlib
 import json
 import logging
 import os
 import pathlib
+import time
+from typing import NamedTuple
 
 from nova_qcache import exception
 from nova_qcache import plugins
@@ -21,53 +26,93 @@ from nova_qcache.store import Store
 from nova_qcache.usage import Usage
 from nova_qcache.verifier import Verifier
 
-__all__ = ['Examiner', 'Requests']
+__all__ = ['Examiner', 'Request', 'Requests']
 
 LOG = logging.getLogger(__name__)
 
-_SUFFIX = '.examine'
+_SUFFIX, _DONE = '.examine', '.examined'
+
+
+class Request(NamedTuple):
+    image_hash: str = ''
+    """What Glance says of the image; empty if nobody knows."""
+    can_wait: bool = False
+    """Whether boots use the cache meanwhile."""
 
 
 class Requests:
-    """One small file for each cache that is to be examined."""
+    """One small file for each cache that is to be examined, or was."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
 
     def add(self, key: CacheKey, image_hash: str = '') -> None:
-        """Ask for an examination; asking twice is the same.
+        """Ask for an examination, for which boots wait; asking twice is the same.
 
         :param image_hash: what Glance says of the image now; noted with a cache that is equal
         :raises OSError: if it cannot be written
         """
-        hidden = self._folder / f'.{key.stem}.{os.getpid()}'
-        hidden.write_text(json.dumps({'image_hash': image_hash}))
-        hidden.rename(self._path(key))
+        self._write(key, Request(image_hash))
 
-    def pending(self) -> dict[CacheKey, str]:
-        """Return the caches that are to be examined, each with its image's hash.
+    def add_now_and_then(self, key: CacheKey, seconds: float) -> bool:
+        """Ask for an examination that can wait, unless there was one within so many seconds,
+        whatever came of it, or one is asked for.
+
+        :return: whether it was asked for
+        :raises OSError: if it cannot be written
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if 0 <= time.time() - self._path(key, _DONE).stat().st_mtime < seconds:
+                return False
+        if self._path(key).exists():
+            return False
+        self._write(key, Request(can_wait=True))
+        return True
+
+    def pending(self) -> dict[CacheKey, Request]:
+        """Return the caches that are to be examined; those for which boots wait come first.
 
         :raises OSError: if the folder cannot be listed
         """
-        found = {}
-        for name in sorted(os.listdir(self._folder)):
-            key = CacheKey.from_stem(name.removesuffix(_SUFFIX))
-            if key is not None and name.endswith(_SUFFIX):
-                found[key] = self._hash(key)
-        return found
+        found = {key: self._read(key) for key in self._keys(_SUFFIX)}
+        return dict(sorted(found.items(), key=lambda each: each[1].can_wait))
 
     def done(self, key: CacheKey) -> None:
-        self._path(key).unlink(missing_ok=True)
+        """Note that a cache was examined, whatever came of it."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path(key).rename(self._path(key, _DONE))
+            os.utime(self._path(key, _DONE))
 
-    def _path(self, key: CacheKey) -> pathlib.Path:
-        return self._folder / f'{key.stem}{_SUFFIX}'
+    def forget_others(self, keys: Collection[CacheKey]) -> None:
+        """Keep what is known of these caches alone: the others are gone."""
+        for key in self._keys(_DONE):
+            if key not in keys:
+                self._path(key, _DONE).unlink(missing_ok=True)
 
-    def _hash(self, key: CacheKey) -> str:
+    def _keys(self, suffix: str) -> list[CacheKey]:
+        keys = (
+            CacheKey.from_stem(name.removesuffix(suffix))
+            for name in sorted(os.listdir(self._folder))
+            if name.endswith(suffix)
+        )
+        return [key for key in keys if key is not None]
+
+    def _path(self, key: CacheKey, suffix: str = _SUFFIX) -> pathlib.Path:
+        return self._folder / f'{key.stem}{suffix}'
+
+    def _write(self, key: CacheKey, request: Request) -> None:
+        hidden = self._folder / f'.{key.stem}.{os.getpid()}'
+        hidden.write_text(json.dumps(request._asdict()))
+        hidden.rename(self._path(key))
+
+    def _read(self, key: CacheKey) -> Request:
         try:
-            said = json.loads(self._path(key).read_bytes())['image_hash']
+            data = json.loads(self._path(key).read_bytes())
+            image_hash = data['image_hash']
+            can_wait = data.get('can_wait') is True
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return ''
-        return said if isinstance(said, str) else ''
+            return Request()
+        return Request(image_hash if isinstance(image_hash, str) else '', can_wait)
 
 
 class Examiner:
@@ -79,39 +124,48 @@ class Examiner:
         usage: Usage,
         requests: Requests,
         reconnect_seconds: int,
+        rate: int,
     ) -> None:
-        """:param reconnect_seconds: for how long reads wait for a base that went away"""
+        """:param reconnect_seconds: for how long reads wait for a base that went away
+        :param rate: bytes of a base that are read in a second at the most where no boot waits
+        """
         self._store = store
         self._generations = generations
         self._verifier = verifier
         self._usage = usage
         self._requests = requests
         self._reconnect_seconds = reconnect_seconds
+        self._rate = rate
 
     def look(self) -> int:
         """Examine all caches that are to be, one after the other; return how many they were.
 
-        One that cannot be examined now is so when the next boot asks again.
+        One that cannot be examined now is so when a boot asks again.
         """
-        pending = self._requests.pending()
-        for key, image_hash in pending.items():
+        count = 0
+        while pending := self._requests.pending():  # one that cannot wait may have come meanwhile
+            key, request = next(iter(pending.items()))
             try:
-                self._examine(key, image_hash)
+                self._examine(key, request)
             except (exception.QcacheError, OSError) as e:
                 LOG.warning('The cache of image %s cannot be examined: %s', key.image_id, e)
                 self._store.ledger.add(key.image_id, Counters(verifications={'unknown': 1}))
             finally:
                 self._requests.done(key)
-        return len(pending)
+            count += 1
+        if count:
+            self._requests.forget_others(self._store.keys())
+        return count
 
-    def _examine(self, key: CacheKey, image_hash: str) -> None:
+    def _examine(self, key: CacheKey, request: Request) -> None:
         record = self._store.load(key)
         if record is None or record.state is not State.READY:
             return
         source = plugins.source(
             record.base, record.base_format, reconnect_seconds=self._reconnect_seconds
         )
-        found = self._verifier.verify(record, source, silent, image_hash)
+        rate = self._rate if request.can_wait else 0
+        found = self._verifier.verify(record, source, silent, request.image_hash, rate)
         LOG.info(
             'The cache of image %s was compared with its base, %d bytes: %s',
             key.image_id,

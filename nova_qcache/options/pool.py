@@ -66,6 +66,48 @@ Related options:
 * ``cache_budget``
 """,
     ),
+    cfg.IntOpt(
+        'revalidate_hours',
+        default=24,
+        help="""
+How often a cache is compared with its base at the most, in hours, while nothing but the times of
+the base change.
+
+Nova sets the times of a base at every boot, on each host that shares it, so they say little; boots
+play, and none waits. When a boot finds other times than before, and the cache was neither sealed
+nor compared within these hours, the keeper compares all that is cached with the base, in the
+background. That finds a base that was changed in place without a word. After a restart of the host
+the hours begin anew.
+
+Possible values:
+
+* A number from 0. 0 compares nothing for times alone; ``nova-qcache verify`` still does.
+
+Related options:
+
+* ``revalidate_mib_per_second``: how fast the base is read for that.
+* ``start_keeper``: who does it.
+""",
+    ),
+    cfg.IntOpt(
+        'revalidate_mib_per_second',
+        default=8,
+        help="""
+How much of a base is read in a second at the most when a cache is compared with it because of its
+times alone, in MiB.
+
+Comparisons for which boots wait (the base is another file, or was written) and those of
+``nova-qcache verify`` are as fast as the base is.
+
+Possible values:
+
+* A number from 1.
+
+Related options:
+
+* ``revalidate_hours``
+""",
+    ),
     cfg.StrOpt(
         'scrub_mib',
         default='256MiB',

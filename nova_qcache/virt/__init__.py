@@ -4,7 +4,7 @@
 entry          what nova-compute loads; looks first whether Nova still fits
 driver         the libvirt driver: which XML is used when
 imagebackend   the root disk: asks for a plan while Nova builds XML
-imagecache     Nova's image cache manager: its touching of bases
+imagecache     Nova's image cache manager: its periodic work, and what it reports
 planner        from an instance to a plan
 eligibility    what may be cached
 chain          a plan as XML, and XML without our chains

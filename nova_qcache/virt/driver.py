@@ -234,8 +234,8 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         path = os.path.join(
             self.image_cache_manager.cache_dir, nova_imagecache.get_cache_fname(image_id)
         )
-        around = self._planner.touching if os.path.exists(path) else self._planner.writing
-        with around(path):
+        is_there = os.path.exists(path)  # then Nova does not write it
+        with contextlib.nullcontext() if is_there else self._planner.writing(path):
             is_new = bool(super().cache_image(context, image_id))
         self._planner.precached(image_id)
         return is_new

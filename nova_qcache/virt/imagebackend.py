@@ -5,8 +5,6 @@ Everything else is stock: what Nova writes on disk, and what the overlay's metad
 """
 
 from collections.abc import Callable
-import contextlib
-import os
 import re
 from typing import Any
 
@@ -87,14 +85,6 @@ class Qcow2(imagebackend.Qcow2):  # type: ignore[misc]
                 return fetch_func(*args, target=target, **kwargs)
 
         return super().cache(announced, filename, *args, **kwargs)
-
-    def create_image(
-        self, prepare_template: Callable[..., Any], base: str, *args: Any, **kwargs: Any
-    ) -> Any:
-        with contextlib.ExitStack() as stack:
-            if self._planner is not None and _BASE_NAME.fullmatch(os.path.basename(base)):
-                stack.enter_context(self._planner.touching(base))
-            return super().create_image(prepare_template, base, *args, **kwargs)
 
 
 class Backend(imagebackend.Backend):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's image cache manager, whose touching of bases raises no suspicion, whose periodic work
-looks after the caches as well, and which reports what they take."""
+"""Nova's image cache manager, whose periodic work looks after the caches as well, and which
+reports what they take."""
 
 from typing import Any
 
@@ -18,13 +18,6 @@ class ImageCacheManager(imagecache.ImageCacheManager):  # type: ignore[misc]
     def __init__(self, planner: Planner | None = None) -> None:
         super().__init__()
         self._planner = planner
-
-    def _mark_in_use(self, img_id: str, base_file: str) -> None:
-        if self._planner is None:
-            super()._mark_in_use(img_id, base_file)
-            return
-        with self._planner.touching(base_file):
-            super()._mark_in_use(img_id, base_file)
 
     def update(self, context: Any, all_instances: Any) -> None:
         super().update(context, all_instances)

@@ -136,15 +136,6 @@ class Planner:
             self._manager.release(instance.uuid)
 
     @contextlib.contextmanager
-    def touching(self, base: str) -> Iterator[None]:
-        """Around Nova's setting of the times of a base."""
-        if self._manager is None:
-            yield
-            return
-        with self._manager.touching(base, 'raw'):
-            yield
-
-    @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
         """Around the making of a new instance, for which Nova has asked Glance for its image."""
         self._images[instance.uuid] = image_meta

@@ -42,8 +42,6 @@ _METHODS = {
     'imagebackend.Backend.by_name': 'instance name',
     'imagebackend.Image.cache': 'fetch_func filename',
     'imagebackend.Image.libvirt_info': 'cache_mode extra_specs',
-    'imagebackend.Qcow2.create_image': 'prepare_template base',
-    'imagecache.ImageCacheManager._mark_in_use': 'img_id base_file',
     'imagecache.ImageCacheManager.get_disk_usage': '',
     'imagecache.ImageCacheManager.update': 'context all_instances',
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way of a boot: every branch of a decision, and that nothing ever stops a boot."""
 
+import dataclasses
 import logging
 import subprocess
 from unittest import mock
@@ -15,6 +16,7 @@ import pytest
 from nova_qcache import exception
 from nova_qcache.boots import Boots
 from nova_qcache.keeper import launch as keeper
+from nova_qcache.keeper.examination import Request
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.plan import Boot
 from nova_qcache.plan import Cause
@@ -87,7 +89,6 @@ def test_a_ready_cache(boots, ready, store, verifier):
         cache=str(store.paths.sealed(KEY)),
     )
     assert boots.preview(*BOOT) == boots.plan(Boot(*BOOT)) == expected
-    verifier.sample_is_equal.assert_not_called()
 
 
 def test_an_image_id_in_capitals_is_the_same_image(boots, ready):
@@ -106,29 +107,105 @@ def test_a_base_that_is_another_file(boots, ready, source, verifier):
     plan = boots.preview(*BOOT)
     assert plan.kind is PlanKind.PLAIN
     assert f'`nova-qcache verify {IMAGE}` decides' in plan.reason
-    verifier.sample_is_equal.assert_not_called()
 
 
-@pytest.mark.parametrize(
-    ('equal', 'kind', 'reason'),
-    [
-        (True, PlanKind.PLAY, 'the cache is ready'),
-        (False, PlanKind.PLAIN, 'the base has other content than the cache'),
-    ],
-)
-def test_a_base_that_was_touched(boots, ready, source, verifier, equal, kind, reason):
-    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
-    verifier.sample_is_equal.return_value = equal
-    plan = boots.preview(*BOOT)
-    assert (plan.kind, plan.reason) == (kind, reason)
-    verifier.sample_is_equal.assert_called_once_with(ready, source)
+# -- times alone
+
+HOURS = 3600
+
+
+@pytest.fixture
+def young(store):
+    """A cache that was sealed just now."""
+    return builders.ready(store, base='memory://base')
+
+
+@pytest.fixture
+def old(young, store):
+    """A cache that was sealed long ago."""
+    sealed = dataclasses.replace(young.sealed, sealed_at=1.0)
+    store.refresh(dataclasses.replace(young, sealed=sealed))
+    return store.load(KEY)
+
+
+def change_times(source):
+    source.now = dataclasses.replace(source.now, mtime_ns=source.now.mtime_ns + 1)
+
+
+def asked(boots):
+    return Requests(boots.paths.examinations).pending()
+
+
+def test_times_alone_stop_no_boot_and_are_looked_into_once(boots, old, source, caplog):
+    for _ in range(3):
+        change_times(source)
+        assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
+    assert asked(boots) == {KEY: Request(can_wait=True)}
+    Requests(boots.paths.examinations).done(KEY)
+    change_times(source)
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
+    assert asked(boots) == {}, 'it was compared within revalidate_hours'
+    assert caplog.records == []
+
+
+def test_nothing_on_the_way_of_a_boot_reads_the_base_or_the_cache(boots, old, source, verifier):
+    change_times(source)
+    with mock.patch.object(source, 'first_bytes', side_effect=AssertionError):
+        assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
+    assert verifier.mock_calls == []
+
+
+def test_the_same_times_are_not_looked_into(boots, old):
+    boots.plan(Boot(*BOOT))
+    assert asked(boots) == {}
+
+
+def test_a_preview_asks_for_nothing(boots, old, source):
+    change_times(source)
+    boots.preview(*BOOT)
+    assert asked(boots) == {}
+
+
+def test_what_was_sealed_just_now_is_proved(boots, young, source):
+    change_times(source)
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
+    assert asked(boots) == {}
+
+
+@pytest.mark.parametrize(('hours', 'is_asked'), [(0, False), (1, True), (10**6, False)])
+def test_how_often_is_an_option(
+    short_folder, store, source, launch_start, recorder, verifier, current, old, hours, is_asked
+):
+    boots = Boots(builders.config(short_folder, revalidate_hours=hours))
+    change_times(source)
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
+    assert bool(asked(boots)) is is_asked
+
+
+def test_a_request_that_cannot_be_written_stops_no_boot(boots, old, source):
+    change_times(source)
+    with mock.patch.object(
+        Requests, 'add_now_and_then', autospec=True, side_effect=OSError(28, 'No space left')
+    ):
+        assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
+
+
+@pytest.mark.parametrize('is_new', [True, False])
+def test_the_keeper_is_started_for_it(boots, old, source, is_new):
+    change_times(source)
+    with (
+        mock.patch.object(Requests, 'add_now_and_then', autospec=True, return_value=is_new),
+        mock.patch.object(boots, 'keep', autospec=True) as keep,
+    ):
+        boots.plan(Boot(*BOOT))
+    assert keep.called is is_new
 
 
 def test_another_hash_of_glance_is_examined(boots, store):
     builders.ready(store, base='memory://base', image_hashes=('md5:1',))
     assert boots.plan(Boot(*BOOT, image_hash='md5:1')).kind is PlanKind.PLAY
     assert boots.plan(Boot(*BOOT, image_hash='md5:2')).cause is Cause.DOUBT
-    assert Requests(boots.paths.examinations).pending() == {KEY: 'md5:2'}
+    assert Requests(boots.paths.examinations).pending() == {KEY: Request('md5:2')}
 
 
 def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier, source, caplog):
@@ -136,13 +213,12 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier,
     source.now = BaseIdentity(source.now.size, source.now.inode, 3)
     with pytest.raises(exception.CacheBroken):
         boots.preview(*BOOT)
-    verifier.sample_is_equal.assert_not_called()
     plan = boots.plan(Boot(*BOOT))
     assert plan.kind is PlanKind.PLAIN
     assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
     (line,) = caplog.messages
     assert line == f'Image {IMAGE} boots without a cache: {plan.reason}'
-    assert Requests(boots.paths.examinations).pending() == {KEY: ''}
+    assert Requests(boots.paths.examinations).pending() == {KEY: Request()}
 
 
 def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current, store):
@@ -150,7 +226,7 @@ def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current,
     plan = boots.plan(Boot(*BOOT, image_hash='md5:1'))
     assert (plan.kind, plan.generation) == (PlanKind.PLAIN, GENERATION.next())
     assert 'the base was written' in plan.reason
-    assert Requests(boots.paths.examinations).pending() == {KEY: 'md5:1'}
+    assert Requests(boots.paths.examinations).pending() == {KEY: Request('md5:1')}
     assert store.load(KEY) == ready
 
 
@@ -273,13 +349,6 @@ def test_a_base_gets_as_long_as_the_option_says_to_come_back(boots, conf, find_s
     find_source.assert_called_once_with(
         *BOOT[1:], reconnect_seconds=conf.qcache.base_reconnect_seconds
     )
-
-
-@pytest.mark.parametrize('error', SURPRISES, ids=lambda error: type(error).__name__)
-def test_a_sample_that_fails_stops_no_boot(boots, ready, source, verifier, error):
-    source.now = BaseIdentity(source.now.size, source.now.inode, 3)
-    verifier.sample_is_equal.side_effect = error
-    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
 
 
 def test_plan_can_be_interrupted(boots, current):

@@ -27,7 +27,7 @@ FLOORS = {
     3: (
         "admission ageing audits base control duty figures generation history inspection"
         " inventory judgement keeper leases ledger metrics occupancy pins plugins pool recorder"
-        " removal scrubbing sealed_file sources store suitability sweeping touches upgrade upkeep"
+        " removal scrubbing sealed_file sources store suitability sweeping upgrade upkeep"
         " usage verifier"
     ),
     4: "boots manager",

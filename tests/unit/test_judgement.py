@@ -15,7 +15,6 @@ from nova_qcache.plan import PlanKind
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import Staleness
 from nova_qcache.states import State
-from nova_qcache.touches import Touches
 from tests.unit import builders
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IDENTITY
@@ -32,8 +31,8 @@ def source():
 
 
 @pytest.fixture
-def judge(store, generations, verifier, current):
-    return Judge(store, generations, verifier, Touches())
+def judge(store, generations, current):
+    return Judge(store, generations)
 
 
 def ready(store, **more):
@@ -44,6 +43,7 @@ def test_nothing_is_suspicious(judge, store, source):
     ready(store)
     found = judge.judge(IMAGE, source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAY, None)
+    assert found.other_times is None
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_glances_hash(judge, store, source, noted, said, kind):
 
 
 @pytest.mark.parametrize('now', [BaseIdentity(1, 7, 3), BaseIdentity(4096, 8, 3)])
-def test_another_file(judge, store, source, verifier, now):
+def test_another_file(judge, store, source, now):
     ready(store)
     source.now = now
     found = judge.judge(IMAGE, source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
     assert found.plan.cause is Cause.DOUBT
     assert f'`nova-qcache verify {IMAGE}` decides' in found.plan.reason
-    verifier.sample_is_equal.assert_not_called()
+    assert found.other_times is None
 
 
 def test_who_knows_no_hash_raises_no_suspicion(judge, store, source):
@@ -194,32 +194,20 @@ def test_a_record_that_cannot_be_read_is_said_once(judge, store, source, caplog)
     assert f'nova-qcache remove {IMAGE}' in line.getMessage()
 
 
-TOUCHED = dataclasses.replace(IDENTITY, mtime_ns=1)
-
-
-@pytest.mark.parametrize(
-    ('equal', 'kind', 'cause'),
-    [(True, PlanKind.PLAY, None), (False, PlanKind.PLAIN, Cause.STALE)],
-)
-def test_other_times(judge, store, source, verifier, equal, kind, cause):
+def test_other_times_stop_no_boot(judge, store, source):
+    """Nova sets them at each boot, on all hosts that share the base."""
     record = ready(store)
-    source.now = TOUCHED
-    verifier.sample_is_equal.return_value = equal
+    source.now = dataclasses.replace(IDENTITY, mtime_ns=1)
     found = judge.judge(IMAGE, source)
-    assert (found.plan.kind, found.plan.cause, found.doubtful) == (kind, cause, None)
-    verifier.sample_is_equal.assert_called_once_with(record, source)
+    assert (found.plan.kind, found.doubtful, found.other_times) == (PlanKind.PLAY, None, record)
 
 
-def test_other_times_that_nova_has_set(store, generations, verifier, current, source):
-    touches = mock.create_autospec(Touches, instance=True)
-    judge = Judge(store, generations, verifier, touches)
+def test_other_times_do_not_excuse_a_broken_cache(judge, store, source):
     ready(store)
-    assert judge.judge(IMAGE, source).plan.kind is PlanKind.PLAY
-    touches.explain.assert_not_called()
-    source.now = TOUCHED
-    assert judge.judge(IMAGE, source).plan.kind is PlanKind.PLAY
-    touches.explain.assert_called_once_with(source, IDENTITY, TOUCHED)
-    verifier.sample_is_equal.assert_not_called()
+    store.paths.sealed(KEY).write_bytes(b'')
+    source.now = dataclasses.replace(IDENTITY, mtime_ns=1)
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.cause, found.other_times) == (Cause.BROKEN, None)
 
 
 def test_a_base_that_was_written(judge, store, source, current):

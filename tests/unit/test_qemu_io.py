@@ -67,6 +67,16 @@ def test_equal(player):
     }
 
 
+def test_the_other_one_is_read_slowly(player):
+    assert player.play(EQUAL).first_difference(ONE, OTHER, [(0, 4096)], rate=5000) is None
+    option, group, read_only, filename = player.arguments.read_text().splitlines()
+    assert (option, read_only) == ('--object', '-r')
+    assert group == 'throttle-group,id=rate,x-bps-read=5000'
+    nodes = json.loads(filename.removeprefix('json:'))
+    assert nodes['test'] == ONE
+    assert nodes['raw'] == {'driver': 'throttle', 'throttle-group': 'rate', 'file': OTHER}
+
+
 def test_every_byte_of_every_extent_is_read_once(player):
     extents = [(0, 4096), (8192, CHUNK), (10 * CHUNK, 2 * CHUNK + 512)]
     pieces = [

@@ -11,7 +11,6 @@ from nova_qcache.plan import PlanKind
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import Staleness
 from nova_qcache.states import State
-from nova_qcache.touches import Touches
 from tests.unit import builders
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE
@@ -26,8 +25,8 @@ def ready(store, key):
 
 
 @pytest.fixture
-def judge(store, generations, verifier, current):
-    judge = Judge(store, generations, verifier, Touches())
+def judge(store, generations, current):
+    judge = Judge(store, generations)
     return lambda: judge.judge(IMAGE, builders.MemorySource()).plan
 
 

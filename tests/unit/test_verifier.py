@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proving a cache: what is read, and what follows from the answer."""
 
-import collections
-import random
 from unittest import mock
 
-from hypothesis import example
-from hypothesis import given
-from hypothesis import strategies as st
 import pytest
 
 from nova_qcache import exception
@@ -18,95 +13,12 @@ from nova_qcache.qemu_img import QemuImg
 from nova_qcache.qemu_io import QemuIo
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import State
-from nova_qcache.verifier import sample
-from nova_qcache.verifier import SAMPLE_BYTES
-from nova_qcache.verifier import SAMPLE_UNIT
 from nova_qcache.verifier import Verification
 from nova_qcache.verifier import Verifier
-from tests import seeds
 from tests.unit import builders
 from tests.unit.builders import KEY
 
-MOST_UNITS = SAMPLE_BYTES // SAMPLE_UNIT
 EXTENTS = [(0, 8192), (65536, 4096)]
-PARTIAL_UNITS = [
-    (512, 94720),
-    (95744, 98816),
-    (195072, 111104),
-    (306688, 119296),
-    (426496, 143872),
-    (570880, 152064),
-    (723456, 152064),
-    (876032, 152064),
-]
-"""Less than a sample, in more units than a sample has if each extent were cut by itself."""
-
-
-@st.composite
-def extents(draw, unit=SAMPLE_UNIT):
-    """Extents of a disk in ascending order, none touching another."""
-    found, at = [], 0
-    for gap, units in draw(
-        st.lists(st.tuples(st.integers(1, 9), st.integers(1, 300)), max_size=8)
-    ):
-        at += gap * unit
-        found.append((at, units * unit))
-        at += units * unit
-    return found
-
-
-def blocks(ranges, size):
-    return [at for offset, length in ranges for at in range(offset, offset + length, size)]
-
-
-@given(extents(), st.integers())
-def test_sample_is_inside_never_twice_and_of_the_right_size(ranges, seed):
-    there = blocks(ranges, SAMPLE_UNIT)
-    chosen = sample(ranges, random.Random(seed))
-    units = blocks(chosen, SAMPLE_UNIT)
-    assert set(units) <= set(there)
-    assert len(set(units)) == len(units) == min(len(there), MOST_UNITS)
-    assert sum(length for _, length in chosen) == len(units) * SAMPLE_UNIT
-
-
-@given(extents(unit=512), st.integers())
-@example(PARTIAL_UNITS, 0)
-def test_small_extents_are_no_less_likely(ranges, seed):
-    """Subclusters have 512 bytes; a cache smaller than a sample is compared as a whole."""
-    there = blocks(ranges, 512)
-    chosen = blocks(sample(ranges, random.Random(seed)), 512)
-    assert len(set(chosen)) == len(chosen)
-    assert set(chosen) <= set(there)
-    if len(there) * 512 <= SAMPLE_BYTES:
-        assert set(chosen) == set(there)
-    else:  # only the last unit may be a shorter one
-        assert SAMPLE_BYTES - SAMPLE_UNIT < len(chosen) * 512 <= SAMPLE_BYTES
-
-
-@pytest.mark.parametrize(
-    'ranges',
-    [
-        [(0, SAMPLE_UNIT), (8 * SAMPLE_UNIT, 500 * SAMPLE_UNIT), (2**30, 11 * SAMPLE_UNIT)],
-        [(SAMPLE_UNIT * at, 512) for at in range(16 * MOST_UNITS)],
-        [(0, 512), (2 * SAMPLE_UNIT, 2 * SAMPLE_BYTES - 1024), (4 * SAMPLE_BYTES, 512)],
-    ],
-    ids=['whole units', 'subclusters', 'a shifted extent'],
-)
-def test_every_byte_has_the_same_chance(ranges):
-    there = blocks(ranges, 512)
-    assert len(there) * 512 == 2 * SAMPLE_BYTES
-    rounds = 400
-    chance = random.Random(seeds.seed())
-    counts = collections.Counter(
-        at for _ in range(rounds) for at in blocks(sample(ranges, chance), 512)
-    )
-    # Binomial with p = 1/2: the standard deviation is 10, and six of them are never seen.
-    assert all(abs(counts[at] - rounds / 2) < 60 for at in there)
-
-
-def test_samples_differ():
-    ranges = [(0, 4096 * SAMPLE_UNIT)]
-    assert sample(ranges, random.Random(1)) != sample(ranges, random.Random(2))
 
 
 @pytest.fixture
@@ -138,26 +50,17 @@ def verifier(store, raised, tools) -> Verifier:
     return Verifier(store, raised, *tools)
 
 
-def test_an_equal_sample_keeps_the_cache(verifier, store, source, raised):
+@pytest.mark.parametrize('rate', [0, 5000])
+def test_what_is_cached_is_compared_with_the_base(verifier, store, source, tools, rate):
     record = builders.ready(store)
-    source.now = BaseIdentity(4096, 7, 5)
-    assert verifier.sample_is_equal(record, source)
-    after = store.load(KEY)
-    assert (after.state, after.base_identity) == (State.READY, source.now)
-    assert after.sealed == record.sealed
-    raised.raise_before_write.assert_not_called()
-
-
-def test_a_sample_is_of_what_is_cached_and_compares_with_the_base(verifier, store, source, tools):
-    record = builders.ready(store)
-    verifier.sample_is_equal(record, source)
+    verifier.verify(record, source, silent, '', rate)
     image, reader = tools
     image.cached_extents.assert_called_once_with(store.paths.sealed(KEY))
-    cache, base, ranges, _ = reader.first_difference.call_args.args
+    cache, base, ranges, _, limit = reader.first_difference.call_args.args
     assert cache['backing'] is None, 'what is not cached must not be read from the base'
     assert cache['file']['filename'] == str(store.paths.sealed(KEY))
     assert base == source.image_node()
-    assert sorted(ranges) == [(0, 4096), (4096, 4096), (65536, 4096)]
+    assert (ranges, limit) == (EXTENTS, rate)
 
 
 def test_the_base_is_looked_at_before_it_is_read(verifier, store, source, tools):
@@ -169,24 +72,13 @@ def test_the_base_is_looked_at_before_it_is_read(verifier, store, source, tools)
 
     tools[1].first_difference.side_effect = meanwhile
     record = builders.ready(store)
-    verifier.sample_is_equal(record, source)
-    assert store.load(KEY).base_identity == before
-    source.now = before
     verifier.verify(record, source, silent)
     assert store.load(KEY).base_identity == before
 
 
-def test_another_sample_retires_the_cache(verifier, store, source, raised, tools):
-    tools[1].first_difference.return_value = 4096
-    assert verifier.sample_is_equal(builders.ready(store), source) is False
-    after = store.load(KEY)
-    assert (after.state, after.stale_reason) == (State.STALE, 'the base differs at offset 4096')
-    raised.raise_before_write.assert_called_once_with(source)
-
-
 def test_a_difference_at_the_first_byte_is_one(verifier, store, source, tools):
     tools[1].first_difference.return_value = 0
-    assert verifier.sample_is_equal(builders.ready(store), source) is False
+    assert verifier.verify(builders.ready(store), source, silent).problem
     assert store.load(KEY).state is State.STALE
 
 
@@ -201,8 +93,6 @@ def test_a_difference_at_the_first_byte_is_one(verifier, store, source, tools):
 def test_what_cannot_be_read_changes_nothing(verifier, store, source, raised, tools, tool, error):
     [tools[0].cached_extents, tools[1].first_difference][tool].side_effect = error
     record = builders.ready(store)
-    with pytest.raises(type(error)):
-        verifier.sample_is_equal(record, source)
     with pytest.raises(type(error)):
         verifier.verify(record, source, silent)
     assert store.load(KEY) == record

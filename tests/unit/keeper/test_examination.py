@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Caches that are to be compared: who asks, who is asked for, what a failure means."""
 
+import os
+import time
 from unittest import mock
 
 import pytest
 
 from nova_qcache import exception
 from nova_qcache.keeper.examination import Examiner
+from nova_qcache.keeper.examination import Request
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.key import CacheKey
 from nova_qcache.progress import silent
@@ -40,7 +43,7 @@ def usage():
 
 @pytest.fixture
 def examiner(store, generations, proof, usage, requests, current):
-    return Examiner(store, generations, proof, usage, requests, 7)
+    return Examiner(store, generations, proof, usage, requests, 7, 5000)
 
 
 def test_requests_are_kept_until_done(requests, paths):
@@ -48,11 +51,10 @@ def test_requests_are_kept_until_done(requests, paths):
     requests.add(KEY, 'md5:1')
     requests.add(OTHER)
     requests.add(KEY, 'md5:2')
-    assert Requests(paths.examinations).pending() == {KEY: 'md5:2', OTHER: ''}
+    assert Requests(paths.examinations).pending() == {KEY: Request('md5:2'), OTHER: Request()}
     requests.done(KEY)
     requests.done(KEY)
-    assert requests.pending() == {OTHER: ''}
-    assert len(list(paths.examinations.iterdir())) == 1
+    assert requests.pending() == {OTHER: Request()}
 
 
 @pytest.mark.parametrize('text', [b'', b'x', b'[]', b'{}', b'{"image_hash": 5}', b'\xff', b'5'])
@@ -60,13 +62,110 @@ def test_a_request_that_says_nothing(requests, paths, text):
     requests.add(KEY, 'md5:1')
     (path,) = paths.examinations.iterdir()
     path.write_bytes(text)
-    assert requests.pending() == {KEY: ''}
+    assert requests.pending() == {KEY: Request()}
 
 
 def test_foreign_files(requests, paths):
     (paths.examinations / 'x').touch()
     (paths.examinations / KEY.stem).touch()
     assert requests.pending() == {}
+
+
+# -- those that can wait
+
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def now():
+    """Seconds since the epoch; a test may change it."""
+    with mock.patch.object(time, 'time', autospec=True, return_value=time.time() + 5) as made:
+        yield made
+
+
+def test_one_that_can_wait_is_asked_for_once(requests):
+    assert requests.add_now_and_then(KEY, DAY)
+    assert not requests.add_now_and_then(KEY, DAY)
+    assert requests.pending() == {KEY: Request(can_wait=True)}
+
+
+def test_it_comes_after_those_that_cannot(requests):
+    requests.add_now_and_then(OTHER, DAY)  # the first one by its name
+    requests.add(KEY)
+    assert list(requests.pending()) == [KEY, OTHER]
+
+
+def test_one_that_cannot_wait_takes_its_place(requests):
+    requests.add_now_and_then(KEY, DAY)
+    requests.add(KEY, 'md5:1')
+    assert not requests.add_now_and_then(KEY, DAY)
+    assert requests.pending() == {KEY: Request('md5:1')}
+
+
+@pytest.mark.parametrize(
+    ('later', 'asked'),
+    [(0, False), (DAY - 60, False), (DAY + 60, True), (-60, True)],
+    ids=['now', 'within a day', 'after a day', 'the clock was put back'],
+)
+@pytest.mark.parametrize('kind', ['waits', 'urgent'])
+def test_it_is_asked_for_again_after_a_while(requests, now, kind, later, asked):
+    if kind == 'waits':
+        requests.add_now_and_then(KEY, DAY)
+    else:
+        requests.add(KEY)
+    requests.done(KEY)
+    now.return_value += later
+    assert requests.add_now_and_then(KEY, DAY) is asked
+    assert (KEY in requests.pending()) is asked
+
+
+def test_the_end_of_an_examination_counts_and_not_its_request(requests, paths):
+    requests.add_now_and_then(KEY, DAY)
+    (path,) = paths.examinations.iterdir()
+    os.utime(path, (1, 1))
+    requests.done(KEY)
+    assert not requests.add_now_and_then(KEY, DAY)
+
+
+def test_what_is_known_of_caches_that_are_gone_is_forgotten(requests, paths):
+    for key in (KEY, OTHER):
+        requests.add(key)
+        requests.done(key)
+    requests.forget_others([KEY])
+    assert [path.stem for path in paths.examinations.iterdir()] == [KEY.stem]
+    assert not requests.add_now_and_then(KEY, DAY)
+
+
+def test_it_is_compared_slowly(examiner, store, proof, requests, find_source, paths):
+    record = builders.ready(store, base='memory://base')
+    requests.add_now_and_then(KEY, DAY)
+    requests.add(OTHER)  # gone meanwhile
+    assert examiner.look() == 2
+    proof.verify.assert_called_once_with(record, find_source.return_value, silent, '', 5000)
+    assert not requests.add_now_and_then(KEY, DAY)
+    assert [path.stem for path in paths.examinations.iterdir()] == [KEY.stem]
+
+
+def test_one_that_cannot_wait_is_next(examiner, store, proof, requests, find_source):
+    third = CacheKey(KEY.image_id, GENERATION.next())
+    for key in (KEY, OTHER, third):
+        builders.ready(store, key=key, base='memory://base')
+    requests.add_now_and_then(KEY, DAY)
+    requests.add_now_and_then(OTHER, DAY)
+    examined = []
+
+    def verify(record, *arguments):
+        examined.append(record.key)
+        if len(examined) == 1:
+            requests.add(third)
+        return Verification(record.key, '', 1)
+
+    proof.verify.side_effect = verify
+    assert examiner.look() == 3
+    assert examined == [OTHER, third, KEY]
+
+
+# -- the examiner
 
 
 def test_nothing_to_do(examiner, proof):
@@ -78,7 +177,7 @@ def test_a_ready_cache_is_compared(examiner, store, proof, requests, find_source
     record = builders.ready(store, base='memory://base')
     requests.add(KEY, 'md5:1')
     assert examiner.look() == 1
-    proof.verify.assert_called_once_with(record, find_source.return_value, silent, 'md5:1')
+    proof.verify.assert_called_once_with(record, find_source.return_value, silent, 'md5:1', 0)
     find_source.assert_called_once_with('memory://base', 'raw', reconnect_seconds=7)
     assert requests.pending() == {}
 

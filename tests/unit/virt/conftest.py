@@ -152,12 +152,6 @@ def events(planner):
     said: list[object] = []
 
     @contextlib.contextmanager
-    def touching(base):
-        said.append(('touching', base))
-        yield
-        said.append('touched')
-
-    @contextlib.contextmanager
     def writing(base):
         said.append(('writing', base))
         try:
@@ -165,7 +159,6 @@ def events(planner):
         finally:
             said.append('written')
 
-    planner.touching.side_effect = touching
     planner.writing.side_effect = writing
     return said
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The root disk asks for a plan; what is on disk stays Nova's."""
 
-import contextlib
 import hashlib
 import json
 import subprocess
@@ -184,7 +183,7 @@ def test_the_overlay_is_never_written(disk, overlay, planner, plan):
     assert overlay.stat().st_mtime_ns == times.st_mtime_ns
 
 
-# -- cache and create_image
+# -- cache
 
 
 @pytest.fixture
@@ -217,12 +216,10 @@ def test_a_write_is_announced_before_the_first_byte(
     )
     base = str(base_path)
     assert happened == [
-        ('touching', base),
         ('writing', base),
         ('fetch', base, (), {'context': 'context', 'image_id': IMAGE}),
         'written',
         ('touch', base),
-        'touched',
     ]
     assert info(overlay_path)['backing-filename'] == base
 
@@ -230,7 +227,7 @@ def test_a_write_is_announced_before_the_first_byte(
 def test_a_base_that_is_there_is_not_announced(disk, base_path, overlay_path, fetch, happened):
     disk.cache(fetch, documents.BASE_NAME, 1 << 21, context='context', image_id=IMAGE)
     base = str(base_path)
-    assert happened == [('touching', base), ('touch', base), 'touched']
+    assert happened == [('touch', base)]
     assert info(overlay_path)['backing-filename'] == base
 
 
@@ -248,7 +245,7 @@ def test_a_fetch_that_fails_was_announced(disk, base_path, overlay_path, happene
     with pytest.raises(ConnectionError):
         disk.cache(fetch, documents.BASE_NAME, image_id=IMAGE)
     base = str(base_path)
-    assert happened == [('touching', base), ('writing', base), 'written']
+    assert happened == [('writing', base), 'written']
     assert not overlay_path.exists()
 
 
@@ -289,21 +286,6 @@ def test_what_is_made_is_what_stock_nova_makes(
     theirs = info(overlay_path)
     for key in ('backing-filename', 'backing-filename-format', 'format', 'virtual-size'):
         assert ours[key] == theirs[key]
-
-
-def test_a_real_touch(disk, planner, base_path):
-    """Not only the double is called inside."""
-    times = []
-
-    @contextlib.contextmanager
-    def touching(base):
-        times.append(base_path.stat().st_mtime_ns)
-        yield
-        times.append(base_path.stat().st_mtime_ns)
-
-    planner.touching.side_effect = touching
-    disk.cache(None, documents.BASE_NAME, image_id=IMAGE)
-    assert times[1] > times[0]
 
 
 def test_the_safety_check_of_a_base_stays(disk, base_path, overlay_path, fetch):

@@ -241,27 +241,6 @@ def test_a_plan_is_kept(ask, overlay, manager):
     manager.release.assert_not_called()
 
 
-def test_a_touch_is_inside_the_managers(planner, manager):
-    happened: list[object] = []
-
-    @contextlib.contextmanager
-    def touching(base, base_format):
-        happened.append(('before', base, base_format))
-        yield
-        happened.append('after')
-
-    manager.touching.side_effect = touching
-    with planner.touching('/base'):
-        happened.append('touch')
-    assert happened == [('before', '/base', 'raw'), 'touch', 'after']
-
-
-def test_an_error_of_novas_in_a_touch_is_novas(planner, manager):
-    manager.touching.return_value = contextlib.nullcontext()
-    with pytest.raises(PermissionError), planner.touching('/base'):
-        raise PermissionError(13, 'Permission denied')
-
-
 @pytest.mark.parametrize('error', [None, ConnectionError('Glance is away')])
 def test_a_write_is_announced_before_and_after(planner, manager, error):
     """After, too: for what was made or compared meanwhile."""
@@ -279,7 +258,7 @@ def test_a_planner_that_is_not_started_plans_nothing(instance, overlay, made):
     planner = Planner()
     assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
     planner.release(instance)
-    with planner.writing('/base'), planner.touching('/base'):
+    with planner.writing('/base'):
         pass
     made.assert_not_called()
 
