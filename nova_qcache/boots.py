@@ -65,16 +65,19 @@ _RESERVED_SECONDS = 60
 
 
 class Boots:
-    def __init__(self, conf: cfg.ConfigOpts, domains: Domains | None = None) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, domains: Domains | None = None, *, looks_only: bool = False
+    ) -> None:
         """:param conf: on which :func:`nova_qcache.conf.register_opts` was called
         :param domains: who tells what domains use; by default the libvirt of ``libvirt_uri``
+        :param looks_only: whether it is to change nothing: then it makes no folders either
         :raises InvalidOption, InvalidQuota: if the configuration makes no sense
         :raises FolderUnfit: if the folders cannot be used
         """
         qcache_conf.validate(conf)
         self._conf = conf
         self.paths = Paths.from_conf(conf)
-        self.paths.prepare()
+        self.paths.prepare(make=not looks_only)
         group = conf.qcache
         self._store = Store(self.paths, group.lock_timeout_seconds)
         self._generations = Generations(self.paths, group.lock_timeout_seconds)
@@ -147,7 +150,7 @@ class Boots:
             LOG.exception('Base %r has no new generation: %s', base, e)
 
     def preview(self, image_id: str, base: str, base_format: str) -> Plan:
-        """Decide what a boot would use now, and start nothing.
+        """Decide what a boot would use now; start nothing, and change nothing.
 
         :raises InvalidImageId, InvalidBase: if no boot could use a cache of this, or nothing can
             be recorded: the base is not readable, for example
@@ -155,7 +158,7 @@ class Boots:
         :raises QcacheError: if it cannot be decided
         """
         source = self._source(base, base_format)
-        judgement = self._judge.judge(canonical_image_id(image_id), source)
+        judgement = self._judge.preview(canonical_image_id(image_id), source)
         if judgement.trouble is not None:
             raise judgement.trouble
         if judgement.plan.kind is PlanKind.RECORD:

@@ -16,6 +16,7 @@ from nova_qcache import native
 __all__ = [
     'allocated_bytes',
     'free_bytes',
+    'place',
     'release_tail',
     'replace_atomically',
     'reserve',
@@ -59,6 +60,12 @@ def sync_file(path: pathlib.Path) -> None:
         native.run(os.fsync, fd)
     finally:
         os.close(fd)
+
+
+def place(path: pathlib.Path) -> pathlib.Path:
+    """Return a folder, or the nearest one above it that is there: it would be on the same file
+    system."""
+    return next(each for each in (path, *path.parents) if each.is_dir())
 
 
 def allocated_bytes(path: pathlib.Path) -> int:

@@ -47,6 +47,16 @@ class Generations:
         with self._locked(path):
             return _read(path) or _write(path, Generation.first_of_new_epoch())
 
+    def known(self, source: Source) -> Generation | None:
+        """Return the generation of a base, None if nobody has asked for it yet; make nothing."""
+        name, folder = f'{source.generation_name()}.json', source.generation_folder()
+        if folder is not None:
+            found = _read(folder / name)
+            place = folder if os.access(folder, os.F_OK) else folder.parent
+            if found is not None or os.access(place, os.W_OK):
+                return found
+        return _read(self._own_path(source, name))
+
     def settled(self, source: Source) -> Generation:
         """Return the generation once it is on disk for good.
 
@@ -93,6 +103,9 @@ class Generations:
         name = f'{source.generation_name()}.json'
         if folder is not None and _can_keep(folder, name):
             return folder / name
+        return self._own_path(source, name)
+
+    def _own_path(self, source: Source, name: str) -> pathlib.Path:
         # With the whole reference, since two bases on two read-only mounts may have one name.
         fingerprint = hashlib.sha256(os.fsencode(source.reference)).hexdigest()[:16]
         return self._paths.generations / f'{fingerprint}-{name}'

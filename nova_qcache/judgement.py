@@ -51,8 +51,28 @@ class Judge:
         :raises InvalidBase: if the base cannot be looked at
         :raises QcacheError: if it cannot be decided
         """
-        identity = source.identity()
+        identity = source.identity()  # what is not there gets no counter
         generation = self._generations.current(source)
+        return self._judged(image_id, source, identity, generation, image_hash)
+
+    def preview(self, image_id: str, source: Source) -> Judgement:
+        """Decide as :meth:`judge` would, and change nothing: a base that nobody has asked for gets
+        no generation.
+
+        :raises InvalidBase, QcacheError: as above
+        """
+        identity = source.identity()
+        generation = self._generations.known(source)
+        return self._judged(image_id, source, identity, generation)
+
+    def _judged(
+        self,
+        image_id: str,
+        source: Source,
+        identity: BaseIdentity,
+        generation: Generation | None,
+        image_hash: str = '',
+    ) -> Judgement:
         plan = Plan(PlanKind.PLAIN, '', image_id, source.reference, source.base_format, generation)
         records = self._records(image_id, source)
         record = _newest(records, generation)
@@ -95,7 +115,7 @@ class Judge:
         ]
 
     def _without_a_cache(
-        self, plan: Plan, records: Sequence[CacheRecord], generation: Generation
+        self, plan: Plan, records: Sequence[CacheRecord], generation: Generation | None
     ) -> Judgement:
         key = _recording(records, generation)
         if key is not None:
@@ -103,6 +123,10 @@ class Judge:
         for record in records:
             if record.state is State.READY and record.key.generation != generation:
                 return _doubt(plan, 'the base was written since the cache was made', record.key)
+        if generation is None:  # as of yet there is no name for it
+            return Judgement(
+                dataclasses.replace(plan, kind=PlanKind.RECORD, reason='no cache yet')
+            )
         key = self._store.next_key(plan.image_id, generation)
         return Judgement(self._recorded(plan, key, 'no cache yet'))
 
@@ -128,7 +152,7 @@ class Judge:
         )
 
 
-def _newest(records: Sequence[CacheRecord], generation: Generation) -> CacheRecord | None:
+def _newest(records: Sequence[CacheRecord], generation: Generation | None) -> CacheRecord | None:
     """Return the record of the newest revision that is READY. STALE ones answer no boot, however
     long their guests keep them."""
     ready = [
@@ -139,7 +163,7 @@ def _newest(records: Sequence[CacheRecord], generation: Generation) -> CacheReco
     return max(ready, key=lambda record: record.key, default=None)
 
 
-def _recording(records: Sequence[CacheRecord], generation: Generation) -> CacheKey | None:
+def _recording(records: Sequence[CacheRecord], generation: Generation | None) -> CacheKey | None:
     """Return the key of what is being recorded, or was when its recorder died; None if nothing
     is. An audit is no recording: its copy goes on where boots play."""
     at_work = [

@@ -52,11 +52,13 @@ _LEAVE_SECONDS = 30
 
 
 class Manager(Boots):
-    def __init__(self, conf: cfg.ConfigOpts, domains: Domains | None = None) -> None:
-        """:param domains: as :class:`Boots` takes it
+    def __init__(
+        self, conf: cfg.ConfigOpts, domains: Domains | None = None, *, looks_only: bool = False
+    ) -> None:
+        """:param domains, looks_only: as :class:`Boots` takes them
         :raises QcacheError: as :class:`Boots` does
         """
-        super().__init__(conf, domains)
+        super().__init__(conf, domains, looks_only=looks_only)
         self._history = History(self.paths)
         self._upkeep = Upkeep(
             self._store,

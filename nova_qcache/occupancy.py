@@ -90,7 +90,7 @@ class Occupancy:
         for _ in range(_MOST_LOOKS):
             recordings = self._recordings(but)
             allocated = self._store.inventory.allocated()
-            free = filesystem.free_bytes(self._store.paths.cache_path)
+            free = filesystem.free_bytes(filesystem.place(self._store.paths.cache_path))
             if recordings == self._recordings(but):
                 break
         reserved = sum(max(0, quota - recorded) for quota, recorded in recordings.values())

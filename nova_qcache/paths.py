@@ -120,9 +120,10 @@ class Paths:
             if length > _SOCKET_PATH_BYTES:
                 raise exception.SocketPathTooLong(path=str(path), length=length)
 
-    def prepare(self) -> None:
+    def prepare(self, *, make: bool = True) -> None:
         """Make the folders that are not there yet, each with the least rights that do.
 
+        :param make: False: look at those that are there, and change nothing
         :raises FolderUnfit: if one cannot be made or written to, or its name belongs to something
             else
         """
@@ -141,7 +142,7 @@ class Paths:
             (self.reservations, 0o700),
             (self.examinations, 0o700),
         ):
-            self._prepare_one(path, mode)
+            self._prepare_one(path, mode, make=make)
 
     def require(self) -> None:
         """Look whether the folders are still there, in microseconds. They are not made again: an
@@ -179,7 +180,9 @@ class Paths:
         except (KeyError, OSError):
             return False
 
-    def _prepare_one(self, path: pathlib.Path, mode: int) -> None:
+    def _prepare_one(self, path: pathlib.Path, mode: int, *, make: bool) -> None:
+        if not make and not os.path.lexists(path):
+            return
         try:
             try:
                 path.mkdir(mode=mode)
@@ -191,7 +194,7 @@ class Paths:
                         reason='it is no folder',
                         remedy='Move it away or name another folder',
                     ) from None
-            if path == self.guests:
+            if path == self.guests and make:
                 self.share(path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(f'user {os.geteuid()} may not write there')

@@ -20,6 +20,7 @@ from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache import eviction
 from nova_qcache import exception
+from nova_qcache import filesystem
 from nova_qcache import locks
 from nova_qcache.eviction import EvictionPolicy
 from nova_qcache.key import CacheKey
@@ -76,7 +77,7 @@ def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
     :raises FolderUnfit: if the file system does not say how large it is
     """
     try:
-        total = shutil.disk_usage(folder).total
+        total = shutil.disk_usage(filesystem.place(folder)).total
     except OSError as e:
         raise exception.FolderUnfit(
             path=str(folder),

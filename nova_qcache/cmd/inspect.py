@@ -37,7 +37,7 @@ class List(lister.Lister):
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        manager = shell.manager(self.app)
+        manager = shell.manager(self.app, looks_only=True)
         caches = [fields(view, manager.pinned()) for view in manager.caches()]
         if shell.is_for_program(parsed_args):
             return FIELDS, [tuple(cache.values()) for cache in caches]
@@ -76,7 +76,7 @@ class Show(show.ShowOne):
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        manager = shell.manager(self.app)
+        manager = shell.manager(self.app, looks_only=True)
         views = manager.caches(parsed_args.image_id)
         if not views:
             raise exception.CacheNotFound(image_id=parsed_args.image_id)

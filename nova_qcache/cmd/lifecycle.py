@@ -40,7 +40,7 @@ def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
         'image_id': plan.image_id,
         'kind': plan.kind.value,
         'reason': plan.reason,
-        'generation': str(plan.generation),
+        'generation': str(plan.generation) if plan.generation else None,
         'cache': plan.cache,
         'socket': plan.socket,
         'export': plan_module.EXPORT_NAME if plan.socket else None,
@@ -50,7 +50,7 @@ def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
 
 
 class Plan(show.ShowOne):
-    """Show what a boot of an image would use now; starts nothing."""
+    """Show what a boot of an image would use now; starts nothing, and changes nothing."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -59,7 +59,7 @@ class Plan(show.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        plan = shell.manager(self.app).preview(
+        plan = shell.manager(self.app, looks_only=True).preview(
             parsed_args.image_id, parsed_args.base, parsed_args.base_format
         )
         shown = _plan_fields(plan)

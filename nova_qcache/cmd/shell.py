@@ -20,6 +20,7 @@ import tqdm
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
+from nova_qcache import filesystem
 from nova_qcache.manager import Manager
 from nova_qcache.progress import Done
 
@@ -92,13 +93,14 @@ class Shell(app.App):
 
 
 def become_owner(cache_path: pathlib.Path) -> None:
-    """Act as the user that the caches belong to, if root calls.
+    """Act as the user that the caches belong to, if root calls; where there is no folder for them
+    yet, as the owner of the one that it is going to be in.
 
-    What root would write there (a record, a socket) nova-compute could not read afterwards.
+    What root would make there (a folder, a record, a socket) nova-compute could not use.
     """
-    if os.geteuid() != 0 or not cache_path.is_dir():
+    if os.geteuid() != 0 or not cache_path.is_absolute():
         return
-    owner = cache_path.stat()
+    owner = filesystem.place(cache_path).stat()
     if owner.st_uid == 0:
         return
     try:
@@ -114,12 +116,13 @@ def conf(program: app.App) -> cfg.ConfigOpts:
     return cast(Shell, program).conf
 
 
-def manager(program: app.App) -> Manager:
+def manager(program: app.App, *, looks_only: bool = False) -> Manager:
     """Return a manager for a command.
 
+    :param looks_only: whether the command changes nothing
     :raises QcacheError: if the configuration makes no sense
     """
-    return Manager(conf(program))
+    return Manager(conf(program), looks_only=looks_only)
 
 
 def add_long(parser: argparse.ArgumentParser) -> None:

@@ -60,7 +60,7 @@ class Stats(lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
-        manager = shell.manager(self.app)
+        manager = shell.manager(self.app, looks_only=True)
         figures = manager.figures()
         if parsed_args.metrics is not None:
             metrics.write(figures, parsed_args.metrics)

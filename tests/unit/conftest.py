@@ -162,7 +162,10 @@ def verifier():
 def current():
     """The question for the generation of a base; a test may give another answer."""
     answer = builders.GENERATION
-    with mock.patch.object(Generations, 'current', autospec=True, return_value=answer) as made:
+    with (
+        mock.patch.object(Generations, 'current', autospec=True, return_value=answer) as made,
+        mock.patch.object(Generations, 'known', lambda *_: made.return_value),
+    ):
         yield made
 
 

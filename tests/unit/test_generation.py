@@ -57,6 +57,31 @@ def test_the_first_question_starts_an_epoch_beside_the_base(generations, source,
     assert generations.current(source) == first
 
 
+def everything(*folders):
+    return [sorted(folder.rglob('*')) for folder in folders]
+
+
+def test_who_only_looks_starts_no_epoch(generations, source, base, paths):
+    before = everything(base.parent, paths.cache_path)
+    assert generations.known(source) is None
+    assert everything(base.parent, paths.cache_path) == before
+    current = generations.current(source)
+    assert generations.known(source) == current
+    assert generations.raise_before_write(source) == generations.known(source) != current
+
+
+@pytest.mark.parametrize('kind', ['nbd', 'read-only'])
+def test_who_only_looks_finds_the_counter_of_this_host(generations, base, kind):
+    (base.parent / '.nova-qcache').mkdir()
+    nbd = NbdSource('nbd://host/export', 'raw')
+    source = nbd if kind == 'nbd' else FileSource(str(base), 'raw')
+    with mock.patch.object(os, 'access', autospec=True) as access:
+        access.side_effect = lambda path, mode: mode != os.W_OK
+        assert generations.known(source) is None
+        current = generations.current(source)
+        assert generations.known(source) == current
+
+
 def test_a_counter_that_is_there_counts(generations, source, counter):
     write(counter, GENERATION)
     assert generations.current(source) == GENERATION

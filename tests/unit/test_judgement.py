@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
+from nova_qcache.generation import Generations
 from nova_qcache.judgement import Judge
 from nova_qcache.judgement import Judgement
 from nova_qcache.key import CacheKey
@@ -200,6 +201,16 @@ def test_other_times_stop_no_boot(judge, store, source):
     source.now = dataclasses.replace(IDENTITY, mtime_ns=1)
     found = judge.judge(IMAGE, source)
     assert (found.plan.kind, found.doubtful, found.other_times) == (PlanKind.PLAY, None, record)
+
+
+def test_who_only_looks_gives_a_base_no_generation(judge, store, source, current):
+    with mock.patch.object(Generations, 'known', autospec=True, return_value=None):
+        plan = judge.preview(IMAGE, source).plan
+        ready(store)
+        found = judge.preview(IMAGE, source)
+    assert (plan.kind, plan.generation, plan.socket) == (PlanKind.RECORD, None, None)
+    assert (found.plan.cause, found.doubtful) == (Cause.DOUBT, KEY)
+    current.assert_not_called()
 
 
 def test_other_times_do_not_excuse_a_broken_cache(judge, store, source):

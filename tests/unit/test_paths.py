@@ -68,6 +68,14 @@ def test_prepare_makes_folders_with_the_least_rights(tmp_path, fresh, umask):
     assert found == MODES
 
 
+def test_who_only_looks_makes_no_folder(tmp_path, fresh):
+    fresh.prepare(make=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / 'cache').write_text('')
+    with pytest.raises(exception.FolderUnfit, match='it is no folder'):
+        fresh.prepare(make=False)
+
+
 def test_prepare_leaves_alone_what_is_there(tmp_path, fresh):
     fresh.prepare()
     (tmp_path / 'cache').chmod(0o755)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program nova-qcache around its commands: options, configuration, errors, users, progress."""
 
+import errno
 from importlib import metadata
 import os
+import pathlib
 import pwd
 import sys
 from unittest import mock
@@ -177,8 +179,27 @@ class TestUser:
         self.become(tmp_path, uid=1000)
         assert calls.mock_calls == []
 
-    def test_without_a_folder_root_stays_root(self, calls, tmp_path):
-        self.become(tmp_path / 'gone')
+    def test_without_a_folder_it_is_the_owner_of_where_it_is_going_to_be(self, calls, tmp_path):
+        facts = os.stat_result((0o40711, 1, 1, 2, 64055, 64056, 0, 0, 0, 0))
+
+        def stat(path, **_):
+            if path != tmp_path:
+                raise FileNotFoundError(errno.ENOENT, 'gone', str(path))
+            return facts
+
+        with (
+            mock.patch('pathlib.Path.stat', stat),
+            mock.patch.object(pwd, 'getpwuid', autospec=True, side_effect=KeyError),
+        ):
+            self.become(tmp_path / 'no' / 'folder')
+        assert calls.mock_calls == [
+            mock.call.setgroups([]),
+            mock.call.setgid(64056),
+            mock.call.setuid(64055),
+        ]
+
+    def test_a_folder_that_makes_no_sense(self, calls):
+        self.become(pathlib.Path('here'))
         assert calls.mock_calls == []
 
     def test_root_s_own_folder(self, calls, tmp_path):
