@@ -8,6 +8,7 @@ oslo.config checks types; :func:`validate` checks sense, with messages that say 
 from collections.abc import Sequence
 import copy
 import fractions
+import os
 import pathlib
 import re
 from typing import NoReturn
@@ -110,6 +111,15 @@ def validate(conf: cfg.ConfigOpts) -> None:
             continue  # Nova's own
         if not path.startswith('/') or '\0' in path:
             _refuse(name, repr(path), 'it is not an absolute path', 'Give a path from the root')
+        if any('\ud800' <= letter <= '\udfff' for letter in path):  # qemu's JSON has no other
+            _refuse(name, repr(path), 'its name is not UTF-8', 'Give the folder another name')
+    if os.path.normpath(group.cache_path) == os.path.normpath(group.run_path):
+        _refuse(
+            'run_path',
+            group.run_path,
+            'it is cache_path, too',
+            'Give a folder of its own, in /run',
+        )
     if group.cache_path.rstrip('/').endswith('/_base'):
         _refuse(
             'cache_path',

@@ -32,22 +32,19 @@ def read(
 
     :param conf: a ConfigOpts; what is called
     :param prog: the name of the program
-    :raises FileUnfit: if one of them is no file that can be read as text
+    :raises FileUnfit: if one of them cannot be read
     :raises oslo_config.cfg.Error: for all else that is wrong with them
     """
-    remedy = 'Name another one with --config-file'
     try:
         conf(arguments, project='nova', prog=prog, **more)
     except UnicodeDecodeError as e:
-        raise exception.FileUnfit(
-            what='A configuration file', path='', reason=f'it is not UTF-8 ({e})', remedy=remedy
-        ) from e
+        raise cfg.Error(f'A configuration file is not UTF-8: {e}.') from e
     except OSError as e:
         raise exception.FileUnfit(
             what='The configuration file',
             path=str(e.filename),
             reason=e.strerror or str(e),
-            remedy=remedy,
+            remedy='Name another one with --config-file',
         ) from e
 
 

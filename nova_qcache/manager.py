@@ -17,6 +17,7 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache import figures
 from nova_qcache import inspection
+from nova_qcache import processes
 from nova_qcache import sweeping
 from nova_qcache import waiting
 from nova_qcache.ageing import Ageing
@@ -301,7 +302,9 @@ class Manager(Boots):
             try:
                 status = client.status()
             except exception.RecorderUnreachable:
-                return True  # it has left
+                # It has left. Its daemon ends after it, and has the file open until then.
+                socket = self.paths.nbd_socket(view.key)
+                return True if force or processes.listener_pid(socket) is None else None
             if not force:
                 self._usage.require_none(view.key)
             return True if status.phase is Phase.SERVING and status.guests else None

@@ -23,6 +23,7 @@
 """
 
 import dataclasses
+import errno
 import grp
 import os
 import pathlib
@@ -194,15 +195,22 @@ class Paths:
                         reason='it is no folder',
                         remedy='Move it away or name another folder',
                     ) from None
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, 'its file system is read-only')
             if path == self.guests and make:
                 self.share(path)
             if not os.access(path, os.W_OK | os.X_OK):
-                raise PermissionError(f'user {os.geteuid()} may not write there')
-            if os.statvfs(path).f_flag & os.ST_RDONLY:
-                raise PermissionError('its file system is read-only')
+                owner = path.stat().st_uid
+                raise exception.FolderUnfit(
+                    path=str(path),
+                    reason=f'it belongs to user {owner}, and user {os.geteuid()} may not write '
+                    'there',
+                    remedy='Give it to the user that nova-compute runs as, or act as that user',
+                )
         except OSError as e:
+            remedy = 'Make it, and give it to the user that nova-compute runs as'
+            if e.errno == errno.EROFS:
+                remedy = 'Mount it for writing, or name another folder'
             raise exception.FolderUnfit(
-                path=str(path),
-                reason=e.strerror or str(e),
-                remedy='Make it, and give it to the user that nova-compute runs as',
+                path=str(path), reason=e.strerror or str(e), remedy=remedy
             ) from e

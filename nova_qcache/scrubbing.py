@@ -91,11 +91,12 @@ class Scrubber:
                         break
                     done += size
         except OSError as e:
-            self._finish(reading, e.strerror or str(e))
+            self._finish(reading, error=e.strerror or str(e))
         reading.offset += done
         return done
 
-    def _finish(self, reading: _Reading, found: str) -> None:
+    def _finish(self, reading: _Reading, found: str = '', error: str = '') -> None:
+        """:param found: the digest, unless there was an error"""
         key = reading.record.key
         self._last, self._reading = key, None
         now = self._store.load(key)  # it may be another one, or none, by now
@@ -104,6 +105,8 @@ class Scrubber:
         if reading.record.sealed is not None and now.sealed.digest == reading.record.sealed.digest:
             if found != now.sealed.digest:
                 reason = f'its digest is {found} and was {now.sealed.digest}'
+                if error:
+                    reason = f'its file cannot be read ({error})'
                 self._store.retire(now, reason, Staleness.DAMAGED)
                 result = 'damaged'
             else:

@@ -83,6 +83,11 @@ class Source(abc.ABC):
                 reason='it has control characters',
                 remedy='Give a plain path or URI',
             )
+        if any('\ud800' <= letter <= '\udfff' for letter in reference):
+            # Bytes that are no text; qemu takes names as JSON, which has none of these.
+            raise exception.InvalidBase(
+                base=reference, reason='its name is not UTF-8', remedy='Give it another name'
+            )
         self.reference = reference
         self.base_format = base_format
         self.reconnect_seconds = reconnect_seconds

@@ -74,10 +74,10 @@ class Verifier:
         generation = self._generations.settled(source)
         try:
             found = sealed_file.digest(path, progress('Reading the cache', path.stat().st_size))
-        except OSError as e:
-            found = e.strerror or str(e)
-        if found != sealed.digest:
             reason = f'its digest is {found} and was {sealed.digest}'
+        except OSError as e:
+            found, reason = '', f'its file cannot be read ({e.strerror or e})'
+        if found != sealed.digest:
             self._store.retire(record, reason, Staleness.DAMAGED)
             self._count(record, 'damaged')
             return Verification(record.key, 'the cache file is not what was sealed', 0)

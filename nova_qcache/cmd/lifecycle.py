@@ -2,6 +2,7 @@
 """Commands about the life of a cache: plan, record, seal, invalidate, remove."""
 
 import argparse
+import math
 from typing import Any
 
 from cliff import lister
@@ -33,6 +34,16 @@ def _add_base(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         '--base-format', default='raw', choices=FORMATS, help='format of the base (default: raw)'
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is no number of seconds above 0')
+    return seconds
 
 
 def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
@@ -104,7 +115,7 @@ class Seal(show.ShowOne):
         parser.add_argument('--wait', action='store_true', help='wait until it is READY')
         parser.add_argument(
             '--timeout',
-            type=float,
+            type=_seconds,
             default=120,
             metavar='SECONDS',
             help='how long to wait (default: 120)',

@@ -3,26 +3,28 @@
 
 import argparse
 from collections.abc import Sequence
+import difflib
 from importlib import metadata
+import io
 import logging
 import os
 import pathlib
 import pwd
 import sys
-from typing import Any, cast
+from typing import Any, cast, TextIO, TYPE_CHECKING
 
 from cliff import app
 from cliff import commandmanager
 from oslo_config import cfg
-from oslo_log import log
-import tqdm
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache import filesystem
-from nova_qcache.manager import Manager
 from nova_qcache.progress import Done
+
+if TYPE_CHECKING:
+    from nova_qcache.manager import Manager
 
 __all__ = [
     'Shell',
@@ -36,8 +38,33 @@ __all__ = [
     'progress',
 ]
 
+_UNWRITABLE = 'Standard output cannot be written: {}.'
+
+_FAILED = 1
+_MISUSED = 2
+_INTERRUPTED = 130
+_NO_READER = 141
+
 COMMANDS = 'nova_qcache.cli'
 """Namespace of the entry points of commands."""
+
+
+class _Output:
+    """Standard output, whose trouble is none of a cache's files."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as e:
+            raise exception.QcacheError(reason=_UNWRITABLE.format(e.strerror)) from e
 
 
 class Shell(app.App):
@@ -51,6 +78,7 @@ class Shell(app.App):
             description=__doc__.partition(': ')[2],
             version=metadata.version('nova-qcache'),
             command_manager=commandmanager.CommandManager(COMMANDS),
+            stdout=cast(TextIO, _Output(sys.stdout)),
             deferred_help=True,
         )
         self.conf = cfg.ConfigOpts()
@@ -78,14 +106,42 @@ class Shell(app.App):
         return parser
 
     def configure_logging(self) -> None:
-        super().configure_logging()
+        self.LOG.addFilter(_plainly)
+        try:
+            super().configure_logging()
+        except OSError as e:
+            path, self.options.log_file = self.options.log_file, None
+            super().configure_logging()  # to say so
+            raise exception.FileUnfit(
+                what='The log file',
+                path=path,
+                reason=e.strerror or str(e),
+                remedy='Name another one with --log-file',
+            ) from e
         # A scheme that nobody knows is an error of ours, which says so.
         logging.getLogger('stevedore').setLevel(logging.ERROR)
 
+    def run_subcommand(self, argv: list[str]) -> int:
+        try:
+            self.command_manager.find_command(argv)
+        except ValueError:
+            names = [name for name, _ in self.command_manager]
+            near = difflib.get_close_matches(argv[0], names, 1)
+            meant = f'did you mean `nova-qcache {near[0]}`' if near else 'which one do you mean'
+            self.stderr.write(
+                f'nova-qcache has no command {argv[0]!r}; {meant}? '
+                '`nova-qcache --help` lists all.\n'
+            )
+            return _MISUSED
+        return int(super().run_subcommand(argv))
+
     def initialize_app(self, argv: list[str]) -> None:
+        if not argv and not self.options.deferred_help:  # cliff would read commands
+            self.parser.exit(
+                _MISUSED, 'nova-qcache needs a command. `nova-qcache --help` lists all.\n'
+            )
         arguments = [f'--config-file={name}' for name in self.options.config_file or []]
         arguments += [f'--config-dir={name}' for name in self.options.config_dir or []]
-        log.register_options(self.conf)
         qcache_conf.register_opts(self.conf)
         qcache_conf.register_nova_opts(self.conf)
         config_files.read(self.conf, arguments, 'nova-qcache')
@@ -116,12 +172,15 @@ def conf(program: app.App) -> cfg.ConfigOpts:
     return cast(Shell, program).conf
 
 
-def manager(program: app.App, *, looks_only: bool = False) -> Manager:
+def manager(program: app.App, *, looks_only: bool = False) -> 'Manager':
     """Return a manager for a command.
 
     :param looks_only: whether the command changes nothing
     :raises QcacheError: if the configuration makes no sense
     """
+    # Imported here: it takes longer than all else, and help does without.
+    from nova_qcache.manager import Manager
+
     return Manager(conf(program), looks_only=looks_only)
 
 
@@ -142,6 +201,8 @@ def is_for_program(parsed_args: argparse.Namespace) -> bool:
 
 def progress(what: str, total: float, unit: str = 'B') -> Done:
     """Show a bar on standard error to people who wait: not to programs, nor for what is quick."""
+    import tqdm  # seldom needed
+
     bar = tqdm.tqdm(
         desc=what,
         total=total,
@@ -161,13 +222,69 @@ def progress(what: str, total: float, unit: str = 'B') -> Done:
     return update
 
 
+def _plainly(record: logging.LogRecord) -> bool:
+    """Log an error in its :func:`_sentence`."""
+    record.msg = _sentence(record.msg)
+    return True
+
+
+def _sentence(error: object) -> object:
+    """Return what is said of an error: to what the operating system says Python adds a number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return error
+    where = f' at {error.filename!r}' if error.filename else ''
+    return f'nova-qcache failed{where}: {error.strerror}.'
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """:return: 0, or 1 after a message on standard error"""
+    """:return: the exit code that the manual has, with a message on standard error unless it is 0
+    or 141"""
+    if not _has_output():
+        return _FAILED
+    code = _INTERRUPTED
     try:
-        code: int = Shell().run(list(sys.argv[1:] if argv is None else argv))
+        code = Shell().run(list(sys.argv[1:] if argv is None else argv))
     except (exception.QcacheError, cfg.Error, OSError) as e:
-        print(e, file=sys.stderr)
-        return 1
+        print(_sentence(e), file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:  # before anything was done
+        pass
+    if code == _INTERRUPTED:
+        print('Interrupted. What has begun may go on: see `nova-qcache list`.', file=sys.stderr)
+    return _flushed(code)
+
+
+def _has_output() -> bool:
+    """Make sure of standard error; return whether there is standard output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # A file that is opened next would get its number, and what others print.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, 'w')
+    if sys.stdout is None:
+        print(
+            'Standard output is closed. Give nova-qcache one, if only /dev/null.', file=sys.stderr
+        )
+        return False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # names of files may be any bytes
+    return True
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        # Python would try again at its end, and say so in its own words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(e, BrokenPipeError):
+            return _NO_READER
+        if not code:
+            print(_UNWRITABLE.format(e.strerror), file=sys.stderr)
+        return code or _FAILED
     return code
 
 

@@ -20,7 +20,7 @@ _PLAIN_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,199}')
 
 
 class FileSource(Source):
-    """``/path/of/base`` or ``file:///path/of/base``."""
+    """``/path/of/base``, ``file:///path/of/base`` or ``file://localhost/path/of/base``."""
 
     schemes = ('file',)
     drivers = ('file',)
@@ -29,7 +29,8 @@ class FileSource(Source):
         super().__init__(reference, base_format, reconnect_seconds=reconnect_seconds)
         path = reference
         if path.startswith('file://'):
-            path = urllib.parse.unquote(path.removeprefix('file://'))
+            path = path.removeprefix('file://').removeprefix('localhost')
+            path = urllib.parse.unquote(path)
         if not path.startswith('/') or '\0' in path or '\n' in path:
             raise self._invalid(
                 'it is not an absolute path', 'Give a path from the root, or a URI'

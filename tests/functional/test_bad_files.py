@@ -79,6 +79,18 @@ def test_what_to_do_about_a_record(
     assert site.plan(base)['kind'] == 'RECORD'
 
 
+def test_a_broken_record_beside_its_recorder(site: Site, base: pathlib.Path) -> None:
+    """The only process of qemu that has the file open is ours, and ends."""
+    site.record(base)
+    (path,) = site.cache_path.glob('*.json')
+    path.write_bytes(b'{')
+    (row,) = site.ask('list')
+    assert (row['state'], row['phase']) == ('BROKEN', 'recording')
+    site.ask('remove', site.image_id)
+    assert not site.files()
+    site.wait_until_cold()
+
+
 def test_an_unreadable_record(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
     path = pathlib.Path(cache['path']).with_suffix('.json')
     os.chown(path, 0, 0)

@@ -173,6 +173,8 @@ def test_no_nbd_server(site: Site, serve: bases.Serve, kind: str) -> None:
         ('nbd://host:port/', 'port'),
         ('nbd+unix:///export', 'socket'),
         ('json:{"driver": "null-co", "size": 1048576}', 'absolute'),
+        ('file://host/base.raw', 'absolute'),
+        ('/no\udcffutf-8', 'not UTF-8'),
     ],
 )
 def test_reference(site: Site, base: str, said: str) -> None:

@@ -48,17 +48,30 @@ def _without_parent(site: Site, path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize('which', ['cache', 'run'])
 @pytest.mark.parametrize(
-    'spoil',
-    [_read_only_bind, _read_only_tmpfs, _a_file, _of_another_user, _without_parent],
-    ids=lambda spoil: spoil.__name__[1:],
+    ('spoil', 'remedy'),
+    [
+        (_read_only_bind, '. Mount it for writing, or '),
+        (_read_only_tmpfs, '. Mount it for writing, or '),
+        (_a_file, '. Move it away or '),
+        (
+            _of_another_user,
+            f' belongs to user {users.GUEST.uid}, and user {users.PRODUCT.uid} may',
+        ),
+        (_without_parent, '. Make it, and '),
+    ],
+    ids=['read_only_bind', 'read_only_tmpfs', 'a_file', 'of_another_user', 'without_parent'],
 )
 def test_folder(
-    site: Site, base: pathlib.Path, which: str, spoil: Callable[[Site, pathlib.Path], None]
+    site: Site,
+    base: pathlib.Path,
+    which: str,
+    spoil: Callable[[Site, pathlib.Path], None],
+    remedy: str,
 ) -> None:
     path = site.folder / which
     site.ask('list')  # which makes what is missing: the folder was in use before
     spoil(site, path)
-    require_refused(site, _record(site, base), f"'{path}", '. Make it' if path.is_dir() else '. ')
+    require_refused(site, _record(site, base), f"'{path}", remedy)
     require_refused(site, site.qcache('list'), f"'{path}")
     require_unfit(site, 'folders', str(path))
 

@@ -339,3 +339,20 @@ def test_a_path_with_an_option_that_nobody_knows(tmp_path):
     assert said.startswith("[qcache] cache_path = '/srv/$nowhere': ")
     assert 'nowhere' in said
     assert said.endswith('Write $$ for a $.')
+
+
+# -- folders
+
+
+@pytest.mark.parametrize('end', ['', '/', '/.', '/../cache'])
+def test_a_folder_for_both(tmp_path, end):
+    said = refusal(tmp_path, run_path=f'{tmp_path}/cache{end}')
+    assert f'[qcache] run_path = {tmp_path}/cache{end}: it is cache_path, too. Give' in said
+
+
+@pytest.mark.parametrize('option', ['cache_path', 'run_path', 'instances_path'])
+def test_a_folder_whose_name_is_no_text(tmp_path, option, monkeypatch):
+    conf = builders.config(tmp_path)
+    conf.set_override(option, '/no\udcffutf-8', group='qcache')
+    with pytest.raises(exception.InvalidOption, match=f'{option} = .* its name is not UTF-8'):
+        qcache_conf.validate(conf)

@@ -53,5 +53,5 @@ def test_a_folder_is_no_file(tmp_path):
 
 def test_a_file_that_is_no_text(file):
     file.write_bytes(b'[qcache]\nquota = \xff')
-    with pytest.raises(exception.FileUnfit, match='it is not UTF-8'):
+    with pytest.raises(cfg.Error, match='A configuration file is not UTF-8: '):
         read(f'--config-file={file}')

@@ -10,6 +10,7 @@ from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import inspection
 from nova_qcache import locks
+from nova_qcache import processes
 from nova_qcache import sweeping
 from nova_qcache.counters import Counters
 from nova_qcache.generation import Generations
@@ -306,6 +307,17 @@ class TestRemove:
         at_work.leave.assert_called_once_with()
         at_work.dismiss.assert_not_called()
         assert at_work.status.call_count == 5
+        assert store.keys() == []
+
+    def test_its_daemon_ends_after_it(self, manager, store, paths, at_work, no_sleep):
+        """Until then the file is open, whether or not its record can be read."""
+        builders.warm(store)
+        paths.record(KEY).write_bytes(b'')
+        at_work.status.side_effect = [builders.status(), *[UNREACHABLE] * 3]
+        with mock.patch.object(processes, 'listener_pid', autospec=True) as listener:
+            listener.side_effect = [1235, 1235, None]
+            manager.remove(IMAGE)
+        listener.assert_called_with(paths.nbd_socket(KEY))
         assert store.keys() == []
 
     def test_a_boot_that_comes_meanwhile_keeps_its_recorder(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where everything is, with which rights, and what makes a folder unfit."""
 
+import errno
 import grp
 import os
 import pathlib
@@ -115,15 +116,23 @@ def test_a_folder_that_this_user_may_not_write_to(tmp_path, fresh):
         said = unfit(fresh)
     access.assert_called_once_with(tmp_path / 'cache', os.W_OK | os.X_OK)
     assert f'{str(tmp_path / "cache")!r}' in said
-    assert f'user {os.geteuid()} may not write there' in said
-    assert 'give it to the user that nova-compute runs as' in said
+    owner = (tmp_path / 'cache').stat().st_uid
+    assert f'it belongs to user {owner}, and user {os.geteuid()} may not write there' in said
+    assert 'Give it to the user that nova-compute runs as, or act as that user' in said
 
 
 def test_a_folder_on_a_read_only_file_system(tmp_path, fresh):
     with mock.patch.object(os, 'statvfs', autospec=True, return_value=READ_ONLY):
         said = unfit(fresh)
     assert f'{str(tmp_path / "cache")!r}' in said
-    assert 'its file system is read-only' in said
+    assert 'its file system is read-only. Mount it for writing, or name another folder' in said
+
+
+def test_a_folder_that_would_be_made_on_a_read_only_file_system(tmp_path, fresh):
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    with mock.patch.object(pathlib.Path, 'mkdir', autospec=True, side_effect=error):
+        said = unfit(fresh)
+    assert 'Read-only file system. Mount it for writing, or name another folder' in said
 
 
 REQUIRED = ['cache', 'cache/locks', 'run', 'run/guests', 'run/control', 'run/leases']

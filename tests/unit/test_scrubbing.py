@@ -71,6 +71,8 @@ def test_a_file_that_is_gone(scrubber, store, caches):
     store.paths.sealed(KEYS[0]).unlink()
     scrubber.scrub(100 * MIB)
     assert states(store) == [State.STALE, State.READY]
+    said = 'its file cannot be read (No such file or directory)'
+    assert store.load(KEYS[0]).stale_reason == said
 
 
 def test_a_folder_in_its_place(scrubber, store, caches):

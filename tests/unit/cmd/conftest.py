@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from nova_qcache import manager as manager_module
 from nova_qcache.cmd import shell
 from tests.unit import builders
 
@@ -47,7 +48,7 @@ def folders_of_the_host() -> Iterator[None]:
 @pytest.fixture
 def manager_class():
     """What the program makes its manager of."""
-    with mock.patch.object(shell, 'Manager', autospec=True) as made:
+    with mock.patch.object(manager_module, 'Manager', autospec=True) as made:
         yield made
 
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program nova-qcache around its commands: options, configuration, errors, users, progress."""
 
+import contextlib
 import errno
+import importlib
 from importlib import metadata
 import os
 import pathlib
 import pwd
+import subprocess
 import sys
 from unittest import mock
 
@@ -14,7 +17,9 @@ import pytest
 import tqdm
 
 from nova_qcache import exception
+from nova_qcache.cmd import entry
 from nova_qcache.cmd import shell
+from nova_qcache.inspection import CacheView
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 
@@ -86,18 +91,31 @@ def test_an_image_id_that_is_none_is_one_line(run):
 
 def test_a_command_that_does_not_exist(run, manager_class):
     ended = run('frobnicate')
-    assert ended.code == 2
-    assert 'frobnicate' in ended.out + ended.err
+    assert (ended.code, ended.out) == (2, '')
+    assert ended.err == (
+        "nova-qcache has no command 'frobnicate'; which one do you mean? "
+        '`nova-qcache --help` lists all.\n'
+    )
     manager_class.assert_not_called()
+
+
+def test_a_command_that_is_misspelt(run, manager_class):
+    ended = run('lsit', '--help-me')
+    assert (ended.code, ended.out) == (2, '')
+    assert "no command 'lsit'; did you mean `nova-qcache list`? " in ended.err
 
 
 @pytest.mark.parametrize(
     'code, stream, words',
     [
-        (2, 'out', ['frobnicate']),
+        (2, 'err', ['frobnicate']),
         (2, 'err', ['list', '--frobnicate']),
         (2, 'err', ['show']),
         (2, 'err', ['seal', IMAGE, '--timeout=soon']),
+        (2, 'err', ['seal', IMAGE, '--timeout=-1']),
+        (2, 'err', ['seal', IMAGE, '--timeout=0']),
+        (2, 'err', ['seal', IMAGE, '--timeout=nan']),
+        (2, 'err', ['seal', IMAGE, '--timeout=inf']),
         (1, 'err', ['list', '-c', 'Frobnication']),
         (1, 'err', ['help', 'frobnicate']),
         (1, 'err', ['show', 'frobnicate']),
@@ -123,12 +141,117 @@ def test_version_and_help(run):
 
 
 @pytest.mark.parametrize(
-    'error', [exception.CacheNotFound(image_id=IMAGE), cfg.Error('x'), PermissionError(1, 'y')]
+    ('error', 'said'),
+    [
+        (exception.InvalidImageId(image_id='x'), "'x' is not an image ID."),
+        (cfg.Error('x'), 'x'),
+        (PermissionError(1, 'y'), 'nova-qcache failed: y.'),
+        (PermissionError(1, 'y', '/z'), "nova-qcache failed at '/z': y."),
+    ],
 )
-def test_errors_of_the_way_in_are_one_line_too(root_logger, capsys, error):
+def test_errors_of_the_way_in_are_one_line_too(root_logger, capsys, error, said):
     with mock.patch.object(shell.Shell, 'run', autospec=True, side_effect=error):
         assert shell.main([]) == 1
-    assert capsys.readouterr() == ('', f'{error}\n')
+    out, err = capsys.readouterr()
+    assert (out, err.count('\n')) == ('', 1)
+    assert err.startswith(said)
+
+
+@pytest.mark.parametrize('options', [[], ['--debug'], ['-v']])
+def test_without_a_command(root_logger, capsys, options):
+    with pytest.raises(SystemExit) as ended:
+        shell.main(options)
+    assert ended.value.code == 2
+    said = 'nova-qcache needs a command. `nova-qcache --help` lists all.\n'
+    assert capsys.readouterr() == ('', said)
+
+
+@pytest.mark.parametrize('interrupted', ['command', 'constructor'])
+def test_ctrl_c_is_one_line(run, manager, interrupted):
+    manager.caches.side_effect = KeyboardInterrupt
+    with contextlib.ExitStack() as stack:
+        if interrupted == 'constructor':
+            stack.enter_context(
+                mock.patch.object(shell, 'Shell', autospec=True, side_effect=KeyboardInterrupt)
+            )
+        ended = run('list')
+    assert (ended.code, ended.out) == (130, '')
+    assert ended.err == 'Interrupted. What has begun may go on: see `nova-qcache list`.\n'
+
+
+@pytest.mark.parametrize('program', [entry.nova_qcache, entry.nova_qcache_status])
+def test_ctrl_c_while_modules_are_imported(capsys, program):
+    with mock.patch.object(
+        importlib, 'import_module', autospec=True, side_effect=KeyboardInterrupt
+    ):
+        assert program() in (130, 255)
+    assert capsys.readouterr() == ('', 'Interrupted.\n')
+
+
+@pytest.mark.parametrize('path', ['/nowhere/x.log', '/'])
+def test_a_log_file_that_cannot_be_written(run, manager_class, path):
+    ended = run(f'--log-file={path}', 'list')
+    assert (ended.code, ended.out) == (1, '')
+    assert ended.err.startswith(f'The log file {path!r} cannot be used: ')
+    assert ended.err.count('\n') == 1
+    manager_class.assert_not_called()
+
+
+def test_a_folder_in_the_place_of_a_configuration_file(run, manager_class, tmp_path):
+    ended = run(f'--config-file={tmp_path}', 'list')
+    assert (ended.code, ended.out, ended.err.count('\n')) == (1, '', 1)
+    assert ended.err.startswith(f"The configuration file '{tmp_path}' cannot be used: Is a dir")
+    manager_class.assert_not_called()
+
+
+NAME = 'no\udcffutf-8'
+
+
+def test_a_name_that_is_no_text_is_printed(run, manager):
+    view = CacheView(builders.KEY, pathlib.Path(NAME), 'BROKEN', 0, 0, '')
+    manager.caches.return_value = [view]
+    ended = run('show', IMAGE)
+    assert (ended.code, ended.err) == (0, '')
+    assert '\\udcff' in ended.out
+
+
+# -- as a process of its own: whose standard streams are not as usual
+
+
+def process(short_folder, script):
+    """Run a line of shell that calls ``$Q``, the program."""
+    builders.config(short_folder)
+    program = 'import sys; from nova_qcache.cmd import shell; sys.exit(shell.main())'
+    file = short_folder / 'q'
+    file.write_text(program)
+    command = f'{sys.executable} -P {file} --config-file={short_folder}/nova.conf'
+    root = pathlib.Path(__file__).parents[3]
+    return subprocess.run(
+        ['bash', '-c', f'set -o pipefail; Q="{command}"; {script}'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(root)},
+    )
+
+
+@pytest.mark.parametrize(
+    ('script', 'code', 'said'),
+    [
+        (
+            '$Q list >&-',
+            1,
+            'Standard output is closed. Give nova-qcache one, if only /dev/null.\n',
+        ),
+        ('$Q list >/dev/full', 1, 'Standard output cannot be written: No space left on device.\n'),
+        ('exec 3> >(true); wait $!; $Q list >&3', 141, ''),
+        ('$Q list 2>&- >/dev/null', 0, ''),
+        ('$Q show nothing 2>&-', 1, ''),
+        ('$Q list <&- >/dev/null', 0, ''),
+    ],
+)
+def test_streams(short_folder, script, code, said):
+    done = process(short_folder, script)
+    assert (done.returncode, done.stdout, done.stderr) == (code, '', said)
 
 
 class TestUser:
