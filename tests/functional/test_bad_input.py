@@ -114,10 +114,15 @@ def _encrypted(site: Site) -> tuple[pathlib.Path, str, str]:
     return hostile.make_luks(site), 'qcow2', 'encrypt'
 
 
+def _extended_l2(site: Site) -> tuple[pathlib.Path, str, str]:
+    path = hostile.create(site, 'e.qcow2', '-f', 'qcow2', '-o', 'extended_l2=on', '1M')
+    return path, 'qcow2', '`qemu-img convert -O qcow2 -o extended_l2=off`'
+
+
 _BASES = [
     *(_missing, _unreadable, _empty, _folder, _fifo),
     *(_qcow2_said_to_be_raw, _raw_said_to_be_qcow2, _broken_qcow2),
-    *(_backing_file, _data_file, _encrypted),
+    *(_backing_file, _data_file, _encrypted, _extended_l2),
 ]
 
 

@@ -102,6 +102,25 @@ def test_an_image_that_names_other_files_is_never_opened(tool, header):
     tool.info.assert_not_called()
 
 
+@pytest.mark.parametrize(
+    ('features', 'backing', 'words'),
+    [
+        (
+            1 << 4,
+            b'',
+            '(extended_l2). Convert it with `qemu-img convert -O qcow2 -o extended_l2=off`',
+        ),
+        (1 << 4, BACKING_FILE, 'Convert it with `qemu-img convert -O qcow2 -o extended_l2=off`'),
+        (1 << 5, b'', 'Convert it with `qemu-img convert -O qcow2`.'),
+        (1 << 63, b'', 'Convert it with `qemu-img convert -O qcow2`.'),
+    ],
+)
+def test_features_that_are_not_known(tool, features, backing, words):
+    refused = refusal(MemorySource('qcow2', qcow2(backing, features)), tool)
+    assert words in refused
+    tool.info.assert_not_called()
+
+
 def test_a_header_that_breaks_off(tool):
     refusal(MemorySource('qcow2', b'QFI\xfb\0\0'), tool)
     tool.info.assert_not_called()
