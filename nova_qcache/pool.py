@@ -214,7 +214,7 @@ class Pool:
             return
         obstacle = 'nothing is removed for it'
         if evict:
-            _, obstacle = self._evict(shortage, keep_unless_enough=True, for_key=key)
+            _, obstacle = self._evict(shortage, keep_unless_enough=True)
         if shortage() > 0:
             raise exception.NoRoom(
                 path=str(self._store.paths.cache_path),
@@ -244,22 +244,17 @@ class Pool:
     # -- below: what goes
 
     def _evict(
-        self,
-        shortage: Callable[[], int],
-        *,
-        keep_unless_enough: bool,
-        for_key: CacheKey | None = None,
+        self, shortage: Callable[[], int], *, keep_unless_enough: bool
     ) -> tuple[list[CacheKey], str]:
         """Remove caches until nothing is short.
 
         :param keep_unless_enough: whether none goes if all of them were not enough
-        :param for_key: what is to be recorded; what it begins with stays
         :return: what was removed, and in words why no more
         """
         removed: list[CacheKey] = []
         kept: dict[CacheKey, str] = {}
         try:
-            lots = eviction.in_order(self._removal.lots(kept, for_key), self._policy)
+            lots = eviction.in_order(self._removal.lots(kept), self._policy)
         except exception.DomainsUnknown as e:
             return removed, f'nothing is removed: {e.problem_and_remedy()[0]}'
         freed = 0

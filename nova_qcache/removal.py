@@ -38,11 +38,10 @@ class Removal:
         self._usage = usage
         self._complaints = Repetition()
 
-    def lots(self, kept: dict[CacheKey, str], for_key: CacheKey | None) -> list[Lot]:
+    def lots(self, kept: dict[CacheKey, str]) -> list[Lot]:
         """Return what may go, as far as records and domains tell: domains are asked once.
 
         :param kept: gets what stays, and why
-        :param for_key: what is to be recorded; what it begins with stays
         :raises DomainsUnknown: if libvirt does not tell
         """
         by_inode: dict[int, tuple[int, list[CacheKey]]] = {}
@@ -55,7 +54,7 @@ class Removal:
             caches = []
             for key in keys:
                 record = self._record(key)
-                reason = self._reason_to_stay(key, record, used, pinned, for_key)
+                reason = self._reason_to_stay(key, record, used, pinned)
                 if record is None or reason:
                     kept[key] = reason
                 else:
@@ -113,7 +112,6 @@ class Removal:
         record: CacheRecord | None,
         used: Collection[CacheKey],
         pinned: Collection[str],
-        for_key: CacheKey | None,
     ) -> str:
         if record is None:
             return 'without a record that can be read'
@@ -121,14 +119,8 @@ class Removal:
             return 'being recorded'
         if key in used:
             return 'in use'
-        if record.state is State.READY:
-            if key.image_id in pinned:
-                return 'pinned'
-            if for_key and (key.image_id, key.generation) == (
-                for_key.image_id,
-                for_key.generation,
-            ):
-                return 'to be recorded again'
+        if record.state is State.READY and key.image_id in pinned:
+            return 'pinned'
         return ''
 
     def _record(self, key: CacheKey) -> CacheRecord | None:

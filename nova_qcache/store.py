@@ -17,6 +17,7 @@ import pathlib
 from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import locks
+from nova_qcache import processes
 from nova_qcache import record as record_module
 from nova_qcache import states
 from nova_qcache.counters import Counters
@@ -88,7 +89,7 @@ class Store:
             if key.generation == generation and self.paths.record(key).exists()
         ]
         key = CacheKey(image_id, generation, max(taken, default=0) + 1)
-        while self.paths.nbd_socket(key).exists():
+        while self._is_served(key):
             key = key.next_revision()
         return key
 
@@ -254,6 +255,13 @@ class Store:
         """Take everybody's right to write a cache file, and let qemu's group read it."""
         path.chmod(_SEALED_MODE)
         self.paths.share(path)
+
+    def _is_served(self, key: CacheKey) -> bool:
+        sockets = (self.paths.nbd_socket(key), self.paths.control_socket(key))
+        # Most often there are none, and nobody has to be asked who listens.
+        return any(path.exists() for path in sockets) and not (
+            processes.listening().isdisjoint(sockets)
+        )
 
     def _locked(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.image(self.paths.locks, key.image_id, self._lock_seconds)

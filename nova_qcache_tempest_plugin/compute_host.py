@@ -47,9 +47,11 @@ class ComputeHost:
             self._run(option, '--version')
 
     def states(self, image_id: str) -> list[str]:
-        """Return the states of all caches of an image."""
+        """Return the states of all caches of an image that are there."""
         rows = self._nova_qcache('list')
-        return [row['state'] for row in rows if row['image_id'] == image_id]
+        return [
+            row['state'] for row in rows if row['image_id'] == image_id and row['state'] != 'COLD'
+        ]
 
     def show(self, image_id: str) -> dict[str, Any]:
         """Return what is known of the newest cache of an image, which must exist."""

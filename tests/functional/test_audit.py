@@ -91,6 +91,7 @@ class Host:
             f'--base={self.reference}',
             f'--generation={self.second.generation}',
             f'--revision={self.second.revision}',
+            '--audit',
             self.site.image_id,
         )
 

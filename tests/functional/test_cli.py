@@ -114,6 +114,7 @@ def test_plan_starts_nothing(site: Site, base: pathlib.Path) -> None:
     assert (plan['kind'], plan['cache'], plan['base']) == ('RECORD', None, str(base))
     assert not site.recorders()
     assert not site.files()
+    assert not generations.counter(base).exists()
     table = site.qcache('plan', site.image_id, f'--base={base}')
     assert re.search(r'\| kind +\| RECORD +\|', table.stdout), table.stdout
 
@@ -268,7 +269,7 @@ def test_invalidate_while_it_is_recorded(site: Site, base: pathlib.Path) -> None
 
 
 def test_invalidate_without_a_cache(site: Site, base: pathlib.Path) -> None:
-    site.plan(base)
+    assert site.ask('invalidate', site.image_id, f'--base={base}') == []
     before = generations.number(base)
     assert site.ask('invalidate', site.image_id, f'--base={base}') == []
     assert generations.number(base) == before + 1

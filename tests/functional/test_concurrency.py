@@ -183,7 +183,7 @@ def _outcomes(actors: list[_Actor]) -> 'collections.Counter[tuple[str, str]]':
 
 
 _MUST_HAPPEN = [
-    *(('boot', 'PLAY'), ('boot', 'RECORD'), ('boot', 'PLAIN'), ('seal', 'READY')),
+    *(('boot', 'PLAY'), ('boot', 'RECORD'), ('seal', 'READY')),
     *(('invalidate', 'some'), ('remove', 'unused'), ('remove', 'by force')),
     *(('remove', 'CacheInUse'), ('verify', 'equal'), ('sweep', 'none')),
 ]

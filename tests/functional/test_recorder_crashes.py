@@ -173,14 +173,15 @@ def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> 
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
         assert not site.files(), 'the dirty recording is still there'
-        assert site.qcache('show', site.image_id).returncode == 1
-        plain = site.boot_plan(base)
-        assert plain['kind'] == 'PLAIN', plain
-        assert not site.files()
+        (row,) = site.ask('list')
+        assert (row['State'], row['Guests']) == ('COLD', 1)
+        again = site.record(base)
+        assert again['socket'] != plan['socket']
+        with NbdGuest(site, again) as other:
+            _read_some(other, base)
+            shown = site.ask('seal', site.image_id, '--wait')
+        guest.require(base, 0, 16 * MIB)
     site.see_off()
-    with NbdGuest(site, site.record(base)) as guest:
-        _read_some(guest, base)
-        shown = site.ask('seal', site.image_id, '--wait')
     sealed.require_sound(site, shown, base, _file_node(base))
 
 

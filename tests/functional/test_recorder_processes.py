@@ -135,11 +135,13 @@ def test_told_to_end_after_the_seal_with_guests(site: Site, base: pathlib.Path) 
         )
         guest.require(base, 0, 16 * MIB)
         assert site.plan(base)['kind'] == 'PLAY'
-        # Somebody has to see the daemon out when its last guest leaves.
-        adopted = site.record(base)
-        assert (adopted['kind'], adopted['state']) == ('PLAIN', 'READY')
-        assert adopted['daemon_pid'] == plan['daemon_pid']
+        assert site.show()['state'] == 'READY'
+        done = site.qcache('remove', site.image_id)
+        assert (done.returncode, '1 guests read' in done.stderr) == (1, True), done
     sealed.require_sound(site, shown, base, _file_node(base))
+    # There is no keeper here to see the daemon out.
+    waiting.until(lambda: site.qcache('remove', site.image_id).returncode == 0, 'no guest')
+    assert not site.recorders()
 
 
 def test_a_stopped_recorder_stops_no_boot(site: Site, base: pathlib.Path) -> None:
@@ -188,6 +190,11 @@ def test_a_silent_daemon_is_not_replaced(site: Site, base: pathlib.Path) -> None
     sealed.require_sound(site, shown, base, _file_node(base))
 
 
+def _begin_epoch(site: Site, base: pathlib.Path) -> None:
+    """Give the base a generation, and so its first recording a name."""
+    site.ask('invalidate', site.image_id, f'--base={base}')
+
+
 def _leave_stale_files(site: Site, plan: dict[str, Any]) -> None:
     parts = _parts(site, plan)
     for path in parts.values():
@@ -202,6 +209,7 @@ def _leave_stale_files(site: Site, plan: dict[str, Any]) -> None:
 
 
 def test_stale_files_are_no_obstacle(site: Site, base: pathlib.Path) -> None:
+    _begin_epoch(site, base)
     _leave_stale_files(site, site.plan(base))
     plan = site.record(base)
     with NbdGuest(site, plan) as guest:
@@ -259,6 +267,7 @@ def test_a_recorder_outlives_its_callers_session(site: Site, base: pathlib.Path)
 def test_a_lock_that_somebody_holds(site: Site, base: pathlib.Path) -> None:
     """The caller is told so after lock_timeout_seconds, and boots are plain."""
     site.configure(lock_timeout_seconds=1)
+    _begin_epoch(site, base)
     plan = site.plan(base)
     lock = site.cache_path / 'locks' / f'image-{site.image_id}'
     hold = 'import fcntl, sys, time; f = open(sys.argv[1], "a"); fcntl.lockf(f, fcntl.LOCK_EX)'

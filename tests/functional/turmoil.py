@@ -92,13 +92,14 @@ class Actor:
         self._journal = open(f'{task.folder}/journal-{task.number}', 'w', buffering=1)  # noqa: SIM115
         # What each may raise, as its docstring says. A lock that is not free in time is never
         # right here.
+        nothing = (exception.CacheNotFound, exception.CacheNotReady)
         self._ways: list[tuple[int, Callable[[Image], str], tuple[type[Exception], ...]]] = [
             (30, self.boot, ()),
-            (4, self.record, (exception.RecorderFailed,)),
-            (10, self.seal, (exception.CacheNotFound, exception.RecorderUnreachable)),
+            (4, self.record, (exception.RecorderFailed, exception.WrongState)),
+            (10, self.seal, (*nothing, exception.RecorderUnreachable)),
             (4, self.invalidate, (exception.CacheNotFound,)),
             (10, self.remove, (exception.CacheNotFound, exception.CacheInUse)),
-            (3, self.verify, (exception.CacheNotFound,)),
+            (3, self.verify, nothing),
             (3, self.touch, ()),
             (3, self.look, ()),
             (3, self.sweep, ()),
@@ -179,7 +180,7 @@ class Actor:
         return 'done'
 
     def look(self, image: Image) -> str:
-        known = {'WARMING', 'READY', 'STALE', 'DIRTY', 'BROKEN'}
+        known = {'COLD', 'WARMING', 'READY', 'STALE', 'DIRTY', 'BROKEN'}
         states = {view.state for view in self._manager.caches()}
         _require(states <= known, states)
         return 'done'

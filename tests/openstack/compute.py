@@ -114,7 +114,7 @@ class ComputeHost:
         """Return what is known of the cache of an image; nothing if there is none."""
         done = self.qcache('show', image_id, '-f', 'json', check=False)
         shown: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
-        return shown
+        return shown if shown.get('state') != 'COLD' else {}
 
     def wait_for_state(self, image_id: str, state: str) -> dict[str, Any]:
         def look() -> dict[str, Any]:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small valid things to test with; each test changes the one part that it is about."""
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
+import socket
 from typing import Any
 
 from oslo_config import cfg
@@ -151,6 +154,17 @@ def status(phase: Phase = Phase.RECORDING, **changes: Any) -> Status:
         'note': 'a note',
     }
     return Status(**{**values, **changes})
+
+
+@contextlib.contextmanager
+def listening(*paths: pathlib.Path) -> Iterator[None]:
+    """Listen on unix sockets, as a process of ours does."""
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(str(path))
+            server.listen()
+        yield
 
 
 class MemorySource(Source):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a boot is audited: what starts an audit, what a boot pays for it, and that none fails."""
 
+import contextlib
 import dataclasses
 import threading
 from unittest import mock
@@ -192,11 +193,12 @@ def test_a_cache_with_a_larger_quota(audits, store, pool, due):
 
 @pytest.mark.parametrize('there', ['a cache', 'guests'])
 def test_a_revision_of_which_something_is_left(audits, store, pool, due, there):
-    if there == 'a cache':
-        store.retire(builders.ready(store, key=AUDIT), 'x', Staleness.DAMAGED)
-    else:
-        store.paths.nbd_socket(AUDIT).touch()
-    audits.plan(PLAY, QUOTA)
+    with contextlib.ExitStack() as stack:
+        if there == 'a cache':
+            store.retire(builders.ready(store, key=AUDIT), 'x', Staleness.DAMAGED)
+        else:
+            stack.enter_context(builders.listening(store.paths.nbd_socket(AUDIT)))
+        audits.plan(PLAY, QUOTA)
     pool.reserve.assert_called_once_with(AUDIT.next_revision(), QUOTA, evict=False)
 
 

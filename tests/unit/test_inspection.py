@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator sees of a cache, and whether it is in use."""
 
-import contextlib
-import socket
 from unittest import mock
 
 import pytest
@@ -63,36 +61,22 @@ def test_a_file_without_a_record(store, recorder):
     assert (view(store).state, view(store).note) == (inspection.BROKEN, 'it has no record')
 
 
-@pytest.fixture
-def listen():
-    """Listen on sockets as a process of ours does."""
-    with contextlib.ExitStack() as stack:
-
-        def listen(*names):
-            for name in names:
-                server = stack.enter_context(socket.socket(socket.AF_UNIX))
-                server.bind(str(name))
-                server.listen()
-
-        yield listen
-
-
 def test_nothing_and_nobody(store, recorder):
     assert view(store).state == 'COLD'
     assert inspection.served(store.paths) == set()
 
 
 @pytest.mark.parametrize('socket_of', [Paths.control_socket, Paths.qmp_socket, Paths.nbd_socket])
-def test_a_process_that_works_for_nothing_is_seen(store, recorder, listen, socket_of):
-    listen(socket_of(store.paths, KEY))
-    assert inspection.served(store.paths) == {KEY}
+def test_a_process_that_works_for_nothing_is_seen(store, recorder, socket_of):
+    with builders.listening(socket_of(store.paths, KEY)):
+        assert inspection.served(store.paths) == {KEY}
     assert view(store).note == 'its recorder does not answer, or has died'
 
 
-def test_sockets_of_others_are_none_of_ours(store, listen):
+def test_sockets_of_others_are_none_of_ours(store):
     folder = store.paths.guests
-    listen(folder / 'other.nbd', folder.parent / f'{KEY.stem}.nbd', folder / 'x')
-    assert inspection.served(store.paths) == set()
+    with builders.listening(folder / 'other.nbd', folder.parent / f'{KEY.stem}.nbd', folder / 'x'):
+        assert inspection.served(store.paths) == set()
 
 
 def test_a_recorder_that_serves_on_after_its_recording_was_dropped(store, at_work):
@@ -102,9 +86,9 @@ def test_a_recorder_that_serves_on_after_its_recording_was_dropped(store, at_wor
         inspection.require_no_guests(seen)
 
 
-def test_guests_of_a_daemon_whose_recorder_has_died(store, recorder, listen):
+def test_guests_of_a_daemon_whose_recorder_has_died(store, recorder):
     builders.warm(store)
-    listen(store.paths.nbd_socket(KEY))
+    store.paths.nbd_socket(KEY).touch()
     with mock.patch.object(processes, 'connections', autospec=True, return_value=2):
         assert (view(store).state, view(store).guests) == (inspection.DIRTY, 2)
 

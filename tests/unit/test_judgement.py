@@ -11,6 +11,7 @@ from nova_qcache.generation import Generations
 from nova_qcache.judgement import Judge
 from nova_qcache.judgement import Judgement
 from nova_qcache.key import CacheKey
+from nova_qcache.paths import Paths
 from nova_qcache.plan import Cause
 from nova_qcache.plan import PlanKind
 from nova_qcache.source import BaseIdentity
@@ -166,11 +167,14 @@ def test_a_newer_one_that_is_gone_leaves_a_stale_one_that_plays_no_part(judge, s
     assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
 
 
-def test_the_name_of_a_recorder_that_serves_on_is_passed_over(judge, store, source):
+@pytest.mark.parametrize('path_of', [Paths.nbd_socket, Paths.control_socket])
+def test_the_name_of_a_recorder_that_serves_on_is_passed_over(judge, store, source, path_of):
     """Its recording was dropped, and its guests read on."""
-    store.paths.nbd_socket(KEY).touch()
-    plan = judge.judge(IMAGE, source).plan
+    with builders.listening(path_of(store.paths, KEY)):
+        plan = judge.judge(IMAGE, source).plan
     assert (plan.kind, plan.key) == (PlanKind.RECORD, KEY.next_revision())
+    plan = judge.judge(IMAGE, source).plan
+    assert plan.key == KEY, 'what a dead one has left is in nobodys way'
 
 
 def test_an_audit_is_no_recording_to_join(judge, store, source):
