@@ -6,9 +6,7 @@ from typing import Any
 
 from cliff import lister
 
-from nova_qcache import suitability
 from nova_qcache.cmd import shell
-from nova_qcache.suitability import Grade
 
 __all__ = ['Check']
 
@@ -20,8 +18,11 @@ class Check(lister.Lister):
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        # Imported here: cliff imports all commands for each of them.
+        from nova_qcache import suitability
+
         findings = list(suitability.examine(shell.conf(self.app)))
-        self.failed = any(finding.grade is Grade.ERROR for finding in findings)
+        self.failed = any(finding.grade is suitability.Grade.ERROR for finding in findings)
         rows = [
             (finding.subject, finding.grade.value, finding.found, finding.remedy)
             for finding in findings

@@ -6,20 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import socket
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from cliff import lister
 
 from nova_qcache import counters as counters_module
 from nova_qcache import figures as figures_module
-from nova_qcache import metrics
-from nova_qcache import plot
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
 from nova_qcache.counters import Counters
 from nova_qcache.figures import Figures
 from nova_qcache.figures import ImageFigures
 from nova_qcache.history import Point
+
+if TYPE_CHECKING:
+    from nova_qcache import plot
 
 __all__ = ['Stats']
 
@@ -62,9 +63,14 @@ class Stats(lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
         manager = shell.manager(self.app, looks_only=True)
         figures = manager.figures()
+        # Imported here: cliff imports all commands for each of them.
         if parsed_args.metrics is not None:
+            from nova_qcache import metrics
+
             metrics.write(figures, parsed_args.metrics)
         if parsed_args.plot is not None:
+            from nova_qcache import plot
+
             plot.draw(_picture(figures, manager.history()), parsed_args.plot)
         is_for_program = shell.is_for_program(parsed_args)
         if parsed_args.host:
@@ -223,7 +229,9 @@ def _when(seconds: float) -> str | None:
     return inspect.when(seconds) if seconds else None
 
 
-def _picture(figures: Figures, points: Iterable[Point]) -> plot.Picture:
+def _picture(figures: Figures, points: Iterable[Point]) -> 'plot.Picture':
+    from nova_qcache import plot
+
     host, pool = figures.host, figures.pool
     ratio = counters_module.hit_ratio(host)
     said = [
