@@ -15,6 +15,11 @@ class Check(lister.Lister):
     """Find out whether this host is fit for caches; each finding has its remedy. Exit code 1 if it
     is not."""
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        shell.add_examples(parser, 'check', 'check -f json')
+        return parser
+
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:

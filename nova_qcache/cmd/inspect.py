@@ -32,6 +32,7 @@ class List(lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         shell.add_long(parser)
+        shell.add_examples(parser, 'list', 'list --long', 'list -f json', 'list -f value -c Base')
         return parser
 
     def take_action(
@@ -71,6 +72,7 @@ class Show(show.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
+        shell.add_examples(parser, 'show IMAGE', 'show -f value -c state IMAGE')
         return parser
 
     def take_action(

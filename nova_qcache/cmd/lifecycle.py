@@ -67,6 +67,11 @@ class Plan(show.ShowOne):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _add_image(parser)
         _add_base(parser, required=True)
+        shell.add_examples(
+            parser,
+            'plan IMAGE --base /srv/base.raw',
+            'plan IMAGE --base nbd://10.0.0.1/image --base-format qcow2',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
@@ -87,6 +92,11 @@ class Record(show.ShowOne):
         _add_base(parser, required=True)
         parser.add_argument(
             '--quota', type=int, metavar='MIB', help='quota in MiB in place of the configured one'
+        )
+        shell.add_examples(
+            parser,
+            'record IMAGE --base /srv/base.raw',
+            'record IMAGE --base nbd+unix:///image?socket=/run/nbd.sock --quota 256',
         )
         return parser
 
@@ -120,6 +130,7 @@ class Seal(show.ShowOne):
             metavar='SECONDS',
             help='how long to wait (default: 120)',
         )
+        shell.add_examples(parser, 'seal IMAGE', 'seal --wait --timeout 30 IMAGE')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
@@ -138,6 +149,9 @@ class Invalidate(lister.Lister):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _add_image(parser)
         _add_base(parser, required=False)
+        shell.add_examples(
+            parser, 'invalidate IMAGE', 'invalidate IMAGE --base nbd://10.0.0.1/image'
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
@@ -163,6 +177,7 @@ class Remove(lister.Lister):
             action='store_true',
             help='also its row in stats, with or without a cache: the sums of the host keep it',
         )
+        shell.add_examples(parser, 'remove IMAGE', 'remove --forget IMAGE', 'remove --force IMAGE')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:

@@ -42,6 +42,7 @@ class Pin(show.ShowOne):
             metavar='HOURS',
             help='how long (default: until it is unpinned); a pin that lasts longer stays',
         )
+        shell.add_examples(parser, 'pin IMAGE', 'pin --for 48 IMAGE')
         return parser
 
     def take_action(
@@ -68,6 +69,7 @@ class Unpin(command.Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
+        shell.add_examples(parser, 'unpin IMAGE')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:

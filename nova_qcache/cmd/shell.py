@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     'Shell',
+    'add_examples',
     'add_long',
     'become_owner',
     'conf',
@@ -182,6 +183,25 @@ def manager(program: app.App, *, looks_only: bool = False) -> 'Manager':
     from nova_qcache.manager import Manager
 
     return Manager(conf(program), looks_only=looks_only)
+
+
+def add_examples(parser: argparse.ArgumentParser, *examples: str) -> None:
+    """End the help of a command with examples.
+
+    :param examples: command lines without the program; ``IMAGE`` is a UUID
+    """
+    image = '571967d4-6860-4b23-8649-8ffe1f34d7a6'
+    lines = [f'  nova-qcache {example.replace("IMAGE", image)}' for example in examples]
+    parser.epilog = '\n'.join(['Examples::', '', *lines])
+    wrapped = parser.formatter_class
+
+    class Formatter(wrapped):  # type: ignore[misc, valid-type]
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            if text == parser.epilog:
+                return text
+            return str(super()._fill_text(text, width, indent))
+
+    parser.formatter_class = Formatter
 
 
 def add_long(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,14 @@ class Stats(lister.Lister):
             metavar='FILE',
             help='also write the metrics file for Prometheus, as the periodic run does',
         )
+        shell.add_examples(
+            parser,
+            'stats',
+            'stats --long',
+            'stats --host -f json',
+            'stats --plot /tmp/pool.png',
+            'stats --metrics /var/lib/prometheus/node-exporter/nova-qcache.prom',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:

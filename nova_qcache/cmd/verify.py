@@ -20,6 +20,7 @@ class Verify(lister.Lister):
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument('image_id', metavar='IMAGE', nargs='?', help='UUID of the image')
         which.add_argument('--all', action='store_true', help='all sealed caches of this host')
+        shell.add_examples(parser, 'verify IMAGE', 'verify --all -f json')
         return parser
 
     def take_action(

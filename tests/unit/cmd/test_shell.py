@@ -8,6 +8,8 @@ from importlib import metadata
 import os
 import pathlib
 import pwd
+import re
+import shlex
 import subprocess
 import sys
 from unittest import mock
@@ -355,3 +357,57 @@ class TestProgress:
             bar.return_value.close.assert_not_called()
             done(6)
             bar.return_value.close.assert_called_once_with()
+
+
+# -- help
+
+
+COMMANDS = [
+    *('check', 'invalidate', 'list', 'pin', 'plan', 'record', 'remove', 'seal', 'show', 'stats'),
+    *('unpin', 'verify'),
+]
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_each_command_has_examples_that_work(run, name, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    ended = run(name, '--help')
+    assert (ended.code, ended.err) == (0, '')
+    examples = re.findall(r'^  (nova-qcache .*)$', ended.out, re.MULTILINE)
+    assert examples, ended.out
+    program = shell.Shell()
+    for example in examples:
+        words = shlex.split(example)[1:]
+        factory, found, rest = program.command_manager.find_command(words)
+        assert found == name
+        factory(program, None).get_parser(name).parse_args(rest)
+
+
+def test_all_commands_are_looked_at():
+    assert sorted(name for name, _ in shell.Shell().command_manager) == sorted(
+        [*COMMANDS, 'complete', 'help']
+    )
+
+
+# -- what it takes
+
+
+SLOW = {'prometheus_client', 'matplotlib', 'tqdm', 'oslo_log.log', 'keystoneauth1', 'asyncio'}
+
+
+def test_a_list_imports_what_it_needs(short_folder):
+    """cliff imports all commands for each of them."""
+    builders.config(short_folder)
+    program = (
+        'import sys; from nova_qcache.cmd import shell; shell.main(); '
+        'print(*sorted(sys.modules), file=sys.stderr)'
+    )
+    root = pathlib.Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, '-P', '-c', program, f'--config-file={short_folder}/nova.conf', 'list'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(root)},
+    )
+    assert 'nova_qcache.manager' in done.stderr.split()
+    assert SLOW.isdisjoint(done.stderr.split())
