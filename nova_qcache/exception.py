@@ -50,6 +50,14 @@ class QcacheError(Exception):
         return problem.format(**self.attributes), remedy.format(**self.attributes)
 
 
+def sentence(error: BaseException) -> str:
+    """Return what is said of an error: to what the operating system says Python adds a number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or repr(error)
+    where = f' at {error.filename!r}' if error.filename else ''
+    return f'nova-qcache failed{where}: {error.strerror}.'
+
+
 class BadInput(QcacheError):
     """What the caller or the configuration said makes no sense."""
 

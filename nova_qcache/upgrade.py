@@ -42,7 +42,9 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
         try:
             yield look(subject)
         except OSError as e:
-            yield Finding(subject, Grade.ERROR, str(e), 'See whether its storage is sound.')
+            yield Finding(
+                subject, Grade.ERROR, exception.sentence(e), 'See whether its storage is sound.'
+            )
 
 
 def _caches(store: Store, subject: str) -> Finding:

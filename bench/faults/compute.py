@@ -23,6 +23,7 @@ from nova_qcache.plan import Boot
 
 def _plan(manager: Manager, *arguments: str) -> dict[str, Any]:
     plan = manager.plan(Boot(*arguments))
+    manager.count(plan)
     said = {**dataclasses.asdict(plan), 'kind': plan.kind.value}
     return {**said, 'cause': plan.cause and plan.cause.value}
 

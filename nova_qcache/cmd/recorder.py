@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         LOG.info('%s', e)
         return launch.BUSY
     except (exception.QcacheError, cfg.Error, OSError) as e:
-        print(f'{e}', file=sys.stderr)
+        print(exception.sentence(e), file=sys.stderr)
         return 1
     return 0
 

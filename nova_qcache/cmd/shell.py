@@ -243,17 +243,10 @@ def progress(what: str, total: float, unit: str = 'B') -> Done:
 
 
 def _plainly(record: logging.LogRecord) -> bool:
-    """Log an error in its :func:`_sentence`."""
-    record.msg = _sentence(record.msg)
+    """Let cliff log a sentence in the place of an error."""
+    if isinstance(record.msg, Exception):
+        record.msg = exception.sentence(record.msg)
     return True
-
-
-def _sentence(error: object) -> object:
-    """Return what is said of an error: to what the operating system says Python adds a number."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return error
-    where = f' at {error.filename!r}' if error.filename else ''
-    return f'nova-qcache failed{where}: {error.strerror}.'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = Shell().run(list(sys.argv[1:] if argv is None else argv))
     except (exception.QcacheError, cfg.Error, OSError) as e:
-        print(_sentence(e), file=sys.stderr)
+        print(exception.sentence(e), file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:  # before anything was done
         pass

@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             conf, 'nova', Checks(conf), argv=list(sys.argv[1:] if argv is None else argv)
         )
     except (exception.QcacheError, cfg.Error, OSError) as e:
-        print(e, file=sys.stderr)
+        print(exception.sentence(e), file=sys.stderr)
     except SystemExit as e:  # argparse's 2 would be a failure of a check
         if not e.code:
             return 0

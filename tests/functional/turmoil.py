@@ -135,6 +135,7 @@ class Actor:
         self._boots += 1
         consumer = f'instance-{self._task.number}-{self._boots}'
         plan = self._manager.plan(Boot(image.id, image.base, 'raw', consumer=consumer))
+        self._manager.count(plan)
         try:
             if plan.kind is plan_module.PlanKind.PLAY:
                 return self._play(image, plan)

@@ -10,6 +10,7 @@ from oslo_config import cfg
 from oslo_log import log
 import pytest
 
+from nova_qcache import exception
 from nova_qcache.cmd import logs
 from tests.unit import builders
 
@@ -52,3 +53,17 @@ def test_a_program_that_is_started_by_the_name_of_its_module(short_folder, progr
         capture_output=True,
     )
     assert f'nova-qcache-{program}.log' in os.listdir(short_folder)
+
+
+def test_a_log_that_cannot_be_written(tmp_path, root_logger):
+    path = tmp_path / 'none' / 'x.log'
+    conf = cfg.ConfigOpts()
+    log.register_options(conf)
+    conf([], project='nova', default_config_files=[], default_config_dirs=[])
+    conf.set_override('log_file', str(path))
+    with pytest.raises(exception.FileUnfit) as caught:
+        logs.set_up(conf, 'program')
+    assert str(caught.value) == (
+        f'The log file {str(path)!r} cannot be used: No such file or directory. Give it to the '
+        'user that nova-compute runs as, or name another one with [DEFAULT] log_file.'
+    )

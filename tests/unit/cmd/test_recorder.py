@@ -135,13 +135,15 @@ def test_another_one_is_at_work(run, service, capsys):
     'error',
     [
         exception.NoReservation(path='/x', reason='full', remedy='Free space'),
-        PermissionError(13, 'Permission denied'),
+        PermissionError(13, 'Permission denied', '/x'),
     ],
 )
 def test_an_error_is_its_last_words(run, service, capsys, error):
     service.return_value.run.side_effect = error
     assert run() == 1
-    assert capsys.readouterr().err.splitlines()[-1] == str(error)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == exception.sentence(error)
+    assert 'Errno' not in said
 
 
 @pytest.mark.parametrize(
