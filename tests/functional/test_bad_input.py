@@ -239,6 +239,31 @@ def test_a_libvirt_that_does_not_tell(site: Site) -> None:
     require_nothing_left(site)
 
 
+def test_a_misspelt_option(site: Site) -> None:
+    site.configure(qouta=5)
+    found = {row['Subject']: row for row in site.ask('check')}
+    assert found['options']['Grade'] == 'warning'
+    assert f'no option qouta ({site.config}); ' in found['options']['Found']
+    assert found['options']['Remedy'] == 'Did you mean quota?'
+    assert found['configuration']['Found'] == f'read from {site.config}'
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'said'),
+    [
+        ('quota', '512M', 'it is no amount. Give a number of MiB, or one with a unit, such as'),
+        ('max_recorders', 'many', 'it is not a whole number. '),
+        ('start_keeper', 'perhaps', 'it is not True or False. '),
+    ],
+)
+def test_a_value_that_is_none(
+    site: Site, base: pathlib.Path, option: str, value: str, said: str
+) -> None:
+    site.configure(**{option: value})
+    require_refused(site, _record(site, base), f'[qcache] {option} = {value!r}: {said}')
+    require_refused(site, site.qcache('list'), f'[qcache] {option} = {value!r}: {said}')
+
+
 # -- tools
 
 

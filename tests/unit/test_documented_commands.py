@@ -214,3 +214,15 @@ def test_scripts_exist():
     }
     assert named
     assert {each for each in named if not pathlib.Path(ROOT, each[1]).is_file()} == set()
+
+
+def test_whoever_makes_the_folder_of_caches_sees_to_that_of_sockets():
+    """/run is empty after a boot of the host, and only systemd makes run_path again."""
+    found = []
+    for page in documents.pages():
+        steps = [command.text for command in documents.commands(page)]
+        if any('install -d' in step and '/var/lib/nova/qcache' in step for step in steps):
+            found.append(page)
+            for start in ('install -m 0644 etc/tmpfiles.d/', 'systemd-tmpfiles --create '):
+                assert any(step.startswith(start) for step in steps), page
+    assert len(found) > 1, 'README and the manual'
