@@ -29,6 +29,7 @@ def inspect(source: Source, qemu_img: QemuImg) -> int:
     if header is None:
         header = _first_bytes_by_qemu(source, qemu_img)
     _require_format(source, header)
+    source.learn()
     try:
         info = qemu_img.info(source.image_node())
     except exception.ToolFailed as e:

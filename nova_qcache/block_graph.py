@@ -23,15 +23,18 @@ base, where nobody is asked for zeros either.
 """
 
 import errno
+import json
 import pathlib
 from typing import Any
 
+from nova_qcache import plan
 from nova_qcache.source import Node
 from nova_qcache.source import Source
 
 __all__ = [
     'CACHE_FILE_NODE',
     'DRIVERS',
+    'EXPORT',
     'RECORDING_NODE',
     'TOP',
     'plain',
@@ -39,6 +42,7 @@ __all__ = [
     'recording',
     'replacing',
     'sealing',
+    'served',
 ]
 
 TOP = 'top'
@@ -55,6 +59,18 @@ DRIVERS = {
     'blkdebug': 'serving without questions for zeros',
     'blkverify': 'comparing a cache with its base',
 }
+
+_LONGEST_READ = 1024 * 1024
+"""Longer reads come in pieces: of one that is too long for the rest of a quota as a whole, nothing
+would be kept."""
+
+EXPORT: dict[str, Any] = {
+    'type': 'nbd',
+    'id': 'guests',
+    'node-name': TOP,
+    'name': plan.EXPORT_NAME,
+}
+"""What guests connect to."""
 
 Command = tuple[str, dict[str, Any]]
 """A QMP command and its arguments."""
@@ -97,6 +113,7 @@ def _without_questions(child: str, *others: str) -> list[Node]:
         'node-name': 'mute',
         'read-only': True,
         'image': child,
+        'max-transfer': _LONGEST_READ,
         'inject-error': [{'event': 'none', 'iotype': 'block-status', 'errno': errno.EIO}],
     }
     either: Node = {
@@ -127,7 +144,7 @@ def sealing(source: Source, path: pathlib.Path) -> list[Command]:
     cache_file, cache = _cache(path, read_only=True)
     return [
         ('blockdev-reopen', {'options': [_top('cache')]}),
-        *_removing(['either', 'mute', RECORDING_NODE], source.nodes('base2')),
+        *_removing(['either', 'mute', RECORDING_NODE], source.node_names('base2')),
         ('blockdev-reopen', {'options': [cache, cache_file]}),
     ]
 
@@ -140,14 +157,18 @@ def replacing(source: Source, path: pathlib.Path) -> list[Command]:
     return [
         *(('blockdev-add', node) for node in old),
         ('blockdev-reopen', {'options': [_top('old')]}),
-        *_removing(['either', 'mute', RECORDING_NODE], cache, source.nodes('base2')),
+        *_removing(
+            ['either', 'mute', RECORDING_NODE],
+            [str(node['node-name']) for node in cache],
+            source.node_names('base2'),
+        ),
     ]
 
 
-def _removing(first: list[str], *branches: list[Node]) -> list[Command]:
+def _removing(first: list[str], *branches: list[str]) -> list[Command]:
     names = list(first)
     for branch in branches:
-        names += [str(node['node-name']) for node in reversed(branch)]
+        names += reversed(branch)
     return [('blockdev-del', {'node-name': name}) for name in names]
 
 
@@ -159,3 +180,12 @@ def playing(source: Source, path: pathlib.Path) -> list[Node]:
 def plain(source: Source) -> list[Node]:
     """Nodes that serve the base alone."""
     return [*source.nodes('base'), *_without_questions('base')]
+
+
+def served(nodes: list[Node], socket: pathlib.Path) -> list[str]:
+    """Options of a daemon that serves these nodes on a unix socket from its start."""
+    options = []
+    for node in nodes:
+        options += ['--blockdev', json.dumps(node)]
+    server = {'addr': {'type': 'unix', 'path': str(socket)}, 'max-connections': 0}
+    return [*options, '--nbd-server', json.dumps(server), '--export', json.dumps(EXPORT)]

@@ -63,7 +63,8 @@ class BaseIdentity:
 
 
 class Source(abc.ABC):
-    """A base image at one place, in one format. Making one does no I/O."""
+    """A base image at one place, in one format. Making one does no I/O, and neither does asking it
+    for nodes or names: a base that is away must not keep anybody from ending what is going on."""
 
     schemes: ClassVar[tuple[str, ...]]
     drivers: ClassVar[tuple[str, ...]]
@@ -111,6 +112,14 @@ class Source(abc.ABC):
         """
         return None
 
+    def learn(self) -> None:
+        """Look at the base for what its options depend on. Whoever is about to read much of it
+        does so before; the options are sound without, too.
+
+        :raises InvalidBase: if it is not there or not readable
+        """
+        return
+
     @abc.abstractmethod
     def protocol_node(self) -> Node:
         """Options of the node that fetches bytes, without ``node-name``; read-only."""
@@ -134,15 +143,21 @@ class Source(abc.ABC):
             node['backing'] = None
         return node
 
+    @staticmethod
+    def node_names(name: str) -> list[str]:
+        """Names of :meth:`nodes`, in its order."""
+        return [f'{name}-file', name]
+
     def nodes(self, name: str) -> list[Node]:
         """Block nodes, lowest first; the last one is called ``name`` and gives the base's
         content."""
-        protocol = {'node-name': f'{name}-file', 'read-only': True, **self.protocol_node()}
+        lower, upper = self.node_names(name)
+        protocol = {'node-name': lower, 'read-only': True, **self.protocol_node()}
         top: Node = {
             'driver': self.base_format,
-            'node-name': name,
+            'node-name': upper,
             'read-only': True,
-            'file': f'{name}-file',
+            'file': lower,
         }
         if self.base_format == 'qcow2':
             # An image that names a backing file was refused already; this makes sure that none is

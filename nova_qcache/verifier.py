@@ -128,6 +128,7 @@ class Verifier:
         done: Done,
         rate: int,
     ) -> int | None:
+        source.learn()
         cache = {
             'driver': 'qcow2',
             'backing': None,

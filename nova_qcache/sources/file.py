@@ -36,6 +36,7 @@ class FileSource(Source):
                 'it is not an absolute path', 'Give a path from the root, or a URI'
             )
         self.path = pathlib.Path(path)
+        self._direct = False
 
     @property
     def filename(self) -> str:
@@ -58,15 +59,17 @@ class FileSource(Source):
                 f'Let user {os.geteuid()}, which nova-compute runs as, read it',
             ) from e
 
-    def protocol_node(self) -> Node:
+    def learn(self) -> None:
         # Past the page cache where that is possible: a base read through it takes memory from
         # guests, and the kernel's read-ahead fetches from remote storage what no guest asked
         # for.
         try:
-            direct = filesystem.supports_direct_io(self.path)
+            self._direct = filesystem.supports_direct_io(self.path)
         except OSError as e:
             raise self._invalid(e.strerror or str(e), 'See whether it is still there') from e
-        return {'driver': 'file', 'filename': str(self.path), 'cache': {'direct': direct}}
+
+    def protocol_node(self) -> Node:
+        return {'driver': 'file', 'filename': str(self.path), 'cache': {'direct': self._direct}}
 
     def generation_folder(self) -> pathlib.Path:
         return self.path.parent / '.nova-qcache'

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract that every source keeps, and what is peculiar to each of ours."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
+import socket
 from unittest import mock
 
 import pytest
@@ -68,6 +70,28 @@ class TestContract:
         names = [node['node-name'] for node in nodes]
         assert len(set(names)) == len(names)
         assert not set(names) & {node['node-name'] for node in source.nodes('y')}
+
+    def test_options_and_names_take_no_look_at_the_base(self, scheme, base_format, tmp_path):
+        """It may hang, and somebody may have to end what reads it."""
+        reference = {'file': str(tmp_path / 'gone')}.get(scheme, ANOTHER[scheme])
+        refused = AssertionError('a look at the base')
+        calls = ('open', 'stat', 'lstat', 'listdir', 'scandir', 'access')
+        with contextlib.ExitStack() as patches:
+            for name in calls:
+                patches.enter_context(mock.patch.object(os, name, side_effect=refused))
+            patches.enter_context(mock.patch('builtins.open', side_effect=refused))
+            patches.enter_context(mock.patch.object(socket, 'socket', side_effect=refused))
+            source = plugins.source(reference, base_format)
+            names = [node['node-name'] for node in source.nodes('x')]
+            assert names == source.node_names('x')
+            assert source.image_node()['file'] == source.protocol_node()
+            assert source.filename
+
+    def test_what_is_learned_changes_no_name(self, source):
+        before = [node['node-name'] for node in source.nodes('x')]
+        with contextlib.suppress(exception.InvalidBase):
+            source.learn()
+        assert [node['node-name'] for node in source.nodes('x')] == before
 
     def test_image_node_names_no_other_file(self, source, base_format):
         node = source.image_node()
@@ -219,12 +243,14 @@ class TestFile:
         with mock.patch.object(
             filesystem, 'supports_direct_io', autospec=True, return_value=direct
         ):
-            node = FileSource(str(base), 'raw').protocol_node()
+            source = FileSource(str(base), 'raw')
+            source.learn()
+        node = source.protocol_node()
         assert node == {'driver': 'file', 'filename': str(base), 'cache': {'direct': direct}}
 
-    def test_the_node_of_a_file_that_has_gone(self, base):
+    def test_a_file_that_has_gone(self, base):
         base.unlink()
-        said = refusal(FileSource(str(base), 'raw').protocol_node)
+        said = refusal(FileSource(str(base), 'raw').learn)
         assert 'No such file' in said
         assert 'See whether it is still there' in said
 
