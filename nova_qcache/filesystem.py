@@ -29,10 +29,14 @@ __all__ = [
 _BLOCK = 512  # the unit of st_blocks
 
 
-def replace_atomically(path: pathlib.Path, content: bytes, mode: int) -> None:
+def replace_atomically(
+    path: pathlib.Path, content: bytes, mode: int, *, sync: bool = True
+) -> None:
     """Make ``path`` hold ``content``: after a crash it has either the old content or the new,
     never less.
 
+    :param sync: whether to wait until it is on disk, which takes seconds where others write much.
+        False is for what means nothing after a crash of the host: it may be empty then
     :raises OSError: as the system says; the old content is then still there
     """
     fd, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
@@ -41,12 +45,14 @@ def replace_atomically(path: pathlib.Path, content: bytes, mode: int) -> None:
             os.fchmod(fd, mode)
             file.write(content)
             file.flush()
-            native.run(os.fsync, fd)
+            if sync:
+                native.run(os.fsync, fd)
         os.rename(name, path)
     except BaseException:
         pathlib.Path(name).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def sync_folder(path: pathlib.Path) -> None:
@@ -117,10 +123,11 @@ def reserve(path: pathlib.Path, size: int) -> None:
         raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
 
 
-def release_tail(path: pathlib.Path) -> None:
-    """Give back what is reserved beyond the end of the file; its content and length stay."""
+def release_tail(path: pathlib.Path, used: int) -> None:
+    """Give back what a file has beyond its first ``used`` bytes, and what is reserved beyond its
+    end."""
     # Truncating a file to the length that it has frees the blocks behind it.
-    os.truncate(path, path.stat().st_size)
+    os.truncate(path, min(used, path.stat().st_size))
 
 
 def supports_direct_io(path: pathlib.Path) -> bool:

@@ -181,12 +181,15 @@ class QemuImg:
             *(str(path), str(virtual_size)),
         )
 
-    def check(self, path: pathlib.Path) -> None:
+    def check(self, path: pathlib.Path) -> int:
         """Check the tables of a qcow2 file, without repairing anything.
 
+        :return: up to where its tables use it, in bytes
         :raises ToolFailed: if they are corrupt or leak clusters
         """
-        self._run('check', '-q', '-f', 'qcow2', json_filename(_alone(path)), seconds=600)
+        arguments = ('check', '--output=json', '-f', 'qcow2', json_filename(_alone(path)))
+        answer = self._run(*arguments, seconds=600)
+        return _parsed(answer, lambda checked: int(checked['image-end-offset']))
 
     def cached_extents(self, path: pathlib.Path) -> list[tuple[int, int]]:
         """Return the (offset, length) in bytes of all that a qcow2 file holds itself, zeros

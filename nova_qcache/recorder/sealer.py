@@ -43,14 +43,17 @@ def _seal(
             record.key
         )  # a recorder was killed between renaming it and writing READY
     try:
-        qemu_img.check(path)
+        used = qemu_img.check(path)
+        cached = sum(length for _, length in qemu_img.cached_extents(path))
         path.chmod(0o600)  # it is sealed already if a recorder was killed right after that
-        filesystem.release_tail(path)
+        filesystem.release_tail(path, used)
         store.seal_file(path)
         filesystem.sync_file(path)
         facts = sealed_file.describe(path, sealed_file.digest(path), reason)
     except (exception.ToolError, OSError) as e:
         raise _broken(path, record, str(e)) from e
+    if not cached:
+        raise _broken(path, record, 'nothing is cached in it')
     if facts.size > record.quota:
         raise _broken(path, record, f'it has {facts.size} bytes and its quota is {record.quota}')
     return store.seal(record, facts)

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from nova_qcache.qemu_img import QemuImg
 from tests.functional import bases
 from tests.functional import sealed
 from tests.functional import users
@@ -93,6 +94,32 @@ def test_a_quota_at_a_boundary_of_reference_counts(site: Site) -> None:
     # It may be dropped at its quota (recorder/quota.py): a cache or none, never half of one.
     if site.files():
         _require_sealed_at_quota(site, base)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize('stopped', [False, True], ids=['', 'stopped recorder'])
+def test_one_read_that_is_longer_than_the_quota(
+    site: Site, base: pathlib.Path, stopped: bool
+) -> None:
+    """What fits of it is cached."""
+    plan = site.record(base, 'raw', '--quota=8')
+    recorder = psutil.Process(plan['recorder_pid'])
+    with NbdGuest(site, plan) as guest, SizeWatch(pathlib.Path(plan['path'])) as watch:
+        if stopped:
+            recorder.send_signal(signal.SIGSTOP)
+        try:
+            guest.require(base, 0, 12 * MIB)
+        finally:
+            recorder.send_signal(signal.SIGCONT)
+        shown = site.wait_for_state('READY')
+        guest.require(base, 12 * MIB, MIB)
+    _require_kept(watch, 8 * MIB)
+    _require_sealed_at_quota(site, base)
+    assert 4 * MIB < shown['cache_bytes'] < 8 * MIB
+    extents = QemuImg().cached_extents(pathlib.Path(shown['path']))
+    cached = sum(length for _, length in extents)
+    assert cached > 4 * MIB, extents
+    assert shown['cache_bytes'] - cached < MIB, 'what is not used is given back'
 
 
 def test_a_stopped_recorder(site: Site, large_base: pathlib.Path) -> None:

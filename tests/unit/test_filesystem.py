@@ -199,12 +199,13 @@ def test_no_fallocate(target):
     assert 'Install util-linux' in str(caught.value)
 
 
-def test_release_tail_keeps_content_and_length(target):
+@pytest.mark.parametrize(('used', 'length'), [(2, 2), (len(NEW), len(NEW)), (999, len(NEW))])
+def test_release_tail_keeps_what_is_used(target, used, length):
     target.write_bytes(NEW)
     with mock.patch.object(os, 'truncate', autospec=True, side_effect=os.truncate) as truncate:
-        filesystem.release_tail(target)
-    truncate.assert_called_once_with(target, len(NEW))
-    assert target.read_bytes() == NEW
+        filesystem.release_tail(target, used)
+    truncate.assert_called_once_with(target, length)
+    assert target.read_bytes() == NEW[:length]
 
 
 def test_bytes_of_a_file(target):

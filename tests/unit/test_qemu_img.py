@@ -194,7 +194,8 @@ def test_create_cache(run, extended, word):
 
 
 def test_check_repairs_nothing_and_needs_no_base(run):
-    QemuImg('img').check(PATH)
+    run.return_value = done('{"image-end-offset": 327680, "check-errors": 0}')
+    assert QemuImg('img').check(PATH) == 327680
     command = ran(run)
     assert command[:2] == ['img', 'check']
     assert '-r' not in command

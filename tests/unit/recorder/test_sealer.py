@@ -20,7 +20,10 @@ from tests.unit.builders import KEY
 
 @pytest.fixture
 def tool():
-    return mock.create_autospec(QemuImg, instance=True)
+    made = mock.create_autospec(QemuImg, instance=True)
+    made.check.return_value = 1 << 40
+    made.cached_extents.return_value = [(0, 512)]
+    return made
 
 
 def seal(store, tool, record):
@@ -60,12 +63,27 @@ def test_space_that_was_not_needed_is_given_back(store, tool, mode):
     path = store.paths.recording(KEY)
     path.chmod(mode)
 
-    def release(path):
+    tool.check.return_value = 3
+
+    def release(path, used):
         assert path.stat().st_mode & stat.S_IWUSR
 
     with mock.patch.object(filesystem, 'release_tail', autospec=True, side_effect=release) as made:
         seal(store, tool, record)
-    made.assert_called_once_with(path)
+    made.assert_called_once_with(path, 3)
+
+
+def test_what_its_tables_do_not_use_is_given_back(store, tool):
+    """Where the quota was reached, writes of the last moment have failed."""
+    tool.check.return_value = 6
+    record = builders.warm(store, b'cachedgarbage')
+    assert seal(store, tool, record).sealed.size == 6
+    assert store.paths.sealed(KEY).read_bytes() == b'cached'
+
+
+def test_a_cache_of_nothing_is_none(store, tool):
+    tool.cached_extents.return_value = []
+    assert 'nothing is cached in it' in refusal(store, tool, builders.warm(store))
 
 
 def test_after_a_recorder_was_killed_between_the_rename_and_the_record(store, tool):
@@ -110,7 +128,12 @@ def test_the_quota_is_kept(store, tool, size, fits):
 
 def test_a_recording_that_was_dropped_meanwhile(store, tool):
     record = builders.warm(store)
-    tool.check.side_effect = lambda path: store.paths.record(KEY).unlink()
+
+    def check(path):
+        store.paths.record(KEY).unlink()
+        return 1 << 40
+
+    tool.check.side_effect = check
     with pytest.raises(exception.WrongState):
         seal(store, tool, record)
     assert store.load(KEY) is None
