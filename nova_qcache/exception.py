@@ -18,7 +18,7 @@ Each sentence names the offending value and what to do about it::
      |    +-- StatisticsTooNew ... since a newer version of the project wrote it
      +-- CacheBroken           a cache file that is not what its record says
      +-- PinBroken             a pin's file that cannot be read; it counts as a pin
-     +-- CacheNotFound, CacheNotReady, CacheInUse, NotPinned, WrongState
+     +-- CacheNotFound, CacheNotReady, CacheInUse, NotPinned, NotSealed, WrongState
      +-- DomainsUnknown        libvirt does not tell what its domains use
      +-- GlanceUnknown         Glance does not tell which images are deleted
      +-- ToolError             a tool of qemu's
@@ -159,6 +159,10 @@ class CacheNotFound(QcacheError):
 
 class CacheNotReady(QcacheError):
     template = 'The cache of image {image_id} is {state}: {reason}. {remedy}.'
+
+
+class NotSealed(QcacheError):
+    template = 'The cache of image {image_id} was not sealed: {reason}'
 
 
 class CacheInUse(QcacheError):

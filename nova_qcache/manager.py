@@ -95,6 +95,7 @@ class Manager(Boots):
         :raises CacheNotFound, CacheNotReady: if there is neither a recording nor a READY cache
         :raises RecorderUnreachable: if no recorder answers
         :raises DeadlinePassed: if it is not sealed in time; it may be later
+        :raises NotSealed: if the wait ends without READY: its recorder has died or dropped it
         """
         seen = self._in_state(image_id, State.WARMING) or self._in_state(image_id, State.READY)
         if seen is None:
@@ -104,14 +105,17 @@ class Manager(Boots):
             return seen
         self._recorder(key).seal()
         if wait_seconds:
-            waiting.until(
-                lambda: self._is_sealed(key),
+            said = waiting.until(
+                lambda: self._end_of_seal(key),
                 what=f'Sealing the cache of image {key.image_id}',
                 seconds=wait_seconds,
                 remedy='It goes on; see `nova-qcache list`',
                 poll_seconds=_WAIT_POLL_SECONDS,
                 progress=progress,
             )
+            record = self._store.load(key)
+            if record is None or record.state is State.WARMING:
+                raise exception.NotSealed(image_id=key.image_id, reason=said)
         return inspection.view(self._store, key)
 
     def invalidate(
@@ -267,12 +271,15 @@ class Manager(Boots):
             self._store.ledger.add(record.key.image_id, Counters(verifications={'unknown': 1}))
             return Verification(record.key, f'it cannot be compared: {e}', 0)
 
-    def _is_sealed(self, key: CacheKey) -> bool | None:
+    def _end_of_seal(self, key: CacheKey) -> str | None:
+        """Return what the recorder says once nothing is recorded any more."""
         try:
-            phase = self._recorder(key).status().phase
-        except exception.RecorderUnreachable:
-            return True  # nobody was connected, so it has left
-        return None if phase in (Phase.RECORDING, Phase.SEALING) else True
+            status = self._recorder(key).status()
+        except exception.RecorderUnreachable as e:
+            if processes.listener_pid(self.paths.control_socket(key)) is not None:
+                return None  # it lives, and is slow
+            return str(e)  # with nobody connected it has left, after the seal or without one
+        return None if status.phase in (Phase.RECORDING, Phase.SEALING) else status.note
 
     def _in_state(self, image_id: str, state: State) -> CacheView | None:
         for view in reversed(self.caches(image_id)):

@@ -126,6 +126,39 @@ class TestSeal:
         at_work.status.side_effect = [builders.status(), UNREACHABLE, UNREACHABLE]
         assert manager.seal(IMAGE, wait_seconds=60).state == 'READY'
 
+    @pytest.mark.parametrize('ended', ['dead', 'dropped'])
+    def test_a_recorder_that_ends_without_it(self, manager, store, at_work, no_sleep, ended):
+        warm = builders.warm(store)
+        dropped = builders.status(Phase.SERVING, note='sealing failed: leaks')
+        answers = {
+            'dead': [builders.status(), builders.status(), UNREACHABLE],
+            'dropped': [builders.status(), builders.status(Phase.SEALING), dropped],
+        }
+        at_work.status.side_effect = answers[ended]
+        if ended == 'dropped':
+            at_work.seal.side_effect = lambda: store.discard_recording(warm.key)
+        with pytest.raises(exception.NotSealed) as caught:
+            manager.seal(IMAGE, wait_seconds=60)
+        said = {'dead': 'No recorder answers', 'dropped': 'sealing failed: leaks'}[ended]
+        assert f'The cache of image {IMAGE} was not sealed: {said}' in str(caught.value)
+
+    def test_a_recorder_that_is_slow_to_answer(self, manager, store, at_work, no_sleep):
+        warm = builders.warm(store)
+        waits = [UNREACHABLE] * 2
+        answers = iter(says(Phase.RECORDING, *waits, Phase.SERVING, Phase.SERVING))
+
+        def status():
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            if answer.phase is Phase.SERVING and store.load(KEY).state is State.WARMING:
+                store.seal(warm, builders.sealed())
+            return answer
+
+        at_work.status.side_effect = status
+        with mock.patch.object(processes, 'listener_pid', autospec=True, return_value=1):
+            assert manager.seal(IMAGE, wait_seconds=60).state == 'READY'
+
     def test_it_takes_too_long(self, manager, store, at_work, no_sleep):
         builders.warm(store)
         at_work.status.return_value = builders.status(Phase.SEALING)
