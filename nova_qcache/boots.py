@@ -206,6 +206,7 @@ class Boots:
         progress: Progress = silent,
     ) -> Plan:
         base, base_format = source.reference, source.base_format
+        self.keep()  # first, so that it is there when the first guest is
         with self._starting(key):
             try:
                 if quota_mib is not None:

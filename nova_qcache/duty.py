@@ -26,7 +26,7 @@ def note(paths: Paths, key: CacheKey, arguments: Sequence[str]) -> None:
     :raises OSError: if it cannot be written
     """
     text = json.dumps({'boot_id': boot_id(), 'arguments': list(arguments)})
-    filesystem.replace_atomically(paths.duty(key), text.encode() + b'\n', 0o600)
+    filesystem.replace_atomically(paths.duty(key), text.encode() + b'\n', 0o600, sync=False)
 
 
 def forget(paths: Paths, key: CacheKey) -> None:

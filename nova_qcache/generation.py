@@ -45,7 +45,8 @@ class Generations:
         if found is not None:
             return found
         with self._locked(path):
-            return _read(path) or _write(path, Generation.first_of_new_epoch())
+            # No boot waits for a disk: if this is lost, the next question starts another epoch.
+            return _read(path) or _write(path, Generation.first_of_new_epoch(), sync=False)
 
     def known(self, source: Source) -> Generation | None:
         """Return the generation of a base, None if nobody has asked for it yet; make nothing."""
@@ -68,6 +69,7 @@ class Generations:
         found = self.current(source)
         path = self._path(source)
         try:
+            filesystem.sync_file(path)
             filesystem.sync_folder(path.parent)
         except OSError as e:
             # Storage that this host cannot write says one of these.
@@ -145,10 +147,10 @@ def _read(path: pathlib.Path) -> Generation | None:
         return None
 
 
-def _write(path: pathlib.Path, generation: Generation) -> Generation:
+def _write(path: pathlib.Path, generation: Generation, *, sync: bool = True) -> Generation:
     text = json.dumps({'epoch': generation.epoch, 'n': generation.n}).encode() + b'\n'
     try:
-        filesystem.replace_atomically(path, text, 0o644)
+        filesystem.replace_atomically(path, text, 0o644, sync=sync)
     except OSError as e:
         raise _unfit(path, e) from e
     return generation

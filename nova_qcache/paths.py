@@ -14,6 +14,7 @@
                  control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's
                  door, its last words
                           <stem>.duty                     how to start it again
+                          <stem>.draft                    its empty file, while that is made
                           keeper.log                      the keeper's last words
                  leases/                                  of boots that are on their way
                  reservations/                            room for recordings that begin
@@ -106,6 +107,9 @@ class Paths:
 
     def log(self, key: CacheKey) -> pathlib.Path:
         return self.control / f'{key.stem}.log'
+
+    def draft(self, key: CacheKey) -> pathlib.Path:
+        return self.control / f'{key.stem}.draft'
 
     def duty(self, key: CacheKey) -> pathlib.Path:
         return self.control / f'{key.stem}.duty'

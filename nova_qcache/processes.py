@@ -14,7 +14,15 @@ import subprocess
 import sys
 from typing import IO
 
-__all__ = ['Process', 'bytes_read', 'connections', 'listener_pid', 'listening', 'start_module']
+__all__ = [
+    'Process',
+    'bytes_read',
+    'connections',
+    'listener_pid',
+    'listening',
+    'start_module',
+    'with_argument',
+]
 
 
 def start_module(
@@ -98,6 +106,19 @@ def listener_pid(path: pathlib.Path) -> int | None:
             'iII', client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )[0]
         return pid
+
+
+def with_argument(argument: str) -> int | None:
+    """Return a living process of this user that was started with such an argument, None if there
+    is none."""
+    wanted = os.fsencode(argument)
+    for folder in pathlib.Path('/proc').iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it has just ended
+                words = (folder / 'cmdline').read_bytes().split(b'\0')
+                if wanted in words and folder.stat().st_uid == os.geteuid():
+                    return int(folder.name)
+    return None
 
 
 def connections(path: pathlib.Path) -> int:

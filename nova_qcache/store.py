@@ -134,7 +134,9 @@ class Store:
         :raises WrongState: if there is a cache
         """
         with self._locked(record.key):
-            self._set_state(record, self._state(record.key))
+            # No boot waits for a disk: a recording is dirty after a crash of the host, whatever is
+            # left of its record.
+            self._set_state(record, self._state(record.key), sync=False)
 
     def seal(self, record: CacheRecord, sealed: SealedFile) -> CacheRecord:
         """WARMING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody
@@ -240,7 +242,7 @@ class Store:
         and boots may have leases of it."""
         with self._locked(key):
             if self._state(key) in (State.COLD, State.WARMING):
-                self._remove(key)
+                self._remove(key, sync=False)
 
     def clear_leftovers(self) -> None:
         """Remove records that a crash left half written: nobody writes one without the lock."""
@@ -297,9 +299,9 @@ class Store:
         record = self.load(key)
         return record.state if record else State.COLD
 
-    def _set_state(self, record: CacheRecord, before: State) -> None:
+    def _set_state(self, record: CacheRecord, before: State, *, sync: bool = True) -> None:
         states.require_transition(record.key.image_id, before, record.state)
-        self._write(record)
+        self._write(record, sync=sync)
         LOG.info(
             'Cache of image %s (generation %s): %s',
             record.key.image_id,
@@ -307,10 +309,11 @@ class Store:
             record.state.value,
         )
 
-    def _write(self, record: CacheRecord) -> None:
+    def _write(self, record: CacheRecord, *, sync: bool = True) -> None:
+        path = self.paths.record(record.key)
         try:
             filesystem.replace_atomically(
-                self.paths.record(record.key), record_module.dumps(record), _RECORD_MODE
+                path, record_module.dumps(record), _RECORD_MODE, sync=sync
             )
         except OSError as e:
             raise exception.FolderUnfit(
@@ -319,14 +322,15 @@ class Store:
                 remedy='Make room there, or give it to the user that nova-compute runs as',
             ) from e
 
-    def _remove(self, key: CacheKey) -> None:
-        self._unlink([self.paths.record(key)])
-        self._unlink([self.paths.recording(key), self.paths.sealed(key)])
+    def _remove(self, key: CacheKey, *, sync: bool = True) -> None:
+        self._unlink([self.paths.record(key)], sync=sync)
+        self._unlink([self.paths.recording(key), self.paths.sealed(key)], sync=sync)
 
-    def _unlink(self, paths: Iterable[pathlib.Path]) -> None:
+    def _unlink(self, paths: Iterable[pathlib.Path], *, sync: bool) -> None:
         for path in paths:
             path.unlink(missing_ok=True)
-        filesystem.sync_folder(self.paths.cache_path)
+        if sync:
+            filesystem.sync_folder(self.paths.cache_path)
 
     def _broken(self, key: CacheKey, reason: str) -> exception.CacheBroken:
         return exception.CacheBroken(
@@ -334,7 +338,10 @@ class Store:
         )
 
 
-def _read(path: pathlib.Path) -> CacheRecord:
+def _read(path: pathlib.Path) -> CacheRecord | None:
     key = CacheKey.from_stem(path.stem)
     assert key is not None  # its path was made from one
-    return record_module.loads(path.read_bytes(), str(path), key)
+    content = path.read_bytes()
+    if not content.strip(b'\0'):  # of a recording, after a crash of the host: see begin()
+        return None
+    return record_module.loads(content, str(path), key)

@@ -78,7 +78,8 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
         group.base_reconnect_seconds,
         group.revalidate_mib_per_second * qcache_conf.MIB,
     )
-    return Keeper(paths, Revival(paths), requests, examiner, guests)
+    revival = Revival(paths, store, group.qemu_storage_daemon, group.base_reconnect_seconds)
+    return Keeper(paths, revival, requests, examiner, guests)
 
 
 if __name__ == '__main__':

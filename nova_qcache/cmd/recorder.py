@@ -81,11 +81,11 @@ async def _run(conf: cfg.ConfigOpts) -> None:
     generation = _generation(conf.generation) if conf.generation is not None else None
     if generation is None or not conf.serve_only:
         source.identity()  # what is not there gets no counter either
-        settled = Generations(paths, group.lock_timeout_seconds).settled(source)
-        if generation not in (None, settled):  # whoever wants it would wait for it in vain
-            reason = f'the base was written meanwhile; it has generation {settled} now'
+        current = Generations(paths, group.lock_timeout_seconds).current(source)
+        if generation not in (None, current):  # whoever wants it would wait for it in vain
+            reason = f'the base was written meanwhile; it has generation {current} now'
             raise exception.RecorderFailed(image_id=image_id, reason=reason)
-        generation = settled
+        generation = current
     settings = Settings(
         quota=qcache_conf.quota_bytes(conf, conf.quota_mib),
         cluster_size=qcache_conf.cluster_bytes(conf),
@@ -120,7 +120,7 @@ async def _keep_the_keeper(conf: cfg.ConfigOpts, paths: Paths) -> None:
     """The keeper sees to recorders, and they to it."""
     while True:
         await asyncio.sleep(_KEEPER_SECONDS)
-        keeper.ensure(paths, qcache_conf.config_arguments(conf))
+        await asyncio.to_thread(keeper.ensure, paths, qcache_conf.config_arguments(conf))
 
 
 def _own_arguments(conf: cfg.ConfigOpts) -> list[str]:

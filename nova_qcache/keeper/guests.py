@@ -33,6 +33,8 @@ LOG = logging.getLogger(__name__)
 _EXPECT_EVERY_SECONDS = 10
 _MOST_RESUMES = 12
 _LONGEST_PAUSE_SECONDS = 60
+_STEADY_SECONDS = 10
+"""A guest that has run for so long goes on: what pauses it then is new."""
 _FORGET_SECONDS = 600
 
 
@@ -69,7 +71,9 @@ class Guests:
         :raises DomainsUnknown: if libvirt does not tell
         :raises OSError: if the folders cannot be read
         """
-        for paused in self._domains.paused():
+        found = self._domains.paused()
+        self._forget({paused.uuid for paused in found})
+        for paused in found:
             if self._can_go_on(paused) and self._may_resume(paused.uuid):
                 LOG.warning('Domain %s goes on: its recorder is back', paused.name)
                 self._domains.resume(paused.uuid)
@@ -89,11 +93,15 @@ class Guests:
         }
         return bool(ours) and all(_listens(socket) for socket in ours.values())
 
-    def _may_resume(self, uuid: str) -> bool:
+    def _forget(self, paused: set[str]) -> None:
         now = time.monotonic()
         for each, done in list(self._resumes.items()):
-            if now - done.last_at > _FORGET_SECONDS:
+            after = _FORGET_SECONDS if each in paused else _STEADY_SECONDS
+            if now - done.last_at >= after:
                 del self._resumes[each]
+
+    def _may_resume(self, uuid: str) -> bool:
+        now = time.monotonic()
         done = self._resumes.setdefault(uuid, _Resumes())
         if done.count >= _MOST_RESUMES:
             return False

@@ -1,87 +1,134 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorders that were killed are started again: their daemons, and their guests, need them.
 
-What is started records nothing: it takes over the daemon that lives on, or serves the guests of a
-dead one at the same socket, and leaves as soon as nobody needs it.
+The guests come first. Where the daemon is gone, too, another one is started here that serves them,
+before anything else: an interpreter takes long to start on a busy machine, and a disk that others
+write to may take longer to answer than guests wait. Nothing on that way is written to a disk.
+
+The recorder that is started then records nothing: it takes over the daemon, and leaves as soon as
+nobody needs it.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import logging
+import subprocess
 import time
 
+from nova_qcache import block_graph
 from nova_qcache import duty
+from nova_qcache import exception
+from nova_qcache import locks
+from nova_qcache import plugins
 from nova_qcache import processes
 from nova_qcache.key import CacheKey
 from nova_qcache.paths import Paths
 from nova_qcache.recorder import launch
+from nova_qcache.source import Node
+from nova_qcache.states import State
+from nova_qcache.storage_daemon import StorageDaemon
+from nova_qcache.store import Store
 
 __all__ = ['Revival']
 
 LOG = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_SECONDS = 15
-_MOST_ATTEMPTS = 240
+_LONGEST_PAUSE_SECONDS = 4
+"""Guests wait meanwhile."""
+_STEADY_SECONDS = 10
+"""A recorder that has been at work for so long was started well: what ends it then is new."""
+_MOST_ATTEMPTS = 900
 """About an hour: a base that is away for longer has cost its guests their reads anyway."""
 
 
 @dataclasses.dataclass
-class _Absence:
-    """A recorder that is missed."""
+class _Attempts:
+    """To start one recorder."""
 
-    attempts: int = 0
+    count: int = 0
+    last_at: float = 0.0
+    """Seconds of the monotonic clock; so is the next one."""
     again_at: float = 0.0
-    """Seconds of the monotonic clock."""
+    process: 'subprocess.Popen[bytes] | None' = None
+    may_serve: bool = True
+    """Whether no daemon has failed since the last one."""
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the recorder runs that was started last."""
+        return self.process is not None and self.process.poll() is None
 
 
 class Revival:
-    def __init__(self, paths: Paths) -> None:
+    def __init__(
+        self, paths: Paths, store: Store, storage_daemon: str, reconnect_seconds: int
+    ) -> None:
+        """:param storage_daemon: the program qemu-storage-daemon
+        :param reconnect_seconds: for how long reads wait for a base that went away
+        """
         self._paths = paths
-        self._absences: dict[CacheKey, _Absence] = {}
+        self._store = store
+        self._storage_daemon = storage_daemon
+        self._reconnect_seconds = reconnect_seconds
+        self._attempts: dict[CacheKey, _Attempts] = {}
+        self._daemons: list[StorageDaemon] = []
+        """Children of this process, whoever sees to them."""
 
     def look(self) -> int:
-        """Look at all recorders once, and start those that are missed for a second time.
+        """Look at all recorders once, and start those that are gone.
 
         :return: how many recorders there are or should be
         :raises OSError: if the folders cannot be read
         """
         launch.reap()
+        self._daemons = [each for each in self._daemons if not each.reap()]
         keys = set(duty.keys(self._paths))
-        for key in set(self._absences) - keys:
-            del self._absences[key]
+        for key in set(self._attempts) - keys:
+            del self._attempts[key]
         for key in sorted(keys):
-            if self._is_at_work(key):
-                self._absences.pop(key, None)
-            else:
-                self._miss(key)
+            now = time.monotonic()
+            attempts = self._attempts.get(key, _Attempts())
+            if self._answers(key):
+                if now - attempts.last_at >= _STEADY_SECONDS:
+                    self._attempts.pop(key, None)
+            elif attempts.is_starting or now >= attempts.again_at:
+                self._revive(key, attempts, now)
         return len(keys)
 
-    def _is_at_work(self, key: CacheKey) -> bool:
+    def _answers(self, key: CacheKey) -> bool:
         try:
             return processes.listener_pid(self._paths.control_socket(key)) is not None
         except OSError as e:  # its queue is full, for example: it lives
             LOG.debug('The recorder of %s: %s', key.stem, e)
             return True
 
-    def _miss(self, key: CacheKey) -> None:
-        now = time.monotonic()
-        absence = self._absences.get(key)
-        if absence is None:  # it may just be starting, or ending
-            self._absences[key] = _Absence()
+    def _revive(self, key: CacheKey, attempts: _Attempts, now: float) -> None:
+        try:
+            # A recorder has it from its start to its end, long before and after it answers.
+            with locks.recorder(self._paths.locks, key):
+                arguments = duty.read(self._paths, key)
+                if arguments is None:  # it has ended in good order
+                    return
+                if attempts.count >= _MOST_ATTEMPTS:
+                    LOG.error('The recorder of image %s is given up', key.image_id)
+                    duty.forget(self._paths, key)
+                    return
+                is_new = not attempts.is_starting
+                if is_new:
+                    pause = min(_LONGEST_PAUSE_SECONDS, 2.0**attempts.count)
+                    attempts.count += 1
+                    attempts.last_at, attempts.again_at = now, now + pause
+                    attempts.may_serve = True
+                    self._attempts[key] = attempts
+                # Also while a recorder starts: its daemon may have died after the one before.
+                if attempts.may_serve:
+                    attempts.may_serve = self._serve(key, arguments)
+        except exception.RecorderBusy:
             return
-        if now < absence.again_at:
+        if not is_new:
             return
-        if absence.attempts >= _MOST_ATTEMPTS:
-            LOG.error('The recorder of image %s is given up', key.image_id)
-            duty.forget(self._paths, key)
-            return
-        absence.attempts += 1
-        absence.again_at = now + min(_LONGEST_PAUSE_SECONDS, 2 ** min(absence.attempts, 4))
-        arguments = duty.read(self._paths, key)
-        if arguments is None:
-            return
-        LOG.warning('The recorder of image %s is gone and started again', key.image_id)
         with open(self._paths.log(key), 'ab') as output:
-            launch.spawn(
+            attempts.process = launch.spawn(
                 output,
                 [
                     '--serve-only',
@@ -90,3 +137,50 @@ class Revival:
                     *arguments,
                 ],
             )
+        LOG.warning('The recorder of image %s is gone and started again', key.image_id)
+
+    def _serve(self, key: CacheKey, arguments: Sequence[str]) -> bool:
+        """Start a daemon that serves the guests of one that is gone, unless one lives; return
+        whether there is one that does."""
+        monitor, socket = self._paths.qmp_socket(key), self._paths.nbd_socket(key)
+        try:
+            pid = StorageDaemon.find(monitor)
+            if pid is not None:
+                daemon = StorageDaemon.adopt(pid)
+                listens = daemon.listens(socket)
+                daemon.process.close()
+            elif processes.listener_pid(socket) is not None:
+                return True
+            else:
+                options = block_graph.served(self._nodes(key, arguments), socket)
+                log = self._paths.log(key)
+                daemon = StorageDaemon.start(self._storage_daemon, monitor, log, options=options)
+                self._daemons.append(daemon)
+                listens = daemon.listens(socket)
+            if not listens:
+                return False
+            # Also that of one that lives: whoever started it may have been killed before.
+            self._paths.share(socket)
+        except (exception.QcacheError, OSError) as e:  # the recorder may know better
+            LOG.warning('The guests of image %s cannot be served: %s', key.image_id, e)
+            return False
+        return True
+
+    def _nodes(self, key: CacheKey, arguments: Sequence[str]) -> list[Node]:
+        source = plugins.source(
+            _option(arguments, 'base'),
+            _option(arguments, 'base-format') or 'raw',
+            reconnect_seconds=self._reconnect_seconds,
+        )
+        try:
+            record = self._store.load(key)
+            if record is not None and record.state is State.READY:
+                return block_graph.playing(source, self._store.require_unchanged(record))
+        except (exception.RecordBroken, exception.CacheBroken) as e:
+            LOG.warning('%s', e)
+        return block_graph.plain(source)
+
+
+def _option(arguments: Sequence[str], name: str) -> str:
+    found = (word.partition('=') for word in arguments)
+    return next((value for option, _, value in found if option == f'--{name}'), '')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper process: looks around once a second, and ends when there is nothing to keep.
+"""The keeper process: looks around some times a second, and ends when there is nothing to keep.
 
 What may hang (libvirt, a base) has a thread of its own, so that recorders are started again
 whatever else hangs. A thread that hangs is left behind when the process ends.
@@ -24,6 +24,9 @@ __all__ = ['Keeper']
 LOG = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_REVIVAL_SECONDS = 0.2
+"""From one look at the recorders to the next: guests of a dead one ask again after 1 and 3 s, and
+then after 7."""
 _RETRY_SECONDS = 10
 """After a failure: libvirt is away, say."""
 _IDLE_SECONDS = 10
@@ -59,17 +62,30 @@ class Keeper:
 
         :raises LockTimeout: if another keeper is at work
         """
-        with locks.keeper(self._paths.locks, _LOCK_SECONDS):
-            for look in self._looks:
-                threading.Thread(target=self._repeat, args=(look,), daemon=True).start()
-            busy_at = time.monotonic()
-            while not self._stop.wait(_TICK_SECONDS):
-                if self._is_needed():
-                    busy_at = time.monotonic()
-                elif time.monotonic() - busy_at >= _IDLE_SECONDS:
-                    break
+        threads = [
+            threading.Thread(target=self._repeat, args=(look,), daemon=True)
+            for look in self._looks
+        ]
+        try:
+            while not self._stop.is_set():
+                with locks.keeper(self._paths.locks, _LOCK_SECONDS):
+                    self._keep(threads)
+                # Whoever needs one since its last look was told that a keeper is at work.
+                if self._stop.is_set() or not self._is_needed():
+                    return
+        finally:
             self._stop.set()
-            self._paths.keeper_log.unlink(missing_ok=True)
+
+    def _keep(self, threads: list[threading.Thread]) -> None:
+        while threads:
+            threads.pop().start()
+        busy_at = time.monotonic()
+        while not self._stop.wait(_REVIVAL_SECONDS):
+            if self._is_needed():
+                busy_at = time.monotonic()
+            elif time.monotonic() - busy_at >= _IDLE_SECONDS:
+                break
+        self._paths.keeper_log.unlink(missing_ok=True)
 
     def _is_needed(self) -> bool:
         try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The qemu-storage-daemon of one cache: start, adoption, what it serves, its end.
 
-Lifecycle of :class:`ServingDaemon`: ``start`` or ``adopt``; then ``record``, ``play`` or
-``serve_plain`` once, to which ``stop`` is the counterpart; ``seal`` and ``replace`` turn recording
-into playing under connected guests.
+Lifecycle of :class:`ServingDaemon`: ``start`` and then ``record`` once, or ``serve``, or
+``adopt``, to which ``stop`` is the counterpart; ``seal`` and ``replace`` turn recording into
+playing under connected guests.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ import pathlib
 
 from nova_qcache import block_graph
 from nova_qcache import exception
-from nova_qcache import plan
 from nova_qcache import processes
 from nova_qcache import qemu_img
 from nova_qcache.key import CacheKey
@@ -29,7 +28,6 @@ __all__ = ['ServingDaemon']
 
 LOG = logging.getLogger(__name__)
 
-_EXPORT_ID = 'guests'
 _LONG_COMMAND_SECONDS = 30
 
 
@@ -44,6 +42,7 @@ class ServingDaemon:
         self.monitor = Monitor(paths.qmp_socket(key))
         self.ended = asyncio.Event()
         """Set when the process has ended, for whatever reason."""
+        self._is_forgotten = False
         asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
 
     @classmethod
@@ -60,6 +59,34 @@ class ServingDaemon:
         return cls(paths, key, daemon, settings.storage_daemon)
 
     @classmethod
+    async def serve(
+        cls, paths: Paths, key: CacheKey, program: str, nodes: list[Node]
+    ) -> 'ServingDaemon':
+        """Start a new daemon that serves these nodes, and records nothing; otherwise as
+        :meth:`start`.
+
+        Guests of a dead one wait for it. It has all it needs on its command line, so that it
+        serves them also if this recorder is killed now.
+
+        :raises ToolFailed: if it cannot serve them
+        """
+        socket = paths.nbd_socket(key)
+        daemon = StorageDaemon.start(
+            program,
+            paths.qmp_socket(key),
+            paths.log(key),
+            options=block_graph.served(nodes, socket),
+        )
+        self = cls(paths, key, daemon, program)
+        try:
+            await self._connect()
+            paths.share(socket)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    @classmethod
     async def adopt(cls, paths: Paths, key: CacheKey) -> 'ServingDaemon | None':
         """Take over the daemon that a killed recorder left behind, if there is one.
 
@@ -68,7 +95,7 @@ class ServingDaemon:
         :raises RecorderFailed: if the sockets are somebody else's
         :raises DeadlinePassed: if a living daemon stays silent
         """
-        pid = processes.listener_pid(paths.qmp_socket(key))
+        pid = await asyncio.to_thread(StorageDaemon.find, paths.qmp_socket(key))
         if pid is None:
             if processes.listener_pid(paths.nbd_socket(key)) is not None:
                 raise exception.RecorderFailed(
@@ -80,8 +107,12 @@ class ServingDaemon:
             self = cls(paths, key, StorageDaemon.adopt(pid))
         except ProcessLookupError:
             return None
-        await self.monitor.connect()
+        if not await self._reach():
+            await self.stop()
+            return None
         if await self.monitor.execute('query-block-exports'):
+            with contextlib.suppress(exception.QcacheError, OSError):  # or it was done before
+                paths.share(paths.nbd_socket(key))
             LOG.warning(
                 'Adopted process %d, which serves image %s without a recorder', pid, key.image_id
             )
@@ -110,16 +141,6 @@ class ServingDaemon:
         )
         await self._export()
 
-    async def play(self, source: Source, path: pathlib.Path) -> None:
-        """Serve a sealed cache file."""
-        await self._add(block_graph.playing(source, path))
-        await self._export()
-
-    async def serve_plain(self, source: Source) -> None:
-        """Serve the base alone."""
-        await self._add(block_graph.plain(source))
-        await self._export()
-
     async def seal(self, source: Source, path: pathlib.Path) -> None:
         """End the writing under the connected guests; may be called again after an interruption.
 
@@ -145,11 +166,15 @@ class ServingDaemon:
             self._daemon.raise_file_limit()
 
     async def stop(self) -> None:
-        """End the daemon and remove its sockets; nobody is connected any more."""
+        """End the daemon and remove its sockets; nobody is connected any more. Harmless if that
+        was done before."""
+        if self._is_forgotten:
+            return
         asked = False
-        with contextlib.suppress(exception.QcacheError, TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(self.monitor.execute('quit'), 5)
-            asked = True
+        if not self.ended.is_set():
+            with contextlib.suppress(exception.QcacheError, TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.monitor.execute('quit'), 5)
+                asked = True
         await self.monitor.disconnect()
         await asyncio.to_thread(self._daemon.stop, asked)
         self._forget()
@@ -165,6 +190,7 @@ class ServingDaemon:
         self.ended.set()
 
     def _forget(self) -> None:
+        self._is_forgotten = True
         asyncio.get_running_loop().remove_reader(self._daemon.process.fd)
         self._daemon.process.close()
         for path in (self._paths.nbd_socket(self._key), self._paths.qmp_socket(self._key)):
@@ -178,24 +204,30 @@ class ServingDaemon:
             except exception.ToolFailed as e:
                 raise self._explained(node, e) from e
 
-    async def _connect(self) -> None:
-        """Connect to a new daemon, and notice if it has ended instead.
-
-        :raises ToolTooOld: if it is too old
-        :raises ToolFailed: with its last words, if it ended
-        """
+    async def _reach(self) -> bool:
+        """Connect to the monitor; return False if the daemon has ended instead."""
         connecting = asyncio.ensure_future(self.monitor.connect())
         ending = asyncio.ensure_future(self.ended.wait())
         await asyncio.wait({connecting, ending}, return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
         if not connecting.done():
             connecting.cancel()
-            qemu_img.require_version(self._program, 'qemu_storage_daemon')
+            return False
+        connecting.result()
+        return True
+
+    async def _connect(self) -> None:
+        """Connect to a new daemon, and notice if it has ended instead.
+
+        :raises ToolTooOld: if it is too old
+        :raises ToolFailed: with its last words, if it ended
+        """
+        if not await self._reach():
+            await asyncio.to_thread(qemu_img.require_version, self._program, 'qemu_storage_daemon')
             lines = self._paths.log(self._key).read_text(errors='replace').splitlines()
             raise exception.ToolFailed(
                 command=self._program, code='none', reason=lines[-1] if lines else 'it ended'
             )
-        connecting.result()
         self.monitor.require_version(self._program)
 
     def _explained(self, node: Node, error: exception.ToolFailed) -> exception.QcacheError:
@@ -216,12 +248,4 @@ class ServingDaemon:
             {'addr': {'type': 'unix', 'data': {'path': str(socket)}}, 'max-connections': 0},
         )
         self._paths.share(socket)
-        await self.monitor.execute(
-            'block-export-add',
-            {
-                'type': 'nbd',
-                'id': _EXPORT_ID,
-                'node-name': block_graph.TOP,
-                'name': plan.EXPORT_NAME,
-            },
-        )
+        await self.monitor.execute('block-export-add', block_graph.EXPORT)

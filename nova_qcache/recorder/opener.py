@@ -140,15 +140,20 @@ def open_recording(
         image_hashes=(settings.image_hash,) if settings.image_hash else (),
     )
     store.begin(record)
-    path = store.paths.recording(key)
-    qemu_img.create_cache(
-        path,
-        virtual_size,
-        backing=source.filename,
-        backing_format=source.base_format,
-        cluster_size=settings.cluster_size,
-        extended_l2=settings.extended_l2,
-    )
+    path, draft = store.paths.recording(key), store.paths.draft(key)
+    try:
+        # qemu-img syncs what it makes, and nobody waits for a disk here: run_path is on none.
+        qemu_img.create_cache(
+            draft,
+            virtual_size,
+            backing=source.filename,
+            backing_format=source.base_format,
+            cluster_size=settings.cluster_size,
+            extended_l2=settings.extended_l2,
+        )
+        shutil.copyfile(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     empty = path.stat().st_size
     least = quota.least(empty, settings.cluster_size)
     if settings.quota < least:

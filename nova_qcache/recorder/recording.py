@@ -16,6 +16,7 @@ import time
 from nova_qcache import block_graph
 from nova_qcache import exception
 from nova_qcache.counters import Counters
+from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.leases import Leases
 from nova_qcache.occupancy import Occupancy
@@ -39,10 +40,12 @@ __all__ = ['Recording']
 
 LOG = logging.getLogger(__name__)
 
+_LOCK_SECONDS = 60
+
 
 class Recording:
-    """Either :meth:`prepare` and :meth:`record`, or :meth:`resume` or :meth:`give_up`; then
-    :meth:`end` or :meth:`drop` while it is open."""
+    """Either :meth:`prepare` and :meth:`record`, or :meth:`resume` or :meth:`look_back`; then
+    :meth:`end`, :meth:`drop` or :meth:`forget` while it is open."""
 
     def __init__(
         self, key: CacheKey, source: Source, store: Store, qemu_img: QemuImg, settings: Settings
@@ -91,15 +94,12 @@ class Recording:
         :return: what is to be said of it
         :raises QcacheError, OSError: if it cannot be
         """
+        means = (self._store, self._qemu_img, self._source, self._key)
         if self._audit is None:
-            record = opener.open_recording(
-                self._store, self._qemu_img, self._source, self._key, self.settings
-            )
+            record = await asyncio.to_thread(opener.open_recording, *means, self.settings)
         else:
             record = await asyncio.to_thread(
-                opener.open_copy,
-                *(self._store, self._qemu_img, self._source, self._key),
-                *(self._audit.audited, self.settings.quota),
+                opener.open_copy, *means, self._audit.audited, self.settings.quota
             )
         self._record = record
         patience = PATIENCE_SECONDS if self._audit else None
@@ -128,29 +128,28 @@ class Recording:
             if block_graph.RECORDING_NODE in nodes:
                 return None, await self.drop(daemon, 'its record is gone')
             if record is not None and record.state is State.READY and self._audit is not None:
-                self._take_over(record)  # it was killed right after the seal
+                # It was killed right after the seal.
+                await asyncio.to_thread(self._take_over, record)
             return None, 'adopted'
         if self.settings.audit:
             # What its guests had read until then has been counted by nobody.
             return None, await self.drop(daemon, 'its audit was interrupted')
         if block_graph.CACHE_FILE_NODE not in nodes:
-            self.discard()
-            return None, 'adopted; it does not record'
+            return None, await self.forget('adopted; it does not record')
         self._fit(record.quota, record)
         if block_graph.RECORDING_NODE not in nodes or self.length() >= self.threshold:
             # Killed while it sealed, or the event of the threshold has come and gone unheard.
             return FinishReason.QUOTA, 'adopted'
         return None, 'adopted'
 
-    def give_up(self) -> None:
-        """Its daemon is gone, and guests wait for another: what was recorded is dirty."""
+    def look_back(self) -> None:
+        """Its recorder and its daemon are gone, and guests wait for another: see what they can
+        read."""
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)
         try:
             self._record = self._store.load(self._key)
         except exception.RecordBroken as e:
             LOG.warning('%s', e)
-        if self.is_open:
-            self.discard()
 
     def _fit(self, its_quota: int, record: CacheRecord) -> None:
         self.settings = dataclasses.replace(
@@ -196,7 +195,7 @@ class Recording:
         measured = self._audit.measure(self.finish.recorded, self.finish.came)
         if measured is None:
             return await self.drop(daemon, 'nothing was measured')
-        self._count(measured.counters())
+        await asyncio.to_thread(self._count, measured.counters())
         said = f'{measured.missed} bytes of {measured.read} were missed'
         LOG.info('The audit of image %s: %s', self._key.image_id, said)
         if not measured.is_above(self.settings.rerecord_miss_percent):
@@ -206,41 +205,59 @@ class Recording:
             return await self.drop(daemon, 'the cache that it is a copy of is not used any more')
         said_of_seal = await self._seal(daemon, reason, Counters(recordings=1))
         if self._record is not None and self._record.key == self._key:
-            self._take_over(self._record)
+            await asyncio.to_thread(self._take_over, self._record)
         return f'{said_of_seal}; {said}'
 
     async def drop(self, daemon: ServingDaemon, why: str) -> str:
         """Stop writing, forget the recording, go on serving. An open file outlives its name: the
         guests of an audit get the cache itself, so that the space of the copy is free again."""
-        played = None
-        if not daemon.ended.is_set():
-            played = await self._stop_writing(daemon)
-        elif self._audit is not None:
-            played = self._audit.audited
-        self.discard()
+        if daemon.ended.is_set():
+            return await self.forget(why)
+        played = await self._stop_writing(daemon)
+        if await self._still_records(daemon):
+            # Its file keeps its name, or the pool would not see the space that it takes.
+            return f'given up, and kept until its daemon ends: {why}'
+        await self.discard()
         if played is not None and self._record is None:
             self._record = played  # what is served if the daemon ends
         return f'dropped: {why}'
 
-    def discard(self) -> None:
+    async def forget(self, why: str) -> str:
+        """Its daemon is gone, and nobody writes any more: what it recorded is dirty.
+
+        :return: what is to be said of it
+        """
+        if not self.is_open:
+            return why
+        played = self._audit.audited if self._audit is not None else None
+        await self.discard()
+        if played is not None and self._record is None:
+            self._record = played
+        return f'dropped: {why}'
+
+    async def discard(self) -> None:
         growth = self.finish.recorded
         try:
-            self._store.discard_recording(self._key)
+            await asyncio.to_thread(self._store.discard_recording, self._key)
         except (exception.QcacheError, OSError) as e:  # it is tried again at the end
             LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
         else:
-            if self.is_open:
-                self._count(self._dropped(growth))
-            self._record = None
+            was_open, self._record = self.is_open, None
+            if was_open:
+                await asyncio.to_thread(self._count, self._dropped(growth))
             with contextlib.suppress(OSError):  # it ends by time as well
                 self._occupancy.release(self._key)  # nothing more is going to be taken
 
-    def sealed_path(self) -> pathlib.Path | None:
-        """Return what guests can play, None if that is nothing but the base."""
-        if self._record is None or self._record.state is not State.READY:
+    def playable(self) -> pathlib.Path | None:
+        """Return the sealed cache that guests can read once their daemon is gone, None if that is
+        nothing but the base. Writes nothing."""
+        record = self._record
+        if self.is_open:
+            record = self._audit.audited if self._audit is not None else None
+        if record is None or record.state is not State.READY:
             return None
         try:
-            return self._store.require_unchanged(self._record)
+            return self._store.require_unchanged(record)
         except exception.CacheBroken as e:
             LOG.warning('%s', e)
             return None
@@ -249,14 +266,14 @@ class Recording:
         assert self._record is not None
         try:
             await daemon.seal(self._source, self._path)
+            # READY is a promise about a generation that no power loss takes back.
+            generations = Generations(self._store.paths, _LOCK_SECONDS)
+            await asyncio.to_thread(generations.settled, self._source)
             self._record = await sealer.seal(self._store, self._qemu_img, self._record, reason)
         except (exception.QcacheError, OSError) as e:
             LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
-            if self._audit is not None:
-                return await self.drop(daemon, f'sealing failed: {e}')
-            self.discard()
-            return f'sealing failed: {e}'
-        self._count(counted)
+            return await self.drop(daemon, f'sealing failed: {e}')
+        await asyncio.to_thread(self._count, counted)
         return f'sealed: {reason.value}'
 
     async def _stop_writing(self, daemon: ServingDaemon) -> CacheRecord | None:
@@ -274,6 +291,12 @@ class Recording:
         except exception.QcacheError as e:
             LOG.warning('Ending the recording of image %s: %s', self._key.image_id, e)
         return None
+
+    async def _still_records(self, daemon: ServingDaemon) -> bool:
+        try:
+            return block_graph.RECORDING_NODE in await daemon.node_names()
+        except exception.QcacheError:
+            return not daemon.ended.is_set()
 
     def _take_over(self, record: CacheRecord) -> None:
         """A new revision is READY: it takes the place of the audited one."""

@@ -8,14 +8,16 @@ next recorder of the image adopts it.
 """
 
 import asyncio
+from collections.abc import Coroutine
 import contextlib
 import logging
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 from nova_qcache import base
+from nova_qcache import block_graph
 from nova_qcache import duty
 from nova_qcache import exception
 from nova_qcache import locks
@@ -38,7 +40,11 @@ __all__ = ['Recorder']
 
 LOG = logging.getLogger(__name__)
 
+_T = TypeVar('_T')
+
 _MOST_RESTARTS = 3
+_STEADY_SECONDS = 10
+"""A daemon that has served for so long was started well: what ends it then is counted anew."""
 _FAREWELL_SECONDS = 2
 """For guests that are about to go when it is told to end: nobody would end their daemon."""
 _BY_SILENCE = (FinishReason.IDLE, FinishReason.LAST_GUEST)
@@ -64,6 +70,7 @@ class Recorder:
         self._told_at: float | None = None
         self._wake = asyncio.Event()
         self._restarts = 0
+        self._served_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._door = Door(
             self._paths.control_socket(key),
@@ -113,7 +120,9 @@ class Recorder:
             self._daemon = adopted
             await self._resume()
         elif self._settings.serve_only:
-            await self._serve_again()
+            self._recording.look_back()
+            await self._serve()
+            self._enter(Phase.SERVING, await self._recording.forget('its daemon was gone'))
         else:
             with contextlib.ExitStack() as undo:
                 if not is_missed:
@@ -123,28 +132,32 @@ class Recorder:
 
     async def _start_recording(self) -> None:
         """Start from nothing; a recording of a former run is dirty, since nothing of it lives."""
-        self._recording.prepare()
+        await asyncio.to_thread(self._recording.prepare)
         async with contextlib.AsyncExitStack() as undo:
             self._daemon = ServingDaemon.start(self._paths, self._key, self._recording.settings)
             undo.push_async_callback(self._daemon.stop)
-            undo.callback(self._store.discard_recording, self._key)
+            undo.push_async_callback(asyncio.to_thread, self._store.discard_recording, self._key)
             self._watch_threshold()
             note = await self._recording.record(self._daemon)
             undo.pop_all()
         self._enter(Phase.RECORDING, note)
 
-    async def _serve_again(self) -> None:
-        """Serve the guests that a dead daemon left behind.
+    async def _serve(self) -> None:
+        """Serve the guests that a dead daemon left behind: before anything is written to a disk,
+        since that may take longer than they wait.
 
         If that fails now, the duty stays: the keeper tries again.
         """
-        self._recording.give_up()
-        async with contextlib.AsyncExitStack() as undo:
-            self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
-            undo.push_async_callback(self._daemon.stop)
-            await self._serve()
-            undo.pop_all()
-        self._enter(Phase.SERVING, 'its daemon was gone')
+        path = self._recording.playable()
+        nodes = (
+            block_graph.plain(self._source)
+            if path is None
+            else block_graph.playing(self._source, path)
+        )
+        self._daemon = await ServingDaemon.serve(
+            self._paths, self._key, self._settings.storage_daemon, nodes
+        )
+        self._served_at = time.monotonic()
 
     async def _resume(self) -> None:
         """Go on where a killed recorder stopped, with its daemon."""
@@ -157,9 +170,7 @@ class Recorder:
 
     async def _work(self) -> None:
         while self._phase is not Phase.LEAVING:
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._tick)
-            self._wake.clear()
+            await self._rest()
             if self._daemon.ended.is_set():
                 await self._replace_daemon()
             self._observe()
@@ -178,8 +189,31 @@ class Recorder:
             elif self._finish.while_serving(time.monotonic()) is Verdict.LEAVE:
                 self._enter(Phase.LEAVING, 'nobody needs it')
 
+    async def _rest(self) -> None:
+        """Wait until somebody wants something, the daemon ends, or it is time to look around."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (self._wake, self._daemon.ended)]
+        await asyncio.wait(waits, timeout=self._tick, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        self._wake.clear()
+
+    async def _meanwhile(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return what comes of work that waits for a disk or the base, and see to the guests until
+        then: their daemon may die."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                ending = asyncio.ensure_future(self._daemon.ended.wait())
+                await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+                ending.cancel()
+                if not task.done():
+                    await self._replace_daemon()
+        finally:
+            await asyncio.wait({task})
+        return task.result()
+
     async def _base_answers(self) -> bool:
-        return await asyncio.to_thread(base.answers, self._source, self._qemu_img)
+        return await self._meanwhile(asyncio.to_thread(base.answers, self._source, self._qemu_img))
 
     @property
     def _tick(self) -> float:
@@ -197,36 +231,35 @@ class Recorder:
         self._wanted = None
         if isinstance(verdict, FinishReason):
             self._enter(Phase.SEALING, verdict.value)
-            note = await self._recording.end(self._daemon, verdict)
+            note = await self._meanwhile(self._recording.end(self._daemon, verdict))
             self._enter(Phase.SERVING, note)
         else:
-            await self._drop('it was not worth keeping')
-
-    async def _drop(self, why: str) -> None:
-        self._enter(Phase.SEALING, why)
-        self._enter(Phase.SERVING, await self._recording.drop(self._daemon, why))
+            why = 'it was not worth keeping'
+            self._enter(Phase.SEALING, why)
+            note = await self._meanwhile(self._recording.drop(self._daemon, why))
+            self._enter(Phase.SERVING, note)
 
     async def _replace_daemon(self) -> None:
         """The daemon is gone under its guests: serve them again, without recording."""
+        if time.monotonic() - self._served_at >= _STEADY_SECONDS:
+            self._restarts = 0
         self._restarts += 1
-        LOG.error('The qemu-storage-daemon of image %s has ended unexpectedly', self._key.image_id)
         if self._restarts > _MOST_RESTARTS:
             raise exception.RecorderFailed(
                 image_id=self._key.image_id,
                 reason=f'its qemu-storage-daemon ended {self._restarts} times',
             )
-        if self._phase is Phase.RECORDING:
-            await self._drop('its daemon ended')
         await self._daemon.stop()
-        self._daemon = ServingDaemon.start(self._paths, self._key, self._settings)
         await self._serve()
-
-    async def _serve(self) -> None:
-        path = self._recording.sealed_path()
-        if path is not None:
-            await self._daemon.play(self._source, path)
-        else:
-            await self._daemon.serve_plain(self._source)
+        LOG.error(
+            'The qemu-storage-daemon of image %s ended unexpectedly; process %d serves its guests',
+            self._key.image_id,
+            self._daemon.pid,
+        )
+        if self._recording.is_open and self._phase is not Phase.SEALING:
+            why = 'its daemon ended'
+            self._enter(Phase.SERVING, why)
+            self._enter(Phase.SERVING, await self._meanwhile(self._recording.forget(why)))
 
     def _watch_threshold(self) -> None:
         async def watch() -> None:
@@ -250,7 +283,7 @@ class Recorder:
             await self._daemon.leave()
             return  # and its duty stays: somebody is to adopt the daemon
         if self._recording.is_open:
-            self._recording.discard()
+            await self._recording.discard()
         await self._daemon.stop()
         if self._phase is Phase.LEAVING:
             duty.forget(self._paths, self._key)

@@ -144,6 +144,13 @@ def ready(store: Store, content: bytes = b'cached', **changes: Any) -> Any:
     return store.seal(warming, facts)
 
 
+def files(store: Store) -> dict[str, bytes]:
+    """Return all files in the folder of the caches itself."""
+    return {
+        path.name: path.read_bytes() for path in store.paths.cache_path.iterdir() if path.is_file()
+    }
+
+
 def status(phase: Phase = Phase.RECORDING, **changes: Any) -> Status:
     values: dict[str, Any] = {
         'phase': phase,

@@ -115,6 +115,16 @@ def test_a_raised_generation_is_on_disk(generations, source, counter):
     assert json.loads(counter.read_bytes()) == {'epoch': new.epoch, 'n': new.n}
 
 
+def test_the_first_question_waits_for_no_disk(generations, source, counter):
+    """A boot asks; an epoch that a power loss takes back has no cache that is READY."""
+    with mock.patch.object(os, 'fsync', autospec=True) as fsync:
+        first = generations.current(source)
+    fsync.assert_not_called()
+    with mock.patch.object(filesystem, 'sync_file', autospec=True) as synced:
+        assert generations.settled(source) == first
+    assert [call.args[0] for call in synced.call_args_list] == [counter, counter.parent]
+
+
 def sync(number=None):
     """A sync of a folder, which may fail with an errno."""
     error = None if number is None else OSError(number, os.strerror(number))

@@ -103,6 +103,79 @@ def test_no_program(tmp_path, log):
     assert 'set [qcache] qemu_storage_daemon to its path' in str(caught.value)
 
 
+def test_what_it_serves_from_its_start(program, log):
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    made = StorageDaemon.start(str(program), pathlib.Path('/q'), log, options=['--export', 'x'])
+    assert made.process.has_ended(60)
+    assert made.reap()
+    assert log.read_text().splitlines()[-2:] == ['--export', 'x']
+
+
+def test_one_that_writes_nothing_has_no_limit(program, log):
+    made = StorageDaemon.start(str(program), pathlib.Path('/q'), log)
+    try:
+        assert limit(made) == resource.getrlimit(resource.RLIMIT_FSIZE)
+        assert not made.reap()
+    finally:
+        made.process.signal(signal.SIGKILL)
+        assert made.process.has_ended(60)
+        assert made.reap()
+
+
+# -- one that was started by somebody who is dead
+
+LISTEN = """#!/usr/bin/python3
+import signal, socket, sys
+path = sys.argv[2].split(',')[2].removeprefix('path=')
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+signal.pause()
+"""
+
+
+@pytest.fixture
+def listener(tmp_path, log):
+    """A daemon that listens as soon as it has started."""
+    program, path = tmp_path / 'listener', tmp_path / 'x.qmp'
+    program.write_text(LISTEN)
+    program.chmod(0o700)
+    made = StorageDaemon.start(str(program), path, log)
+    yield made, path
+    made.process.signal(signal.SIGKILL)
+    made.process.has_ended(60)
+    made.reap()
+
+
+@pytest.fixture
+def patient():
+    with mock.patch.object(storage_daemon, '_START_SECONDS', 300):
+        yield
+
+
+def test_one_that_does_not_listen_yet_is_found(listener, patient):
+    made, path = listener
+    assert StorageDaemon.find(path) == made.pid
+    assert made.listens(path)
+
+
+def test_nobody_to_be_found(tmp_path, patient):
+    assert StorageDaemon.find(tmp_path / 'x.qmp') is None
+
+
+def test_one_whose_socket_was_removed_is_not_waited_for_long(daemon):
+    with mock.patch.object(storage_daemon, '_START_SECONDS', 0.01):
+        assert StorageDaemon.find(pathlib.Path('/run/x')) is None
+        assert not daemon.listens(pathlib.Path('/run/x'))
+
+
+def test_one_that_ends_listens_no_more(program, log, patient):
+    program.write_text('#!/bin/sh\nexit 1\n')
+    made = StorageDaemon.start(str(program), pathlib.Path('/q'), log)
+    assert not made.listens(pathlib.Path('/run/x'))
+    assert made.reap()
+
+
 @pytest.fixture
 def hasty():
     with mock.patch.object(storage_daemon, '_QUIT_SECONDS', 0.05):

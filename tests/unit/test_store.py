@@ -71,8 +71,8 @@ def test_a_cache_is_ready_after_its_file_is_in_place_and_synced(store):
     facts = facts_of(store.paths.recording(KEY))
     steps = []
 
-    def write(path, content, mode):
-        steps.append((json.loads(content)['state'], store.paths.sealed(KEY).exists()))
+    def write(path, content, mode, *, sync):
+        steps.append((json.loads(content)['state'], store.paths.sealed(KEY).exists(), sync))
 
     def sync(path):
         steps.append(('sync', path))
@@ -82,7 +82,29 @@ def test_a_cache_is_ready_after_its_file_is_in_place_and_synced(store):
         mock.patch.object(filesystem, 'sync_folder', autospec=True, side_effect=sync),
     ):
         store.seal(record, facts)
-    assert steps == [('sync', store.paths.cache_path), ('READY', True)]
+    assert steps == [('sync', store.paths.cache_path), ('READY', True, True)]
+
+
+@pytest.mark.parametrize('content', [b'', bytes(300)])
+def test_a_record_that_a_crash_of_the_host_left_without_content_is_none(store, content):
+    """Nobody waits for that of a recording, which is dirty then."""
+    store.paths.record(KEY).write_bytes(content)
+    store.paths.recording(KEY).write_bytes(b'dirty')
+    assert store.load(KEY) is None
+    store.discard_recording(KEY)
+    assert store.keys() == []
+
+
+def test_a_recording_begins_and_is_thrown_away_without_a_wait_for_a_disk(store):
+    """A boot would wait with it, and guests whose daemon has died."""
+    with mock.patch.object(os, 'fsync', autospec=True) as fsync:
+        builders.warm(store)
+        store.discard_recording(KEY)
+    fsync.assert_not_called()
+    builders.ready(store)
+    with mock.patch.object(os, 'fsync', autospec=True) as fsync:
+        store.discard(KEY)
+    assert fsync.call_count == 2, 'what was READY goes in order'
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,25 @@ def test_repeats_are_bounded(guests, paths, domains, daemon, clock):
     assert len([at for at in times if at < times[0] + 600]) == 12
 
 
+@pytest.mark.parametrize(('seconds', 'waits'), [(9, True), (20, False)])
+def test_pauses_begin_anew_after_a_guest_has_run_for_a_while(
+    guests, paths, domains, daemon, clock, seconds, waits
+):
+    """Its daemon is killed again and again, and it is paused twice each time."""
+    for _ in range(4):
+        domains.paused.return_value = [paused(paths)]
+        before = domains.resume.call_count
+        guests.look()
+        clock.return_value += 1
+        guests.look()
+        resumed = domains.resume.call_count - before
+        domains.paused.return_value = []
+        for _ in range(seconds):
+            clock.return_value += 1
+            guests.look()
+    assert (resumed < 2) == waits
+
+
 def test_another_day_it_is_resumed_again(guests, paths, domains, daemon, clock):
     domains.paused.return_value = [paused(paths)]
     for _ in range(1000):

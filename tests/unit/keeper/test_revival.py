@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorders that are missed: when they are started again, with what, and how often."""
+"""Recorders that are gone: who serves their guests, when they are started again, and how often."""
 
 import itertools
+import json
 import socket
 from unittest import mock
 
 import pytest
 
+from nova_qcache import block_graph
 from nova_qcache import duty
+from nova_qcache import exception
+from nova_qcache import locks
 from nova_qcache import processes
+from nova_qcache.keeper import revival as revival_module
 from nova_qcache.keeper.revival import Revival
+from nova_qcache.paths import Paths
 from nova_qcache.recorder import launch
+from nova_qcache.storage_daemon import StorageDaemon
+from tests.unit import builders
 from tests.unit.builders import KEY
 
 ARGUMENTS = ['--base=/b', KEY.image_id]
@@ -19,6 +27,22 @@ ARGUMENTS = ['--base=/b', KEY.image_id]
 @pytest.fixture
 def spawn():
     with mock.patch.object(launch, 'spawn', autospec=True) as made:
+        made.return_value.poll.return_value = 0
+        yield made
+
+
+@pytest.fixture
+def start():
+    """What starts a daemon, which listens at once."""
+    with (
+        mock.patch.object(StorageDaemon, 'find', autospec=True, return_value=None),
+        mock.patch.object(StorageDaemon, 'start', autospec=True) as made,
+        mock.patch.object(StorageDaemon, 'adopt', autospec=True) as adopt,
+        mock.patch.object(Paths, 'share', autospec=True),
+    ):
+        made.return_value = adopt.return_value = mock.create_autospec(StorageDaemon, instance=True)
+        made.return_value.process = mock.create_autospec(processes.Process, instance=True)
+        made.return_value.reap.return_value = False
         yield made
 
 
@@ -30,8 +54,8 @@ def clock():
 
 
 @pytest.fixture
-def revival(paths, spawn, clock):
-    return Revival(paths)
+def revival(store, spawn, start, clock):
+    return Revival(store.paths, store, 'qsd', 7)
 
 
 @pytest.fixture
@@ -39,23 +63,32 @@ def missed(paths):
     duty.note(paths, KEY, ARGUMENTS)
 
 
-def test_no_duty(revival, spawn):
+def test_no_duty(revival, spawn, start):
     assert revival.look() == 0
     spawn.assert_not_called()
+    start.assert_not_called()
 
 
-def test_one_that_is_at_work(revival, paths, spawn, missed):
+def test_one_that_is_at_work(revival, paths, spawn, start, missed):
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(paths.control_socket(KEY)))
         door.listen()
         for _ in range(3):
             assert revival.look() == 1
     spawn.assert_not_called()
+    start.assert_not_called()
 
 
-def test_one_that_is_missed_twice(revival, paths, spawn, missed):
-    assert revival.look() == 1
+def test_one_that_is_still_starting_is_no_dead_one(revival, paths, spawn, start, missed):
+    """The copy of an audit may take minutes."""
+    with locks.recorder(paths.locks, KEY):
+        for _ in range(3):
+            assert revival.look() == 1
     spawn.assert_not_called()
+    start.assert_not_called()
+
+
+def test_one_that_is_gone(revival, paths, spawn, missed):
     assert revival.look() == 1
     ((output, arguments), _) = spawn.call_args
     assert output.name == str(paths.log(KEY))
@@ -71,44 +104,159 @@ def test_the_recorder_of_an_audit(revival, paths, spawn):
     audit = KEY.next_revision()
     duty.note(paths, audit, ARGUMENTS)
     revival.look()
-    revival.look()
     ((output, arguments), _) = spawn.call_args
     assert output.name == str(paths.log(audit))
     assert arguments[:3] == ['--serve-only', f'--generation={KEY.generation}', '--revision=2']
 
 
-def test_it_gets_time_to_start(revival, spawn, clock, missed):
+# -- its guests
+
+
+@pytest.mark.parametrize('there', ['nothing', 'warm', 'ready', 'damaged', 'stale', 'broken'])
+def test_its_guests_are_served_before_all_else(revival, store, spawn, start, missed, there):
+    if there == 'warm':
+        builders.warm(store)
+    elif there != 'nothing':
+        record = builders.ready(store)
+        if there == 'stale':
+            store.retire(record, 'x')
+        if there == 'broken':
+            store.paths.record(KEY).write_bytes(b'x')
+        if there == 'damaged':
+            store.paths.sealed(KEY).unlink()
+    before, found = builders.files(store), []
+
+    def note(*arguments, options):
+        spawn.assert_not_called()
+        found.append(builders.files(store))
+        return mock.DEFAULT
+
+    start.side_effect = note
+    revival.look()
+    options = start.call_args.kwargs['options']
+    served = json_options(options)
+    assert served['--nbd-server'] == [
+        {'addr': {'type': 'unix', 'path': str(store.paths.nbd_socket(KEY))}, 'max-connections': 0}
+    ]
+    assert served['--export'] == [block_graph.EXPORT]
+    nodes = {node['node-name']: node for node in served['--blockdev']}
+    assert nodes['base-file']['filename'] == '/b'
+    assert (block_graph.CACHE_FILE_NODE in nodes) == (there == 'ready')
+    assert all(node['read-only'] for node in nodes.values())
+    assert [before] == found, 'they wait for no disk'
+    start.return_value.listens.assert_called_once_with(store.paths.nbd_socket(KEY))
+    assert builders.files(store) == before, 'that is for the recorder'
+    spawn.assert_called_once()
+
+
+def json_options(options):
+    found: dict = {}
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        found.setdefault(name, []).append(json.loads(value))
+    return found
+
+
+def test_a_daemon_that_dies_after_its_recorder(revival, spawn, start, missed):
+    """An interpreter takes seconds to start on a busy machine."""
+    StorageDaemon.find.return_value = 4711
+    spawn.return_value.poll.return_value = None
+    revival.look()
+    start.assert_not_called()
+    StorageDaemon.find.return_value = None
+    revival.look()
+    start.assert_called_once()
+    spawn.assert_called_once()
+
+
+def test_a_base_that_is_away_is_not_tried_without_end(revival, spawn, start, missed):
+    start.return_value.listens.return_value = False
+    spawn.return_value.poll.return_value = None
     for _ in range(5):
         revival.look()
-    assert spawn.call_count == 1
-    clock.return_value += 2
+    start.assert_called_once()
+
+
+def test_a_daemon_that_lives_is_for_the_recorder(revival, spawn, start, missed):
+    StorageDaemon.find.return_value = 4711
     revival.look()
-    assert spawn.call_count == 2
+    start.assert_not_called()
+    spawn.assert_called_once()
+
+
+def test_guests_may_connect_to_a_daemon_whose_recorder_died_at_once(
+    revival, paths, spawn, start, missed
+):
+    StorageDaemon.find.return_value = 4711
+    Paths.share.side_effect = lambda *_: spawn.assert_not_called()
+    revival.look()
+    StorageDaemon.adopt.assert_called_once_with(4711)
+    Paths.share.assert_called_once_with(paths, paths.nbd_socket(KEY))
+
+
+@pytest.mark.parametrize(
+    'error', [OSError(5, 'x'), exception.ToolMissing(tool='a', reason='b', package='', option='')]
+)
+def test_guests_that_cannot_be_served(revival, spawn, start, caplog, missed, error):
+    start.side_effect = error
+    assert revival.look() == 1
+    spawn.assert_called_once()
+    assert 'cannot be served' in caplog.text
+
+
+def test_a_daemon_that_ends_is_no_zombie(revival, start, missed):
+    revival.look()
+    revival.look()
+    start.return_value.reap.assert_called_once()
+    start.return_value.reap.return_value = True
+    revival.look()
+    revival.look()
+    assert start.return_value.reap.call_count == 2
+
+
+# -- how often
+
+
+def test_one_that_is_being_started_has_no_rival(revival, spawn, clock, missed):
+    spawn.return_value.poll.return_value = None
+    for _ in range(5):
+        revival.look()
+        clock.return_value += 60
+    assert spawn.call_count == 1
 
 
 def test_the_pauses_get_longer_and_end(revival, paths, spawn, clock, missed):
-    revival.look()
     times: list[float] = []
-    while duty.read(paths, KEY) is not None:
-        revival.look()
-        if spawn.call_count > len(times):
-            times.append(clock.return_value)
-        clock.return_value += 1
+    with mock.patch.object(revival_module, '_MOST_ATTEMPTS', 20):
+        while duty.read(paths, KEY) is not None:
+            revival.look()
+            if spawn.call_count > len(times):
+                times.append(clock.return_value)
+            clock.return_value += 1
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert pauses[:4] == [2, 4, 8, 15]
-    assert set(pauses[4:]) == {15}
-    assert len(times) == 240
+    assert pauses[:3] == [1, 2, 4]
+    assert set(pauses[3:]) == {4}, 'guests wait'
+    assert len(times) == 20
 
 
-def test_one_that_came_back_starts_anew(revival, paths, spawn, missed):
-    revival.look()
-    revival.look()
-    with mock.patch.object(processes, 'listener_pid', autospec=True, return_value=1):
+def at_work():
+    return mock.patch.object(processes, 'listener_pid', autospec=True, return_value=1)
+
+
+@pytest.mark.parametrize(('seconds', 'anew'), [(9, False), (10, True)])
+def test_pauses_begin_anew_after_one_that_has_worked_for_a_while(
+    revival, spawn, clock, missed, seconds, anew
+):
+    for _ in range(5):
+        revival.look()
+        clock.return_value += 4
+    count = spawn.call_count
+    clock.return_value += seconds - 4
+    with at_work():
         revival.look()
     revival.look()
-    assert spawn.call_count == 1, 'it may just be ending'
+    clock.return_value += 1
     revival.look()
-    assert spawn.call_count == 2
+    assert spawn.call_count == count + 1 + anew
 
 
 def test_a_duty_that_ends(revival, paths, spawn, missed):
@@ -117,7 +265,19 @@ def test_a_duty_that_ends(revival, paths, spawn, missed):
     assert revival.look() == 0
     duty.note(paths, KEY, ARGUMENTS)
     revival.look()
+    assert spawn.call_count == 2, 'at once'
+
+
+def test_a_duty_that_ends_meanwhile(revival, paths, spawn, start, missed):
+    """It had the lock until then, and its guests have gone."""
+
+    def forget(*arguments):
+        duty.forget(paths, KEY)
+
+    with mock.patch.object(processes, 'listener_pid', autospec=True, side_effect=forget):
+        revival.look()
     spawn.assert_not_called()
+    start.assert_not_called()
 
 
 def test_a_recorder_that_cannot_be_asked_lives(revival, spawn, missed):

@@ -19,7 +19,12 @@ from nova_qcache.keeper.service import Keeper
 @pytest.fixture(autouse=True)
 def hasty():
     with mock.patch.multiple(
-        service, _TICK_SECONDS=0.001, _RETRY_SECONDS=0.002, _IDLE_SECONDS=0.02, _LOCK_SECONDS=0.02
+        service,
+        _TICK_SECONDS=0.001,
+        _REVIVAL_SECONDS=0.001,
+        _RETRY_SECONDS=0.002,
+        _IDLE_SECONDS=0.02,
+        _LOCK_SECONDS=0.02,
     ):
         yield
 
@@ -56,6 +61,33 @@ def test_it_stays_as_long_as_it_is_needed(keeper, parts):
     requests.pending.side_effect = [{'x': ''}] * 40 + [{}] * 1000
     keeper.run()
     assert revival.look.call_count > 80
+
+
+def test_who_comes_while_it_is_about_to_end_is_not_lost(keeper, parts, paths):
+    """A recorder that was told that there is a keeper, and is killed then."""
+    revival, _, _, _ = parts
+    held: list[bool] = []
+
+    def look():
+        try:
+            with locks.keeper(paths.locks, 0):
+                held.append(False)
+        except exception.LockTimeout:
+            held.append(True)
+        return int(held.count(False) == 1 and len(held) < 100)
+
+    def ask():  # in a thread: a thread that waits for what it holds is a fault
+        asked: list[int] = []
+        thread = threading.Thread(target=lambda: asked.append(look()))
+        thread.start()
+        thread.join()
+        return asked[0]
+
+    revival.look.side_effect = ask
+    keeper.run()
+    last = held.index(False)
+    assert held[last + 1 :].count(True) > 1, 'it goes on'
+    assert not held[-1]
 
 
 def test_it_ends_when_told(keeper, parts):

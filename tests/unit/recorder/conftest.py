@@ -27,6 +27,7 @@ def stage(store):
         made = Stage(store, daemon_class, open_recording, sealing)
         daemon_class.adopt.return_value = None
         daemon_class.start.side_effect = made.daemon
+        daemon_class.serve.side_effect = made.serve
         connections.side_effect = made.count
         open_recording.side_effect = lambda *arguments: builders.warm(
             store, b'empty', key=made.key

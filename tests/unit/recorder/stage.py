@@ -49,6 +49,8 @@ class Stage:
         """What is done to a new daemon."""
         self.on_record = lambda: None
         """What happens when the daemon begins to record."""
+        self.on_serve = lambda: None
+        """What happens when a daemon is started in place of one that is dead."""
         self.script = lambda count: 0
         """From how often guests were counted to how many there are."""
 
@@ -56,11 +58,22 @@ class Stage:
         made = mock.create_autospec(ServingDaemon, instance=True)
         made.ended, made.pid = asyncio.Event(), 4711
         made.node_names.return_value = nodes
+
+        def end_writing(*_):
+            made.node_names.return_value = nodes - {block_graph.RECORDING_NODE}
+
+        made.seal.side_effect = made.replace.side_effect = end_writing
         made.monitor = mock.create_autospec(Monitor, instance=True)
         made.monitor.events.return_value = self.thresholds()
         made.record.side_effect = lambda *_: self.on_record()
         self.on_daemon(made)
         self.daemons.append(made)
+        return made
+
+    def serve(self, paths, key, program, nodes):
+        self.on_serve()
+        made = self.daemon()
+        made.plays = [node['filename'] for node in nodes if node['node-name'] == 'cfile']
         return made
 
     async def thresholds(self):

@@ -121,11 +121,14 @@ def test_guests_of_a_dead_daemon_are_served_again(stage, there):
             stage.store.retire(record, 'x')
         if there == 'broken':
             stage.store.paths.record(KEY).write_bytes(b'x')
+    before, found = builders.files(stage.store), []
+    stage.on_serve = lambda: found.append(builders.files(stage.store))
     run(stage, serve_only=True, arguments=('--base=/b',))
     (daemon,) = stage.daemons
     daemon.record.assert_not_called()
-    assert daemon.play.await_count == (there == 'ready')
-    assert daemon.serve_plain.await_count == (there != 'ready')
+    path = str(stage.store.paths.sealed(KEY))
+    assert daemon.plays == ([path] if there == 'ready' else [])
+    assert found == [before], 'they wait for no disk'
     daemon.stop.assert_awaited_once()
     if there in ('nothing', 'warm'):
         assert stage.state is State.COLD, 'what was being recorded is dirty'
@@ -135,13 +138,10 @@ def test_guests_of_a_dead_daemon_are_served_again(stage, there):
 def test_a_dead_daemon_whose_base_is_away_is_tried_again_later(stage):
     duty.note(stage.store.paths, KEY, ['x'])
 
-    def on_daemon(daemon):
-        daemon.serve_plain.side_effect = exception.ToolFailed(command='x', code=1, reason='y')
-
-    stage.on_daemon = on_daemon
+    failed = exception.ToolFailed(command='x', code=1, reason='y')
+    stage.daemon_class.serve.side_effect = failed
     with pytest.raises(exception.ToolFailed):
         run(stage, serve_only=True, arguments=('--base=/b',))
-    stage.daemons[0].stop.assert_awaited_once()
     assert duty.read(stage.store.paths, KEY) == ['--base=/b']
 
 

@@ -62,8 +62,9 @@ def test_open(store, tool, reserve):
     assert record.base_identity == builders.IDENTITY
     assert (record.virtual_size, record.quota) == (64 * MIB, MIB)
     assert (record.cluster_size, record.extended_l2) == (4096, False)
+    assert not store.paths.draft(KEY).exists()
     tool.create_cache.assert_called_once_with(
-        path,
+        store.paths.draft(KEY),
         64 * MIB,
         backing='memory://base',
         backing_format='qcow2',

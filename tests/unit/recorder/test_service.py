@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a recorder: what it does with its recording, its daemon and its guests."""
 
+import asyncio
 from unittest import mock
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from nova_qcache import exception
 from nova_qcache import locks
 from nova_qcache.counters import Counters
+from nova_qcache.generation import Generations
 from nova_qcache.paths import Paths
+from nova_qcache.recorder import service
 from nova_qcache.states import FinishReason
 from nova_qcache.states import Staleness
 from nova_qcache.states import State
@@ -86,16 +89,41 @@ def test_leave_is_for_when_no_guest_is_connected(stage):
     assert stage.store.keys() == []
 
 
-@pytest.mark.parametrize('part', ['the daemon', 'the file'])
+@pytest.mark.parametrize('part', ['the generation', 'the file'])
 def test_a_seal_that_fails_costs_the_recording_and_no_guest(stage, part):
-    failed = exception.ToolFailed(command='blockdev-reopen', code='QMP', reason='no')
-    if part == 'the daemon':
-        stage.on_daemon = lambda daemon: setattr(daemon.seal, 'side_effect', failed)
     stage.seal.side_effect = BROKEN
+    if part == 'the generation':
+        stage.seal.side_effect = AssertionError
+        error = exception.FolderUnfit(path='/x', reason='EIO', remedy='z')
+        settled = mock.patch.object(Generations, 'settled', autospec=True, side_effect=error)
+    else:
+        settled = mock.patch.object(Generations, 'settled', autospec=True)
     one_guest_until(stage, lambda: stage.state is State.COLD and stage.counted > 3)
-    run(stage)
+    with settled:
+        run(stage)
     (daemon,) = stage.daemons
     assert stage.store.keys() == []
+    daemon.stop.assert_awaited_once()
+
+
+@pytest.mark.parametrize('command', ['seal', 'drop'])
+def test_what_a_daemon_goes_on_to_write_keeps_its_name(stage, command):
+    """The space that it takes would be nobody's, and without an end."""
+    failed = exception.ToolFailed(command='blockdev-reopen', code='QMP', reason='no')
+    stage.on_daemon = lambda daemon: setattr(daemon.seal, 'side_effect', failed)
+    seen: list[tuple] = []
+
+    def script(count):
+        if count == 2:
+            stage.grow()
+        seen.append((stage.state, stage.store.paths.recording(KEY).exists()))
+        return 1 if count < 20 else 0
+
+    stage.script = script
+    run(stage, PATIENT, lambda recorder: stage.ask(recorder, command))
+    (daemon,) = stage.daemons
+    assert set(seen) == {(State.WARMING, True)}
+    assert stage.store.keys() == [], 'it goes with its daemon'
     daemon.stop.assert_awaited_once()
 
 
@@ -114,12 +142,15 @@ def end_daemon(stage, at):
 
 def test_a_daemon_that_ends_while_it_records_is_replaced_by_a_plain_one(stage):
     end_daemon(stage, lambda count: count == 3)
+    seen: list[State] = []
+    stage.on_serve = lambda: seen.append(stage.state)
     run(stage, PATIENT)
     first, second = stage.daemons
+    assert seen == [State.WARMING], 'its guests wait for no disk'
     assert stage.store.keys() == []
     first.seal.assert_not_called()
     first.stop.assert_awaited_once()
-    second.serve_plain.assert_awaited_once()
+    assert second.plays == []
     second.record.assert_not_called()
     second.stop.assert_awaited_once()
 
@@ -141,10 +172,7 @@ def test_a_daemon_that_ends_after_the_seal_plays_what_was_sealed(stage, unchange
         require.side_effect = None if unchanged else BROKEN
         run(stage, PATIENT)
     _, second = stage.daemons
-    if unchanged:
-        second.play.assert_awaited_once_with(mock.ANY, 'path')
-    else:
-        second.serve_plain.assert_awaited_once()
+    assert second.plays == (['path'] if unchanged else [])
     assert stage.state is State.READY
 
 
@@ -154,6 +182,34 @@ def test_a_daemon_that_ends_again_and_again(stage):
         run(stage, PATIENT)
     assert len(stage.daemons) == 4
     stage.daemons[-1].leave.assert_awaited_once()
+
+
+def test_daemons_that_serve_for_a_while_are_replaced_without_end(stage):
+    end_daemon(stage, lambda count: count % 5 == 0)
+    with mock.patch.object(service, '_STEADY_SECONDS', 0.005):
+        run(stage, PATIENT)
+    assert len(stage.daemons) > 5
+
+
+def test_a_daemon_that_ends_while_its_cache_is_sealed(stage):
+    """A check, a digest and a sync take long on a busy disk: its guests do not wait for them."""
+    stage.events = 1
+    sealed = stage.seal.side_effect
+    served: list[list] = []
+
+    async def seal(*arguments):
+        stage.daemons[0].ended.set()
+        while len(stage.daemons) == 1:
+            await asyncio.sleep(0.001)
+        served.append(stage.daemons[1].plays)
+        return sealed(*arguments)
+
+    stage.seal.side_effect = seal
+    one_guest_until(stage, lambda: stage.state is State.READY)
+    run(stage, PATIENT)
+    assert served == [[]], 'the base, since nothing is READY yet'
+    assert stage.state is State.READY
+    stage.daemons[1].stop.assert_awaited_once()
 
 
 @pytest.mark.parametrize('guests', [0, 1])
