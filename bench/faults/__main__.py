@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 
+from bench.faults import burn
 from bench.faults import catalogue
 from bench.faults import report
 from bench.faults.fault import Fault
@@ -53,12 +54,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help=f'for how long guests wait for a recorder that they lost ({RECONNECT_SECONDS})',
     )
     parser.add_argument(
+        '--burn',
+        type=_burners,
+        default=[],
+        metavar='WHAT',
+        help=f'beside others who leave little of the host: {",".join(burn.KINDS)}',
+    )
+    parser.add_argument(
         '--plant', choices=sorted(PLANTS), help='in the first round, a loss that must be found'
     )
     args = parser.parse_args(argv)
     if args.count < 1 or args.scale < 0:
         parser.error('N is at least 1, --scale at least 0')
     return args
+
+
+def _burners(text: str) -> list[str]:
+    kinds = text.split(',')
+    if not set(kinds) <= set(burn.KINDS):
+        raise argparse.ArgumentTypeError(f'{text!r} has other names than {",".join(burn.KINDS)}')
+    return kinds
 
 
 def rounds(args: argparse.Namespace, product: installation.Installation, rows: list[Row]) -> None:
@@ -102,7 +117,9 @@ def main(argv: list[str] | None = None) -> int:
         undo.callback(shutil.rmtree, folder)
         rows: list[Row] = []
         try:
-            rounds(args, installation.find(folder), rows)
+            product = installation.find(folder)
+            with burn.burning(args.burn):
+                rounds(args, product, rows)
         except KeyboardInterrupt:
             print(f'Interrupted after {len(rows)} faults.', file=sys.stderr)
             return 130

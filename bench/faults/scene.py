@@ -64,6 +64,8 @@ class Scene:
             start_keeper=True,
         )
         site.make_folder('vm', users.GUEST)
+        # /run is on no disk.
+        site.mount(site.run_path, '-t', 'tmpfs', 'tmpfs', user=users.PRODUCT)
         self.disk = ground.Disk(site, stands)
         self.base = ground.Base(site, stands, chance)
         self.guests: list[Guest] = []

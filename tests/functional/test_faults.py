@@ -49,9 +49,6 @@ _MOMENTS = {
     'truncate-cache': (Phase.IDLE,),
 }
 _LONG_SECONDS = 20
-_RECONNECT_SECONDS = 600
-"""Beside writers that sync, guests were served again only after a minute; until that is mended,
-the tests wait for it."""
 _RANDOM = 40 if seeds.explore() else 6
 _RUN_SECONDS = 600 * _RANDOM
 
@@ -89,9 +86,7 @@ def test_fault(product: Installation, kind: str, phase: Phase) -> None:
     chance = _chance(f'{kind} {phase.name}')
     fault = FAULTS[kind]
     stands = fault.grounds[0]
-    _require_nothing_lost(
-        Round(fault, phase, chance, stands=stands, reconnect_seconds=_RECONNECT_SECONDS), product
-    )
+    _require_nothing_lost(Round(fault, phase, chance, stands=stands), product)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +102,6 @@ def test_long(product: Installation, kind: str, phase: Phase, base: str) -> None
         _chance(f'{kind} {phase.name} long'),
         stands=stands,
         seconds=_LONG_SECONDS,
-        reconnect_seconds=_RECONNECT_SECONDS,
     )
     _require_nothing_lost(of, product)
 
@@ -116,7 +110,7 @@ def _run(folder: pathlib.Path, *arguments: str) -> tuple[int, dict[str, Any], st
     rows = folder / 'faults.json'
     done = subprocess.run(
         [
-            *(str(_SCRIPT), *arguments, f'--reconnect={_RECONNECT_SECONDS}'),
+            *(str(_SCRIPT), *arguments),
             *(f'--json={rows}', f'--table={folder / "faults.rst"}'),
         ],
         env={**os.environ, 'PYTHON': sys.executable},
@@ -145,7 +139,7 @@ def test_what_is_planted_is_found(
 @pytest.mark.random
 @pytest.mark.timeout(_RUN_SECONDS + 60)
 def test_random_faults(tmp_path: pathlib.Path) -> None:
-    code, found, said = _run(tmp_path, str(_RANDOM), f'--seed={seeds.seed()}')
+    code, found, said = _run(tmp_path, str(_RANDOM), f'--seed={seeds.seed()}', '--burn=cpu,disk')
     assert code == 0, said
     assert found['tried'] == len(found['faults']) == _RANDOM
     assert 'guest_errors 0, wrong_bytes 0, leaks 0' in said
