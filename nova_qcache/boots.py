@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import threading
 import time
+import weakref
 
 from oslo_config import cfg
 
@@ -108,7 +109,9 @@ class Boots:
         self._revalidate_seconds = group.revalidate_hours * 3600
         self._judge = Judge(self._store, self._generations)
         self._complaints = Repetition()
-        self._starts: dict[CacheKey, threading.Lock] = {}
+        self._starts: weakref.WeakValueDictionary[CacheKey, threading.Lock] = (
+            weakref.WeakValueDictionary()  # as long as somebody holds it or waits for it
+        )
 
     def plan(self, boot: Boot) -> Plan:
         """Decide what a boot uses, and start a recorder if it is to record. Never raises for a

@@ -96,7 +96,9 @@ class Ledger:
     def all(self) -> dict[str, Counters]:
         """Return what is counted of each image."""
         found = {}
-        for name in self._names():
+        names = self._names()
+        self._files.keep({self._folder / name for name in names})
+        for name in names:
             image_id = name.removesuffix(_SUFFIX)
             with contextlib.suppress(exception.InvalidImageId):
                 if canonical_image_id(image_id) == image_id:

@@ -16,11 +16,13 @@ waited for, only tried:
 The tests see to it that nobody waits for one out of order, see :data:`complain`.
 
 These are POSIX locks on files, which the kernel drops with the process: a stale lock file stops
-nobody. They are not inherited either, so a recorder's lock says nothing about its daemon (see
+nobody. Those of images and recorders go with their caches (:func:`clear_away`); who waits for one
+that goes away takes the next file of that name. They are not inherited
+either, so a recorder's lock says nothing about its daemon (see
 ``recorder.daemon.ServingDaemon.adopt``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 import contextlib
 from contextlib import AbstractContextManager
 import contextvars
@@ -28,13 +30,14 @@ import enum
 import os
 import pathlib
 import time
+from typing import IO
 
 from oslo_concurrency import lockutils
 
 from nova_qcache import exception
 from nova_qcache.key import CacheKey
 
-__all__ = ['generation', 'image', 'keeper', 'pool', 'recorder', 'statistics']
+__all__ = ['clear_away', 'generation', 'image', 'keeper', 'pool', 'recorder', 'statistics']
 
 _POLL_SECONDS = 0.005
 _MODE = 0o600
@@ -118,6 +121,21 @@ def keeper(folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]
     return _hold(_Rank.KEEPER, folder, 'keeper', seconds)
 
 
+def clear_away(folder: pathlib.Path, keys: Collection[CacheKey]) -> None:
+    """Remove the lock files of images and recorders that have no cache and no holder.
+
+    :param keys: of all caches that are there
+    :raises OSError: if the folder cannot be read
+    """
+    kept = {f'recorder-{key.stem}' for key in keys} | {f'image-{key.image_id}' for key in keys}
+    for name in sorted(set(os.listdir(folder)) - kept):
+        kind = name.partition('-')[0]
+        rank = {'recorder': _Rank.RECORDER, 'image': _Rank.IMAGE}.get(kind)
+        if rank is not None:
+            with contextlib.suppress(exception.LockTimeout), _hold(rank, folder, name, 0):
+                (folder / name).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _hold(rank: _Rank, folder: pathlib.Path, name: str, seconds: float) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
@@ -132,30 +150,49 @@ def _enter(
         if seconds > 0:  # one who only tries can be part of no deadlock
             _check_order(rank, name, complain)
         stack.callback(_forget, (rank, name))
-    _make_private(folder / name)
     # lockutils has no deadline of its own: ask again without blocking until ours has passed.
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            stack.enter_context(
-                lockutils.lock(
-                    name, external=True, lock_path=str(folder), do_log=False, blocking=False
-                )
-            )
-            break
-        except lockutils.AcquireLockFailedException as e:
-            if time.monotonic() >= deadline:
-                raise exception.LockTimeout(name=name, path=str(folder), seconds=seconds) from e
-            time.sleep(_POLL_SECONDS)
+    while not _try(stack, folder, name):
+        if time.monotonic() >= deadline:
+            raise exception.LockTimeout(name=name, path=str(folder), seconds=seconds)
+        time.sleep(_POLL_SECONDS)
     if complain is not None:
         _held.set((*_held.get(), (rank, name)))
 
 
-def _make_private(path: pathlib.Path) -> None:
-    """Make the file of a lock before lockutils does: whoever may open it may hold it for ever.
+def _try(stack: contextlib.ExitStack, folder: pathlib.Path, name: str) -> bool:
+    """Take a lock if nobody has it, and return whether that is so."""
+    path = folder / name
+    with contextlib.ExitStack() as mine:
+        # Of this process one alone may open the file: a close gives back the locks of all others.
+        try:
+            mine.enter_context(lockutils.internal_lock(name, blocking=False))
+        except lockutils.AcquireLockFailedException:
+            return False
+        while True:
+            _make_private(path)
+            lock = lockutils.external_lock(name, lock_path=str(folder))
+            if not lock.acquire(blocking=False):
+                lock.lockfile.close()
+                return False
+            # Whoever had it may have removed its file since we opened it: others lock another one.
+            if _is_there(lock.lockfile, path):
+                break
+            lock.release()
+        mine.callback(lock.release)
+        stack.push(mine.pop_all())
+    return True
 
-    Only if there is none: closing a file gives back all locks on it.
-    """
+
+def _is_there(file: IO[str], path: pathlib.Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _make_private(path: pathlib.Path) -> None:
+    """Make the file of a lock before lockutils does: whoever may open it may hold it for ever."""
     with contextlib.suppress(OSError):  # lockutils says what is wrong with the folder
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
 

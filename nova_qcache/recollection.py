@@ -2,7 +2,7 @@
 """What small files said that are never written to, but replaced: whoever asks for all of them
 again reads only those that are new."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 import dataclasses
 import os
 import pathlib
@@ -30,6 +30,12 @@ class Recollection(Generic[_T]):
         """:param read: reads one file; what it raises is raised, and not remembered"""
         self._read = read
         self._known: dict[pathlib.Path, _Known[_T]] = {}
+
+    def keep(self, paths: Set[pathlib.Path]) -> None:
+        """Forget all other files: nobody asks for those that are gone."""
+        for path in list(self._known):
+            if path not in paths:
+                self._known.pop(path, None)
 
     def look(self, path: pathlib.Path) -> _T:
         """Return what a file says now.

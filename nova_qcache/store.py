@@ -253,6 +253,16 @@ class Store:
                     path.unlink(missing_ok=True)
         self.ledger.clear_leftovers()
 
+    def forget_gone(self) -> None:
+        """Let go of what is kept of caches that are gone: their records in memory, and the files
+        of their locks.
+
+        :raises OSError: if a folder cannot be read
+        """
+        keys = self.keys()
+        self._records.keep({self.paths.record(key) for key in keys})
+        locks.clear_away(self.paths.locks, keys)
+
     def seal_file(self, path: pathlib.Path) -> None:
         """Take everybody's right to write a cache file, and let qemu's group read it."""
         path.chmod(_SEALED_MODE)

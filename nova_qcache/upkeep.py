@@ -96,6 +96,7 @@ class Upkeep:
         self._named = foreign
 
     def _forget(self) -> None:
+        self._store.forget_gone()
         keys = self._store.keys()
         kept = {key.image_id for key in keys}
         now = time.time()

@@ -255,6 +255,11 @@ def test_a_cache_folder_that_is_a_file(short_folder):
         Boots(builders.config(short_folder))
 
 
+def test_nothing_is_kept_of_a_start(boots):
+    boots.record(*BOOT)
+    assert len(boots._starts) == 0
+
+
 def test_of_many_boots_at_once_the_first_one_starts_the_recorder(
     boots, launch_start, recorder, conf
 ):

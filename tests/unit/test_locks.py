@@ -12,6 +12,7 @@ import threading
 import time
 from unittest import mock
 
+from oslo_concurrency import lockutils
 import pytest
 
 from nova_qcache import exception
@@ -157,6 +158,133 @@ def test_nobody_else_can_open_a_lock(tmp_path, kind):
         os.umask(old)
     (path,) = tmp_path.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def lock_in_a_thread(folder):
+    """Take the lock of an image in another thread, as far as that is possible now."""
+    held = contextlib.ExitStack()
+
+    def take_it():
+        with contextlib.suppress(exception.LockTimeout):
+            held.enter_context(take('image', folder))
+
+    thread = threading.Thread(target=take_it)
+    thread.start()
+    thread.join()
+    return held
+
+
+def test_making_the_file_drops_no_lock_of_this_process(tmp_path):
+    """A close of the file would, if another thread had the lock by then."""
+    real, held = os.open, []
+
+    def then_another_thread(path, *args):
+        fd = real(path, *args)
+        if path == tmp_path / f'image-{IMAGE}' and not held:
+            held.append(lock_in_a_thread(tmp_path))
+        return fd
+
+    with (
+        mock.patch.object(os, 'open', then_another_thread),
+        take('image', tmp_path),
+        another_try(tmp_path) as process,
+    ):
+        assert process.wait() == 1
+    assert held
+
+
+def test_a_try_in_vain_drops_no_lock_of_this_process(tmp_path):
+    """Its file is closed at once, not when the error is forgotten."""
+    with another_process_holds('image', tmp_path) as process:
+        try:
+            with take('image', tmp_path):
+                pass
+        except exception.LockTimeout as e:
+            error = e
+        process.kill()
+        process.wait()
+    with take('image', tmp_path):
+        del error
+        with another_try(tmp_path) as process:
+            assert process.wait() == 1
+
+
+# -- files that go away
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_of_locks_go_with_their_caches(tmp_path):
+    gone = CacheKey(OTHER_IMAGE, KEY.generation)
+    for key in (KEY, gone):
+        with locks.recorder(tmp_path, key), locks.image(tmp_path, key.image_id, 0):
+            pass
+    with locks.keeper(tmp_path, 0), locks.pool(tmp_path, 0), locks.statistics(tmp_path, 0):
+        with locks.generation(tmp_path, 'base', 0):
+            pass
+        others = ['generation-base', 'keeper', 'pool', 'statistics']
+        assert len(names(tmp_path)) == 8
+        locks.clear_away(tmp_path, [KEY])
+        kept = [f'image-{IMAGE}', f'recorder-{KEY.stem}']
+        assert names(tmp_path) == sorted([*others, *kept])
+        locks.clear_away(tmp_path, [])
+        assert names(tmp_path) == others
+
+
+@pytest.mark.parametrize('kind', ['recorder', 'image'])
+def test_the_file_of_a_lock_that_somebody_has_stays(tmp_path, kind):
+    with another_process_holds(kind, tmp_path) as process:
+        locks.clear_away(tmp_path, [])
+        assert len(names(tmp_path)) == 1
+        process.kill()
+        process.wait()
+    with take(kind, tmp_path):
+        locks.clear_away(tmp_path, [])
+        assert len(names(tmp_path)) == 1
+    locks.clear_away(tmp_path, [])
+    assert names(tmp_path) == []
+
+
+def test_who_opened_a_file_that_goes_away_takes_the_next_one(tmp_path):
+    path = tmp_path / f'image-{IMAGE}'
+    lock = lockutils.InterProcessLock.trylock
+    tries = []
+
+    def trylock(self):
+        if not tries:
+            path.unlink()  # since it was opened
+        tries.append(self)
+        return lock(self)
+
+    with (
+        mock.patch.object(lockutils.InterProcessLock, 'trylock', trylock),
+        take('image', tmp_path),
+    ):
+        assert len(tries) == 2
+        with another_try(tmp_path) as process:
+            assert process.wait() == 1
+
+
+def test_locks_exclude_while_their_files_come_and_go(tmp_path):
+    code = """
+import pathlib, sys
+from nova_qcache import locks
+from tests.unit.builders import IMAGE
+folder, count = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+for _ in range(300):
+    with locks.image(folder, IMAGE, 600):
+        count.write_text(str(int(count.read_text()) + 1))
+    locks.clear_away(folder, [])
+"""
+    folder, count = tmp_path / 'locks', tmp_path / 'count'
+    folder.mkdir()
+    count.write_text('0')
+    command = [sys.executable, '-c', code, str(folder), str(count)]
+    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert count.read_text() == '900'
 
 
 def test_a_lock_of_before_is_taken_as_it_is(tmp_path):

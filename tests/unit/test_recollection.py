@@ -120,3 +120,14 @@ def test_what_cannot_be_read_is_not_remembered(path):
     with pytest.raises(ValueError):
         files.look(path)
     assert files.look(path) == 'whole'
+
+
+def test_files_that_are_gone_take_no_memory(files, path, read):
+    other = path.with_name('other')
+    for each in (path, other):
+        replace(each, 'one', OLD)
+        files.look(each)
+    files.keep({path})
+    assert set(files._known) == {path}
+    assert [files.look(each) for each in (path, other)] == ['one', 'one']
+    assert read == [path, other, other]

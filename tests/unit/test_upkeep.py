@@ -2,22 +2,28 @@
 """What is done now and then: all of it, whatever fails."""
 
 import logging
+import os
 import time
 from unittest import mock
 
 import pytest
 
 from nova_qcache import exception
+from nova_qcache import locks
 from nova_qcache import metrics
 from nova_qcache.ageing import Ageing
 from nova_qcache.counters import Counters
 from nova_qcache.figures import Figures
 from nova_qcache.history import History
+from nova_qcache.key import CacheKey
 from nova_qcache.pool import Pool
 from nova_qcache.scrubbing import Scrubber
+from nova_qcache.store import Store
 from nova_qcache.upkeep import Upkeep
 from tests.unit import builders
+from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
 from tests.unit.builders import OTHER_IMAGE
 
 DAY = 24 * 3600
@@ -136,6 +142,29 @@ def test_what_is_not_ours_is_named_once_and_left_alone(upkeep, paths, caplog):
     upkeep.run(set(), None)
     assert 'more' in caplog.records[-1].getMessage()
     assert 'notes.txt' not in caplog.records[-1].getMessage()
+
+
+def test_nothing_is_kept_of_caches_that_are_gone(upkeep, store, paths):
+    gone = CacheKey(OTHER_IMAGE, GENERATION)
+    for key in (KEY, gone):
+        builders.ready(store, key=key)
+        os.utime(paths.record(key), (1, 1))
+        store.load(key)
+        store.ledger.add(key.image_id, Counters(boots=1))
+        os.utime(paths.statistics / f'{key.image_id}.json', (1, 1))
+        store.ledger.of(key.image_id)
+        with locks.recorder(paths.locks, key):
+            pass
+    Store(paths, 60).discard(gone)  # by another process
+    (paths.statistics / f'{OTHER_IMAGE}.json').unlink()
+    upkeep.run(set(), None)
+    assert sorted(path.name for path in paths.locks.iterdir()) == [
+        f'image-{IMAGE}',
+        f'recorder-{KEY.stem}',
+        'statistics',
+    ]
+    assert list(store._records._known) == [paths.record(KEY)]
+    assert list(store.ledger._files._known) == [paths.statistics / f'{IMAGE}.json']
 
 
 def test_very_many_foreign_files_are_not_all_named(upkeep, paths, caplog):
