@@ -22,7 +22,6 @@ from oslo_log import log as logging
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.plan import Plan
 from nova_qcache.virt import chain
 from nova_qcache.virt import imagebackend
 from nova_qcache.virt import imagecache
@@ -50,10 +49,57 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
     # -- the start of a domain
 
     def spawn(
-        self, context: Any, instance: Any, image_meta: Any, *args: Any, **kwargs: Any
+        self,
+        context: Any,
+        instance: Any,
+        image_meta: Any,
+        injected_files: Any,
+        admin_password: Any,
+        allocations: Any,
+        network_info: Any = None,
+        block_device_info: Any = None,
+        power_on: bool = True,
+        accel_info: Any = None,
     ) -> None:
-        with self._planner.spawning(instance, image_meta):
-            super().spawn(context, instance, image_meta, *args, **kwargs)
+        with self._planner.spawning(instance, image_meta), self._start_of(instance):
+            super().spawn(
+                context,
+                instance,
+                image_meta,
+                injected_files,
+                admin_password,
+                allocations,
+                network_info=network_info,
+                block_device_info=block_device_info,
+                power_on=power_on,
+                accel_info=accel_info,
+            )
+
+    @contextlib.contextmanager
+    def _start_of(self, instance: Any) -> Iterator[None]:
+        """Around a part of a start: if it fails, what was planned is not needed any more."""
+        try:
+            yield
+        except BaseException:
+            self._planner.release(instance)
+            raise
+
+    # A spawn is one, and what these do of migrations, resizes and reboots.
+
+    def _hard_reboot(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._start_of(instance):
+            return super()._hard_reboot(context, instance, *args, **kwargs)
+
+    def _get_guest_xml(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> str:
+        with self._start_of(instance):
+            xml: str = super()._get_guest_xml(context, instance, *args, **kwargs)
+            return xml
+
+    def _create_guest_with_network(
+        self, context: Any, xml: str, instance: Any, *args: Any, **kwargs: Any
+    ) -> libvirt_guest.Guest:
+        with self._start_of(instance):
+            return super()._create_guest_with_network(context, xml, instance, *args, **kwargs)
 
     def _create_guest(
         self,
@@ -63,7 +109,6 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         power_on: bool = True,
         pause: bool = False,
         post_xml_callback: Callable[[], None] | None = None,
-        **kwargs: Any,
     ) -> libvirt_guest.Guest:
         create = super()._create_guest
         callback = _Once(post_xml_callback)
@@ -76,15 +121,15 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                 power_on=power_on,
                 pause=pause,
                 post_xml_callback=callback,
-                **kwargs,
             )
             if power_on or pause:
                 self._planner.started(instance)
             return guest
 
         try:
-            if not (chain.is_in(xml) and (power_on or pause)):
-                return start(chain.strip(xml))
+            plain = _without_chain(xml, instance)
+            if plain == xml or not (power_on or pause):
+                return start(plain)
             try:
                 guest = start(xml)
             except Exception as e:
@@ -94,7 +139,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                     instance=instance,
                 )
                 self._planner.fall_back(instance)
-                return start(chain.strip(xml))
+                return start(plain)
             self._define_plain(instance)
             return guest
         finally:
@@ -111,36 +156,35 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
     def _chain_for_next_start(self, instance: Any) -> Iterator[None]:
         """A soft reboot starts what is defined: put a plan there for as long as that takes."""
         try:
-            disk = self._root_disk(instance)
-            plan = disk.plan(instance.flavor.extra_specs) if disk else None
-            if disk is None or plan is None:
-                yield
-                return
-            self._define_chain(disk.path, plan, instance)
+            try:
+                is_planned = self._define_chain(instance)
+            except Exception as e:
+                is_planned = True  # how far it came is not known
+                LOG.warning('It restarts without a cache: %s', e, instance=instance)
+                self._planner.fall_back(instance)
             try:
                 yield
             finally:
-                self._define_plain(instance)
+                if is_planned:
+                    self._define_plain(instance)
         finally:
             self._planner.release(instance)
 
-    def _root_disk(self, instance: Any) -> imagebackend.Qcow2 | None:
+    def _define_chain(self, instance: Any) -> bool:
+        """Let the next start of an instance have a chain; return whether one was planned."""
         # Making a backend's object for a disk that is not there would leave traces of one.
         if not instance.image_ref or self.image_backend.backend() is not imagebackend.Qcow2:
-            return None
+            return False
         disk: imagebackend.Qcow2 = self.image_backend.by_name(instance, 'disk')
-        return disk
-
-    def _define_chain(self, path: str, plan: Plan, instance: Any) -> None:
-        try:
-            guest = self._host.get_guest(instance)
-            xml = guest.get_xml_desc(dump_inactive=True, dump_sensitive=True)
-            self._host.write_instance_config(
-                chain.insert(xml, path, plan, self._planner.reconnect_seconds)
-            )
-        except Exception as e:
-            LOG.warning('It restarts without a cache: %s', e, instance=instance)
-            self._planner.fall_back(instance)
+        plan = disk.plan(instance.flavor.extra_specs)
+        if plan is None:
+            return False
+        guest = self._host.get_guest(instance)
+        xml = guest.get_xml_desc(dump_inactive=True, dump_sensitive=True)
+        self._host.write_instance_config(
+            chain.insert(xml, disk.path, plan, self._planner.reconnect_seconds)
+        )
+        return True
 
     def _define_plain(self, instance: Any) -> None:
         """Take the chain out of what the domain starts with next time."""
@@ -155,8 +199,10 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     # -- XML that is kept
 
-    def _get_existing_domain_xml(self, *args: Any, **kwargs: Any) -> str:
-        return chain.strip(super()._get_existing_domain_xml(*args, **kwargs))
+    def _get_existing_domain_xml(self, instance: Any, *args: Any, **kwargs: Any) -> str:
+        xml = super()._get_existing_domain_xml(instance, *args, **kwargs)
+        self._planner.release(instance)  # without a domain Nova makes XML, for which we planned
+        return _without_chain(xml, instance)
 
     def swap_volume(
         self,
@@ -164,12 +210,17 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         old_connection_info: Any,
         new_connection_info: Any,
         instance: Any,
-        *args: Any,
-        **kwargs: Any,
+        mountpoint: Any,
+        resize_to: Any,
     ) -> None:
         try:
             super().swap_volume(
-                context, old_connection_info, new_connection_info, instance, *args, **kwargs
+                context,
+                old_connection_info,
+                new_connection_info,
+                instance,
+                mountpoint,
+                resize_to,
             )
         finally:
             self._define_plain(instance)  # stock Nova defines what is running
@@ -178,9 +229,22 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         super().suspend(context, instance)
         self._strip_saved(instance)
 
-    def resume(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+    def resume(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        share_info: Any = None,
+    ) -> None:
         self._strip_saved(instance)  # saved by a nova-compute without us, or by one that died
-        super().resume(context, instance, *args, **kwargs)
+        super().resume(
+            context,
+            instance,
+            network_info,
+            block_device_info=block_device_info,
+            share_info=share_info,
+        )
 
     def unrescue(self, context: Any, instance: Any) -> None:
         path = os.path.join(libvirt_utils.get_instance_path(instance), 'unrescue.xml')
@@ -224,7 +288,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             dest,
             block_migration,
             migrate_data,
-            _Emigrant(guest),
+            _Emigrant(guest, instance),
             device_names,
         )
 
@@ -234,11 +298,22 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         path = os.path.join(
             self.image_cache_manager.cache_dir, nova_imagecache.get_cache_fname(image_id)
         )
-        is_there = os.path.exists(path)  # then Nova does not write it
+        is_there = os.path.isfile(path)  # then Nova does not write it
         with contextlib.nullcontext() if is_there else self._planner.writing(path):
             is_new = bool(super().cache_image(context, image_id))
         self._planner.precached(image_id)
         return is_new
+
+
+def _without_chain(xml: str, instance: Any) -> str:
+    """Return a domain's XML without our chains, or as it is if that fails."""
+    try:
+        return chain.strip(xml)
+    except Exception as e:
+        LOG.warning(
+            'Could not look for a cache in its XML; using it unchanged: %s', e, instance=instance
+        )
+        return xml
 
 
 class _Once:
@@ -257,8 +332,9 @@ class _Emigrant:
     """A guest whose XML leaves the host without a chain of ours: the destination has neither that
     cache nor that recorder."""
 
-    def __init__(self, guest: libvirt_guest.Guest) -> None:
+    def __init__(self, guest: libvirt_guest.Guest, instance: Any) -> None:
         self._guest = guest
+        self._instance = instance
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
@@ -266,5 +342,5 @@ class _Emigrant:
     def migrate(self, *args: Any, **kwargs: Any) -> Any:
         xml = kwargs.get('destination_xml')
         if xml:
-            kwargs['destination_xml'] = chain.strip(xml)
+            kwargs['destination_xml'] = _without_chain(xml, self._instance)
         return self._guest.migrate(*args, **kwargs)

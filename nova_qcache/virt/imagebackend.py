@@ -11,12 +11,15 @@ from typing import Any
 from lxml import etree
 from nova.virt.libvirt import config as vconfig
 from nova.virt.libvirt import imagebackend
+from oslo_log import log as logging
 
 from nova_qcache.plan import Plan
 from nova_qcache.virt import chain
 from nova_qcache.virt.planner import Planner
 
 __all__ = ['Backend', 'ChainedDisk', 'Qcow2']
+
+LOG = logging.getLogger(__name__)
 
 _BASE_NAME = re.compile(r'[0-9a-f]{40}')
 """Of the base of an image in Nova's image cache; swap and ephemeral disks have other names."""
@@ -41,7 +44,11 @@ class ChainedDisk(vconfig.LibvirtConfigGuestDisk):  # type: ignore[misc]
 
     def format_dom(self) -> etree._Element:
         disk = super().format_dom()
-        chain.add(disk, self.plan, self.reconnect_seconds)
+        try:
+            chain.add(disk, self.plan, self.reconnect_seconds)
+        except Exception:  # a name that is no XML, for one
+            LOG.exception('The disk %s boots without a cache', self.source_path)
+            return super().format_dom()
         return disk
 
 
@@ -65,9 +72,15 @@ class Qcow2(imagebackend.Qcow2):  # type: ignore[misc]
         )
 
     def libvirt_info(
-        self, cache_mode: str, extra_specs: dict[str, str], *args: Any, **kwargs: Any
+        self,
+        cache_mode: str,
+        extra_specs: dict[str, str],
+        boot_order: Any = None,
+        disk_unit: Any = None,
     ) -> vconfig.LibvirtConfigGuestDisk:
-        disk = super().libvirt_info(cache_mode, extra_specs, *args, **kwargs)
+        disk = super().libvirt_info(
+            cache_mode, extra_specs, boot_order=boot_order, disk_unit=disk_unit
+        )
         plan = self.plan(extra_specs)
         if plan is None or self._planner is None:
             return disk
@@ -95,8 +108,14 @@ class Backend(imagebackend.Backend):  # type: ignore[misc]
             if backend is imagebackend.Qcow2:
                 self.BACKEND[name] = Qcow2
 
-    def by_name(self, instance: Any, name: str, *args: Any, **kwargs: Any) -> imagebackend.Image:
-        image = super().by_name(instance, name, *args, **kwargs)
+    def by_name(
+        self,
+        instance: Any,
+        name: str,
+        image_type: str | None = None,
+        disk_info_mapping: Any = None,
+    ) -> imagebackend.Image:
+        image = super().by_name(instance, name, image_type, disk_info_mapping)
         if isinstance(image, Qcow2):
             image.attend(self._planner, instance, name)
         return image

@@ -124,16 +124,19 @@ class Planner:
             )
 
     def started(self, instance: Any) -> None:
-        """Say that the domain of an instance has started: its boot counts, if it had a plan."""
+        """Say that the domain of an instance has started: its boot counts, if it had a plan. Never
+        raises."""
         plan = self._planned.pop(instance.uuid, None)
         if self._manager is not None and plan is not None:
-            self._manager.count(plan)
+            with _quietly():
+                self._manager.count(plan)
 
     def release(self, instance: Any) -> None:
-        """Say that the domain of an instance runs, or will not."""
+        """Say that the domain of an instance runs, or will not. Never raises."""
         self._planned.pop(instance.uuid, None)
         if self._manager is not None:
-            self._manager.release(instance.uuid)
+            with _quietly():
+                self._manager.release(instance.uuid)
 
     @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
@@ -166,7 +169,7 @@ class Planner:
         grace = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
             self._manager.pin(image_id, time.time() + grace, 'precached')
-        except (exception.QcacheError, OSError) as e:
+        except Exception as e:
             LOG.warning('The cache of image %s is not pinned: %s', image_id, e)
 
     def tend(self, used_images: Collection[str]) -> None:
@@ -189,12 +192,13 @@ class Planner:
         """Return the bytes that the caches take on the device of a folder."""
         if self._manager is None:
             return 0
-        try:
-            if os.stat(self._manager.paths.cache_path).st_dev != os.stat(beside).st_dev:
-                return 0
-            return self._manager.allocated()
-        except OSError:  # as stock Nova says nothing of a folder that it cannot read
-            return 0
+        with _quietly():
+            try:
+                if os.stat(self._manager.paths.cache_path).st_dev == os.stat(beside).st_dev:
+                    return self._manager.allocated()
+            except OSError:  # as stock Nova says nothing of a folder that it cannot read
+                pass
+        return 0
 
     def _decide(
         self,
@@ -229,3 +233,12 @@ class Planner:
                 obstacle=self._obstacle,
             )
         )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What is only noted fails nothing of Nova's."""
+    try:
+        yield
+    except Exception:
+        LOG.exception('A fault of nova-qcache; Nova goes on')

@@ -18,18 +18,24 @@ _METHODS = {
     'driver.LibvirtDriver._create_guest': (
         'context xml instance power_on pause post_xml_callback'
     ),
+    'driver.LibvirtDriver._create_guest_with_network': 'context xml instance',
     'driver.LibvirtDriver._get_existing_domain_xml': 'instance network_info',
+    'driver.LibvirtDriver._get_guest_xml': 'context instance',
+    'driver.LibvirtDriver._hard_reboot': 'context instance network_info share_info',
     'driver.LibvirtDriver._live_migration_operation': (
         'context instance dest block_migration migrate_data guest device_names'
     ),
     'driver.LibvirtDriver._soft_reboot': 'instance',
     'driver.LibvirtDriver.cache_image': 'context image_id',
     'driver.LibvirtDriver.init_host': 'host',
-    'driver.LibvirtDriver.resume': 'context instance network_info',
-    'driver.LibvirtDriver.spawn': 'context instance image_meta',
+    'driver.LibvirtDriver.resume': 'context instance network_info block_device_info share_info',
+    'driver.LibvirtDriver.spawn': (
+        'context instance image_meta injected_files admin_password allocations network_info'
+        ' block_device_info power_on accel_info'
+    ),
     'driver.LibvirtDriver.suspend': 'context instance',
     'driver.LibvirtDriver.swap_volume': (
-        'context old_connection_info new_connection_info instance'
+        'context old_connection_info new_connection_info instance mountpoint resize_to'
     ),
     'driver.LibvirtDriver.unrescue': 'context instance',
     'config.LibvirtConfigGuestDisk.format_dom': '',
@@ -39,9 +45,9 @@ _METHODS = {
     'host.Host.get_guest': 'instance',
     'host.Host.write_instance_config': 'xml',
     'imagebackend.Backend.__init__': 'use_cow',
-    'imagebackend.Backend.by_name': 'instance name',
+    'imagebackend.Backend.by_name': 'instance name image_type disk_info_mapping',
     'imagebackend.Image.cache': 'fetch_func filename',
-    'imagebackend.Image.libvirt_info': 'cache_mode extra_specs',
+    'imagebackend.Image.libvirt_info': 'cache_mode extra_specs boot_order disk_unit',
     'imagecache.ImageCacheManager.get_disk_usage': '',
     'imagecache.ImageCacheManager.update': 'context all_instances',
 }

@@ -31,7 +31,7 @@ def test_a_rescue_and_a_resume_get_xml_without(driver, running, instance):
     assert documents.same(xml, documents.PLAIN)
 
 
-def test_the_xml_of_a_domain_that_is_not_there_is_novas(driver, domain, instance):
+def test_the_xml_of_a_domain_that_is_not_there_is_novas(driver, domain, instance, planner):
     """Nova makes it anew, and a plan with it."""
     with (
         mock.patch.object(stock.blockinfo, 'get_disk_info', autospec=True),
@@ -41,6 +41,7 @@ def test_the_xml_of_a_domain_that_is_not_there_is_novas(driver, domain, instance
         made.return_value = documents.PLAYING
         xml = driver._get_existing_domain_xml(instance, [], block_device_info=None)
     assert documents.same(xml, documents.PLAIN)
+    planner.release.assert_called_once_with(instance)
 
 
 @pytest.fixture
@@ -127,7 +128,8 @@ def test_what_another_nova_compute_saved_is_resumed_without(driver, running, ins
     driver.resume(CONTEXT, instance, ['a network'], None, share_info=['a share'])
     ((saved, *passed),) = resumed
     assert documents.same(saved, documents.PLAIN)
-    assert passed == [CONTEXT, ['a network'], (None,), {'share_info': ['a share']}]
+    more = {'block_device_info': None, 'share_info': ['a share']}
+    assert passed == [CONTEXT, ['a network'], (), more]
 
 
 def test_nothing_saved_is_nothing_to_do(driver, running, instance, resumed, caplog):
@@ -226,7 +228,7 @@ def test_a_volume_that_is_swapped_leaves_no_chain(driver, running, instance, fai
     """Stock Nova defines what is running, then."""
 
     def swap(self, *args, **kwargs):
-        assert (args, kwargs) == ((CONTEXT, *VOLUMES, instance, '/dev/vdb'), {'resize_to': 0})
+        assert (args, kwargs) == ((CONTEXT, *VOLUMES, instance, '/dev/vdb', 0), {})
         self._host.write_instance_config(running.active)
         if fails:
             raise nova_exception.VolumeRebaseFailed(reason='x')

@@ -10,6 +10,7 @@ from nova.virt.libvirt import guest as libvirt_guest
 import pytest
 
 from nova_qcache.virt import chain
+from nova_qcache.virt import driver as driver_module
 from tests.unit.virt import documents
 from tests.unit.virt import libvirt_double
 
@@ -54,6 +55,14 @@ def test_what_leaves_the_host_has_no_chain(migrate, running):
     assert uri == 'qemu+tcp://there/system'
     assert params['bandwidth'] == 17
     assert flags == libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
+
+
+def test_xml_that_cannot_be_read_leaves_as_it_is(driver, running, instance, caplog):
+    guest = driver_module._Emigrant(libvirt_guest.Guest(running), instance)
+    guest.migrate('qemu+tcp://there/system', destination_xml='<domain')
+    ((_, params, _),) = running.migrations
+    assert params['destination_xml'] == '<domain'
+    assert 'Could not look for a cache in its XML; using it unchanged' in caplog.text
 
 
 def test_all_else_leaves_as_with_stock_nova(driver, migrate, running, migrate_data):

@@ -94,6 +94,18 @@ def test_a_soft_reboot_without_a_plan_is_stock(driver, soft, instance, planner, 
     assert len(release) == 1, 'a plan that became plain may have left a lease'
 
 
+def test_a_disk_that_cannot_be_looked_at_restarts_plain(
+    driver, soft, instance, planner, release, caplog
+):
+    with mock.patch.object(
+        driver.image_backend, 'by_name', autospec=True, side_effect=RuntimeError('no such disk')
+    ):
+        assert driver._soft_reboot(instance) is True
+    assert [xml for xml, _ in soft.starts] == [soft.inactive]
+    assert warnings(caplog) == ['It restarts without a cache: no such disk']
+    assert len(release) == 1
+
+
 @pytest.mark.parametrize('where', ['volume', 'raw', 'rbd', 'default'])
 def test_a_soft_reboot_of_another_disk_is_stock(
     driver, soft, instance, planner, play, nova_conf, overlay, where

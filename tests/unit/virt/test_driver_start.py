@@ -209,6 +209,54 @@ def test_nova_creates_its_guests_with_network_through_it(driver, domain, instanc
     assert documents.same(domain.inactive, documents.PLAIN)
 
 
+STARTS = {
+    'spawn': (CONTEXT, mock.sentinel.instance, mock.sentinel.image, [], 'password', {}),
+    '_hard_reboot': (CONTEXT, mock.sentinel.instance, [], None),
+    '_get_guest_xml': (CONTEXT, mock.sentinel.instance, [], {}, mock.sentinel.image),
+    '_create_guest_with_network': (CONTEXT, documents.PLAIN, mock.sentinel.instance, [], None),
+}
+
+
+@pytest.mark.parametrize('error', [OSError('no network'), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize('name', STARTS)
+def test_a_start_that_fails_before_its_domain_keeps_no_lease(driver, planner, name, error):
+    with (
+        mock.patch.object(stock.LibvirtDriver, name, autospec=True, side_effect=error),
+        pytest.raises(type(error)),
+    ):
+        getattr(driver, name)(*STARTS[name])
+    planner.release.assert_called_once_with(mock.sentinel.instance)
+
+
+@pytest.mark.parametrize('name', STARTS)
+def test_a_part_of_a_start_that_succeeds_keeps_its_lease(driver, planner, name):
+    with mock.patch.object(stock.LibvirtDriver, name, autospec=True) as nova:
+        getattr(driver, name)(*STARTS[name])
+    assert nova.call_count == 1
+    planner.release.assert_not_called()
+
+
+def test_a_network_that_cannot_be_plugged_keeps_no_lease(driver, planner, instance, chained):
+    """As in a spawn, a migration or a reboot."""
+    with (
+        mock.patch.object(
+            stock.LibvirtDriver, 'plug_vifs', autospec=True, side_effect=OSError('no network')
+        ),
+        mock.patch.object(stock.LibvirtDriver, '_cleanup', autospec=True),
+        pytest.raises(OSError),
+    ):
+        driver._create_guest_with_network(CONTEXT, chained, instance, [], None)
+    planner.release.assert_called_once_with(instance)
+
+
+def test_xml_that_cannot_be_read_is_novas(driver, domain, instance, planner, caplog):
+    driver._create_guest(CONTEXT, '<domain', instance)
+    assert domain.starts == [('<domain', 0)]
+    (said,) = warnings(caplog)
+    assert said.startswith('Could not look for a cache in its XML; using it unchanged: ')
+    planner.release.assert_called_with(instance)
+
+
 def test_the_image_of_a_new_instance_is_known_while_it_starts(driver, planner, instance):
     happened = mock.Mock()
     spawning = planner.spawning.return_value
@@ -219,6 +267,15 @@ def test_the_image_of_a_new_instance_is_known_while_it_starts(driver, planner, i
         driver.spawn(CONTEXT, instance, image, [], 'password', {}, power_on=False)
     assert [call[0] for call in happened.mock_calls] == ['begin', 'nova', 'end']
     happened.nova.assert_called_once_with(
-        CONTEXT, instance, image, [], 'password', {}, power_on=False
+        CONTEXT,
+        instance,
+        image,
+        [],
+        'password',
+        {},
+        network_info=None,
+        block_device_info=None,
+        power_on=False,
+        accel_info=None,
     )
     planner.spawning.assert_called_once_with(instance, image)

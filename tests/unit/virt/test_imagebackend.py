@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The root disk asks for a plan; what is on disk stays Nova's."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -181,6 +182,12 @@ def test_the_overlay_is_never_written(disk, overlay, planner, plan):
     assert '<backingStore' in xml(disk)
     assert hashlib.sha256(overlay.read_bytes()).digest() == before
     assert overlay.stat().st_mtime_ns == times.st_mtime_ns
+
+
+def test_a_chain_that_is_no_xml_is_left_out(disk, overlay, planner, stock_disk, play, caplog):
+    planner.plan.return_value = dataclasses.replace(play, cache='/caches/\x01.qcow2')
+    assert xml(disk) == xml(stock_disk)
+    assert f'The disk {overlay} boots without a cache' in caplog.text
 
 
 # -- cache

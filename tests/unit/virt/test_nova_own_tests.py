@@ -32,6 +32,11 @@ def run(*tests):
     [
         ('nova.tests.unit.virt.libvirt.test_imagebackend.Qcow2TestCase', 19),
         ('nova.tests.unit.virt.libvirt.test_imagecache', 30),
+        (
+            'nova.tests.unit.virt.libvirt.test_driver.LibvirtConnTestCase'
+            '.test_public_api_signatures',
+            1,
+        ),
     ],
 )
 def test_they_pass(tests, least):

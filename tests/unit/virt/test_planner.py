@@ -251,6 +251,17 @@ def test_a_write_is_announced_before_and_after(planner, manager, error):
     assert manager.announce_write.mock_calls == [mock.call('/base', 'raw')] * 2
 
 
+@pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
+def test_what_is_only_noted_fails_nothing_of_novas(planner, manager, instance, tmp_path, surprise):
+    (tmp_path / 'cache').mkdir()
+    for verb in ('release', 'count_fallback', 'allocated', 'pin'):
+        getattr(manager, verb).side_effect = surprise
+    planner.release(instance)
+    planner.fall_back(instance)
+    planner.precached(IMAGE)
+    assert planner.disk_usage(str(tmp_path)) == 0
+
+
 # -- start
 
 
