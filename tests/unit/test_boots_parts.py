@@ -78,7 +78,7 @@ def test_each_part_gets_what_concerns_it(parts, conf, short_folder):
         'Audits': (store, one['Pool'], [file], 5),
         'Generations': (paths, 7),
         'LibvirtDomains': ('test:///here',),
-        'Pins': (paths.pins,),
+        'Pins': (paths, 7),
         'QemuImg': ('/x/qemu-img',),
         'QemuIo': ('/x/qemu-io',),
         'Requests': (paths.examinations,),

@@ -36,7 +36,7 @@ REASONS = {
     'nova_qcache/admission.py': ('refusal',),
     'nova_qcache/boots.py': ('_leased',),
     'nova_qcache/confinement.py': ('_of_apparmor', '_of_selinux'),
-    'nova_qcache/judgement.py': ('_playing', '_without_a_cache', 'judge'),
+    'nova_qcache/judgement.py': ('_judged', '_playing', '_without_a_cache'),
     'nova_qcache/process_survival.py': ('obstacle',),
     'nova_qcache/virt/eligibility.py': ('_refusal', 'obstacle'),
     'nova_qcache/virt/planner.py': ('_decide',),
@@ -226,7 +226,7 @@ def test_a_message_over_two_lines_is_found() -> None:
         ),
         (
             'nova_qcache/judgement.py',
-            "def judge():\n    return _plain(plan, 'it is Monday', Cause.STALE)",
+            "def _judged():\n    return _plain(plan, 'it is Monday', Cause.STALE)",
         ),
     ],
 )

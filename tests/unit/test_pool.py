@@ -737,8 +737,16 @@ def test_a_share_that_has_no_room_for_one_quota(short_folder):
 
 
 def test_a_file_system_that_does_not_tell(conf, short_folder):
-    with pytest.raises(exception.FolderUnfit, match='does not say how large it is'):
-        pool_module.limits(conf, short_folder / 'gone')
+    with (
+        mock.patch('shutil.disk_usage', autospec=True, side_effect=OSError(5, 'I/O error')),
+        pytest.raises(exception.FolderUnfit, match='does not say how large it is'),
+    ):
+        pool_module.limits(conf, short_folder)
+
+
+def test_the_file_system_of_a_folder_that_is_not_there_yet(conf, short_folder):
+    there = pool_module.limits(conf, short_folder)
+    assert pool_module.limits(conf, short_folder / 'no' / 'folder') == there
 
 
 def test_a_file_system_that_is_smaller_than_a_quota_is_no_fault_of_the_budget(short_folder):
