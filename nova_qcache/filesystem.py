@@ -2,12 +2,12 @@
 """What a cache asks of its file system: atomic records, reserved space, O_DIRECT, and who has a
 file open."""
 
+import ctypes
 import errno
 import fcntl
 import os
 import pathlib
 import struct
-import subprocess
 import tempfile
 
 from nova_qcache import exception
@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 _BLOCK = 512  # the unit of st_blocks
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of fallocate(2)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def replace_atomically(
@@ -101,26 +103,27 @@ def reserve(path: pathlib.Path, size: int) -> None:
         # Trying it would fill the disk for a moment, and every other writer would notice.
         reason = f'{size} bytes cannot be reserved (No space left: {free} bytes are free)'
         raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
-    # Python's posix_fallocate() changes the length, and writes zeros where the file system cannot
-    # reserve.
-    command = ['fallocate', '--keep-size', '--length', str(size), str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except FileNotFoundError as e:
-        raise exception.ToolMissing(
-            tool='fallocate', reason='not found', package='util-linux', option='nothing, but PATH'
-        ) from e
-    except subprocess.TimeoutExpired as e:
-        raise exception.NoReservation(
-            path=folder, reason=f'reserving {size} bytes hangs', remedy=remedy
-        ) from e
-    if done.returncode != 0:
-        reason = f'{size} bytes cannot be reserved ({done.stderr.strip()})'
-        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
+        _fallocate(path, size)
+    except OSError as e:
+        reason = f'{size} bytes cannot be reserved ({e.strerror})'
+        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy) from e
     got = allocated_bytes(path)
     if got < size:
         reason = f'the file system reserved {got} bytes of {size} and reported success'
         raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
+
+
+def _fallocate(path: pathlib.Path, size: int) -> None:
+    # Python's posix_fallocate() changes the length, and writes zeros where the file system cannot
+    # reserve; the program fallocate syncs the file, which a boot would wait for.
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        if _libc.fallocate(fd, _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
 
 
 def release_tail(path: pathlib.Path, used: int) -> None:

@@ -123,22 +123,13 @@ def _ramfs(site: Site) -> None:
     site.mount(site.cache_path, '-t', 'ramfs', 'ramfs', user=users.PRODUCT)
 
 
-def _promises_only(site: Site) -> None:
-    """No file system of this kind can be had here; to the product a tool that lies is the same."""
-    programs = site.folder / 'bin'
-    programs.mkdir()
-    site.program('bin/fallocate', '#!/bin/sh\nexit 0\n')
-    site.environment['PATH'] = f'{programs}:{site.environment["PATH"]}'
-
-
 @pytest.mark.parametrize(
     ('make', 'said', 'checked'),
     [
         (_bindfs, 'cannot be reserved', 'cannot be reserved'),
         (_ramfs, '0 are free', 'cannot be reserved'),  # it says that it has no bytes at all
-        (_promises_only, 'reported success', 'reported success'),
     ],
-    ids=['bindfs', 'ramfs', 'promises only'],
+    ids=['bindfs', 'ramfs'],
 )
 def test_no_reservation(
     site: Site, base: pathlib.Path, make: Callable[[Site], None], said: str, checked: str

@@ -69,7 +69,7 @@ def test_seal(store):
 def test_a_cache_is_ready_after_its_file_is_in_place_and_synced(store):
     record = builders.warm(store)
     facts = facts_of(store.paths.recording(KEY))
-    steps = []
+    steps: list[tuple] = []
 
     def write(path, content, mode, *, sync):
         steps.append((json.loads(content)['state'], store.paths.sealed(KEY).exists(), sync))

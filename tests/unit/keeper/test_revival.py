@@ -32,14 +32,28 @@ def spawn():
 
 
 @pytest.fixture
-def start():
+def find():
+    """What looks for a living daemon; there is none."""
+    with mock.patch.object(StorageDaemon, 'find', autospec=True, return_value=None) as made:
+        yield made
+
+
+@pytest.fixture
+def adopt():
+    with mock.patch.object(StorageDaemon, 'adopt', autospec=True) as made:
+        yield made
+
+
+@pytest.fixture
+def share():
+    with mock.patch.object(Paths, 'share', autospec=True) as made:
+        yield made
+
+
+@pytest.fixture
+def start(find, adopt, share):
     """What starts a daemon, which listens at once."""
-    with (
-        mock.patch.object(StorageDaemon, 'find', autospec=True, return_value=None),
-        mock.patch.object(StorageDaemon, 'start', autospec=True) as made,
-        mock.patch.object(StorageDaemon, 'adopt', autospec=True) as adopt,
-        mock.patch.object(Paths, 'share', autospec=True),
-    ):
+    with mock.patch.object(StorageDaemon, 'start', autospec=True) as made:
         made.return_value = adopt.return_value = mock.create_autospec(StorageDaemon, instance=True)
         made.return_value.process = mock.create_autospec(processes.Process, instance=True)
         made.return_value.reap.return_value = False
@@ -156,13 +170,13 @@ def json_options(options):
     return found
 
 
-def test_a_daemon_that_dies_after_its_recorder(revival, spawn, start, missed):
+def test_a_daemon_that_dies_after_its_recorder(revival, spawn, start, missed, find):
     """An interpreter takes seconds to start on a busy machine."""
-    StorageDaemon.find.return_value = 4711
+    find.return_value = 4711
     spawn.return_value.poll.return_value = None
     revival.look()
     start.assert_not_called()
-    StorageDaemon.find.return_value = None
+    find.return_value = None
     revival.look()
     start.assert_called_once()
     spawn.assert_called_once()
@@ -176,21 +190,21 @@ def test_a_base_that_is_away_is_not_tried_without_end(revival, spawn, start, mis
     start.assert_called_once()
 
 
-def test_a_daemon_that_lives_is_for_the_recorder(revival, spawn, start, missed):
-    StorageDaemon.find.return_value = 4711
+def test_a_daemon_that_lives_is_for_the_recorder(revival, spawn, start, missed, find):
+    find.return_value = 4711
     revival.look()
     start.assert_not_called()
     spawn.assert_called_once()
 
 
 def test_guests_may_connect_to_a_daemon_whose_recorder_died_at_once(
-    revival, paths, spawn, start, missed
+    revival, paths, spawn, start, missed, find, adopt, share
 ):
-    StorageDaemon.find.return_value = 4711
-    Paths.share.side_effect = lambda *_: spawn.assert_not_called()
+    find.return_value = 4711
+    share.side_effect = lambda *_: spawn.assert_not_called()
     revival.look()
-    StorageDaemon.adopt.assert_called_once_with(4711)
-    Paths.share.assert_called_once_with(paths, paths.nbd_socket(KEY))
+    adopt.assert_called_once_with(4711)
+    share.assert_called_once_with(paths, paths.nbd_socket(KEY))
 
 
 @pytest.mark.parametrize(
