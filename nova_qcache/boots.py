@@ -208,7 +208,6 @@ class Boots:
         quota_mib: int | None = None,
         progress: Progress = silent,
     ) -> Plan:
-        base, base_format = source.reference, source.base_format
         self.keep()  # first, so that it is there when the first guest is
         with self._starting(key):
             try:
@@ -220,7 +219,7 @@ class Boots:
                     status = launch.start(
                         self.paths,
                         key,
-                        self._recorder_arguments(key, base, base_format, quota_mib, image_hash),
+                        self._recorder_arguments(key, source, quota_mib, image_hash),
                         self._conf.qcache.start_timeout_seconds,
                         progress,
                     )
@@ -234,8 +233,8 @@ class Boots:
             PlanKind.RECORD,
             status.note,
             key.image_id,
-            base,
-            base_format,
+            source.reference,
+            source.base_format,
             key.generation,
             key.revision,
             socket=str(self.paths.nbd_socket(key)),
@@ -354,19 +353,14 @@ class Boots:
             lock.release()
 
     def _recorder_arguments(
-        self,
-        key: CacheKey,
-        base: str,
-        base_format: str,
-        quota_mib: int | None,
-        image_hash: str,
+        self, key: CacheKey, source: Source, quota_mib: int | None, image_hash: str
     ) -> list[str]:
         arguments = qcache_conf.config_arguments(self._conf)
         if quota_mib is not None:
             arguments.append(f'--quota-mib={quota_mib}')
         if image_hash:
             arguments.append(f'--image-hash={image_hash}')
-        arguments += [f'--base={base}', f'--base-format={base_format}']
+        arguments += [f'--base={source.reference}', f'--base-format={source.base_format}']
         arguments += [f'--generation={key.generation}', f'--revision={key.revision}']
         return [*arguments, key.image_id]
 

@@ -176,7 +176,8 @@ def lock_in_a_thread(folder):
 
 def test_making_the_file_drops_no_lock_of_this_process(tmp_path):
     """A close of the file would, if another thread had the lock by then."""
-    real, held = os.open, []
+    real = os.open
+    held: list[object] = []
 
     def then_another_thread(path, *args):
         fd = real(path, *args)
@@ -250,7 +251,7 @@ def test_the_file_of_a_lock_that_somebody_has_stays(tmp_path, kind):
 def test_who_opened_a_file_that_goes_away_takes_the_next_one(tmp_path):
     path = tmp_path / f'image-{IMAGE}'
     lock = lockutils.InterProcessLock.trylock
-    tries = []
+    tries: list[object] = []
 
     def trylock(self):
         if not tries:

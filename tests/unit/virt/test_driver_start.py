@@ -209,7 +209,7 @@ def test_nova_creates_its_guests_with_network_through_it(driver, domain, instanc
     assert documents.same(domain.inactive, documents.PLAIN)
 
 
-STARTS = {
+STARTS: dict[str, tuple] = {
     'spawn': (CONTEXT, mock.sentinel.instance, mock.sentinel.image, [], 'password', {}),
     '_hard_reboot': (CONTEXT, mock.sentinel.instance, [], None),
     '_get_guest_xml': (CONTEXT, mock.sentinel.instance, [], {}, mock.sentinel.image),
