@@ -83,7 +83,8 @@ def _of_apparmor(guests: pathlib.Path, root: pathlib.Path) -> str | None:
         )
     return (
         f'no rule of AppArmor lets guests connect to the sockets in {folder}; '
-        f'append the line `{_rule(folder)}` to {place} and restart nova-compute'
+        f'append the line `{_rule(folder)}` to {place}, make that and its folder if they are '
+        'missing, and restart nova-compute'
     )
 
 

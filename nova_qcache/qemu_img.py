@@ -23,6 +23,9 @@ __all__ = [
 OLDEST_QEMU = (7, 0)
 """blockdev-reopen is stable since 6.1 and open-timeout of NBD nodes exists since 7.0."""
 
+_FORMATS = re.compile(r'^Supported (?:image )?formats:\s*(.*?)\n\n', re.MULTILINE | re.DOTALL)
+"""One line before qemu 10.0, then a paragraph of several."""
+
 _SECONDS = 60
 _T = TypeVar('_T')
 
@@ -117,7 +120,7 @@ class QemuImg:
 
     def drivers(self) -> set[str]:
         """Return the block drivers that this build of qemu has; its other tools have the same."""
-        match = re.search(r'^Supported formats: (.*)$', self._run('--help'), re.MULTILINE)
+        match = _FORMATS.search(self._run('--help'))
         return set(match[1].split()) if match else set()
 
     def _run(self, *arguments: str, seconds: float = _SECONDS) -> str:

@@ -49,6 +49,7 @@ RUN = {
     'install -d -o nova -g nova -m 0711 /var/lib/nova/qcache': _HOST,
     'install -m 0644 etc/tmpfiles.d/nova-qcache.conf /etc/tmpfiles.d': _HOST,
     'ln -s SITE/nova/virt/qcache NOVA/nova/virt/qcache': _HOST,
+    'install -d /etc/apparmor.d/local/abstractions': _HOST,
     'cat PREFIX/share/nova-qcache/apparmor.d/local/abstractions/libvirt-qemu '
     '>>/etc/apparmor.d/local/abstractions/libvirt-qemu': _HOST,
     'systemd-tmpfiles --create /etc/tmpfiles.d/nova-qcache.conf': _HOST,

@@ -78,7 +78,9 @@ def rules(xml: str) -> list[str]:
         timeout=waiting.PATIENCE,
     )
     assert done.returncode == 0, done.stdout
-    assert f'#include <libvirt/libvirt-{UUID}.files>' in done.stdout, done.stdout
+    # libvirt 9 and 11
+    include = rf'#include (if exists )?<libvirt/libvirt-{UUID}\.files>'
+    assert re.search(include, done.stdout), done.stdout
     found = re.findall(r'^  ((?:deny )?"/.*,)$', done.stdout, re.MULTILINE)
     assert found, done.stdout
     return found
@@ -114,7 +116,9 @@ def policy(book: account.Account) -> pathlib.Path:
     """A root folder with a copy of the policy of this host, as its packages have it, on a kernel
     with AppArmor."""
     shutil.copytree(APPARMOR, book.folder / 'root/etc/apparmor.d', symlinks=True)
-    (book.folder / 'root/etc/apparmor.d' / LOCAL).write_text('')
+    local = book.folder / 'root/etc/apparmor.d' / LOCAL
+    local.parent.mkdir(exist_ok=True)  # Debian 13 has none
+    local.write_text('')
     enabled = book.folder / 'root/sys/module/apparmor/parameters/enabled'
     enabled.parent.mkdir(parents=True)
     enabled.write_text('Y\n')

@@ -193,7 +193,7 @@ def _prepare(operator: _Operator, tree: pathlib.Path) -> None:
     operator.type_with('usermod ')
     assert 'nova' in host.root.must('getent group libvirt-qemu').rpartition(':')[2]
 
-    operator.type_with('install -d ')
+    operator.type_with('install -d -o ')
     _require_folder_of_nova(host.outside('/var/lib/nova/qcache'))
     host.root.folder = tree
     operator.type_with('install -m ')
@@ -207,6 +207,7 @@ def _prepare(operator: _Operator, tree: pathlib.Path) -> None:
     operator.type_with('systemd-tmpfiles ')
     _require_folder_of_nova(host.outside('/run/nova-qcache'))
 
+    operator.type_with('install -d /etc/apparmor.d')
     operator.type_with('cat PREFIX')
     rules = host.outside('/etc/apparmor.d/local/abstractions/libvirt-qemu').read_text()
     assert '/run/nova-qcache/guests/*.nbd rw,' in rules

@@ -82,7 +82,8 @@ def test_a_host_without_any(host):
 def test_no_rule(apparmor):
     assert apparmor.obstacle() == (
         'no rule of AppArmor lets guests connect to the sockets in /run/nova-qcache/guests; '
-        f'append the line `{RULE}` to {apparmor.folder}/{LOCAL} and restart nova-compute'
+        f'append the line `{RULE}` to {apparmor.folder}/{LOCAL}, make that and its folder if they '
+        'are missing, and restart nova-compute'
     )
 
 
@@ -107,10 +108,24 @@ def test_a_local_file_that_is_not_there(apparmor):
     assert f'{apparmor.folder}/{LOCAL}' in apparmor.obstacle()
 
 
+def test_the_abstraction_of_debian_13(apparmor):
+    """It includes two places of the host's own, neither of which is there, nor is the folder."""
+    (apparmor.folder / LOCAL).unlink()
+    (apparmor.folder / LOCAL).parent.rmdir()
+    apparmor.write(
+        ABSTRACTION,
+        '  include if exists <abstractions/libvirt-qemu.d>\n'
+        '  include if exists <local/abstractions/libvirt-qemu>\n',
+    )
+    assert f'to {apparmor.folder}/{LOCAL}, make that and its folder' in apparmor.obstacle()
+    apparmor.write(LOCAL, RULE)
+    assert apparmor.obstacle() is None
+
+
 def test_a_local_file_that_nothing_includes(apparmor):
     apparmor.write(ABSTRACTION, '/dev/kvm rw,')
     apparmor.write(LOCAL, RULE)
-    assert f'to {apparmor.folder}/{ABSTRACTION} and' in apparmor.obstacle()
+    assert f'to {apparmor.folder}/{ABSTRACTION},' in apparmor.obstacle()
     apparmor.write(ABSTRACTION, RULE)
     assert apparmor.obstacle() is None
 

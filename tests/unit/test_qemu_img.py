@@ -15,13 +15,37 @@ from nova_qcache.qemu_img import QemuImg
 
 PATH = pathlib.Path('/cache/file.recording')
 RAW = {'driver': 'raw', 'read-only': True, 'file': {'driver': 'file', 'filename': '/base'}}
-HELP = """qemu-img version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)
+HELP = {
+    # As Debian 12 has it; 8.2 and 9.2 print the same line.
+    '7.2': """qemu-img version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)
 Copyright (c) 2003-2022 Fabrice Bellard and the QEMU Project developers
+usage: qemu-img [standard options] command [command options]
 
-Supported formats: blkverify copy-on-read file qcow2 quorum raw
+  'skip=N' skip N bs-sized blocks at the start of input
+
+Supported formats: blkverify copy-on-read file nvme qcow2 quorum raw vvfat
 
 See <https://qemu.org/contribute/report-a-bug> for how to report bugs.
-"""
+More information on the QEMU project at <https://qemu.org>.
+""",
+    # As Debian 13 has it.
+    '10.0': """qemu-img version 10.0.13 (Debian 1:10.0.13+ds-0+deb13u1)
+Copyright (c) 2003-2025 Fabrice Bellard and the QEMU Project developers
+QEMU disk image utility.  Usage:
+
+  snapshot - List or manipulate snapshots within image
+
+Supported image formats:
+
+  blkverify
+  copy-on-read file nvme
+  qcow2 quorum raw vvfat
+
+See <https://qemu.org/contribute/report-a-bug> for how to report bugs.
+More information on the QEMU project at <https://qemu.org>.
+""",
+}
+DRIVERS = {'blkverify', 'copy-on-read', 'file', 'nvme', 'qcow2', 'quorum', 'raw', 'vvfat'}
 
 
 @pytest.fixture
@@ -129,9 +153,16 @@ def test_a_tool_that_is_another(run, banner):
     assert 'set [qcache] qemu_img' in str(caught.value)
 
 
-def test_drivers(run):
-    run.return_value = done(HELP)
-    assert QemuImg().drivers() == {'blkverify', 'copy-on-read', 'file', 'qcow2', 'quorum', 'raw'}
+@pytest.mark.parametrize('version', HELP)
+def test_drivers(run, version):
+    run.return_value = done(HELP[version])
+    assert QemuImg().drivers() == DRIVERS
+
+
+@pytest.mark.parametrize('version', HELP)
+def test_the_version(run, version):
+    run.return_value = done(HELP[version])
+    assert '.'.join(map(str, QemuImg().version())).startswith(version)
 
 
 def test_no_list_of_drivers(run):
