@@ -100,7 +100,7 @@ def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
                 path=path, version=version, known=VERSION, image_id=key.image_id
             )
         return _record(data, key)
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except (ValueError, KeyError, RecursionError) as e:
         reason = f'field {e} is missing' if isinstance(e, KeyError) else str(e)
         reason = reason.encode(errors='backslashreplace').decode()  # JSON has lone surrogates
         raise exception.RecordBroken(path=path, reason=reason, image_id=key.image_id) from e

@@ -205,6 +205,7 @@ def test_a_missing_field_is_named():
         ({'base_identity': {'mtime_ns': 2**63}}, 'mtime_ns is out of range'),
         ({'base_identity': {'mtime_ns': -(2**63) - 1}}, 'mtime_ns is out of range'),
         ({'state': '\ud800'}, 'is not a valid State'),
+        ({'image_id': '\ud800'}, 'it is about \\ud800.'),
         ({'image_hashes': 'md5:1'}, "image_hashes is 'md5:1' and not a list of strings"),
         ({'image_hashes': ['md5:1', 3]}, 'and not a list of strings'),
     ],
