@@ -29,6 +29,8 @@ tests, and a server of a real OpenStack that records its image, and another one 
                   only the random tests, with many more cases than the others run, which are
                   the same each time. Without SEED another one each time; the last lines say how to
                   repeat what was found
+  --debian13      the unit tests, the core of the functional tests and 15 faults on Debian 13, with
+                  its own Nova, in a root folder in $QCACHE_WORK; see tools/debian13.sh
   --workers N     how many functional tests run at a time (default: 4)
   -h, --help      this text
 
@@ -51,7 +53,7 @@ wrong() {
 # Versions of Nova that the driver's unit tests run with.
 novas=(31 34)
 
-kinds=() all=no seed='' workers=4
+kinds=() all=no debian13=no seed='' workers=4
 while [[ $# -gt 0 ]]; do
     case $1 in
         --all) all=yes ;;
@@ -63,6 +65,7 @@ while [[ $# -gt 0 ]]; do
                 shift
             fi
             ;;
+        --debian13) debian13=yes ;;
         --workers)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || wrong "--workers takes a number, not \"${2:-}\""
             workers=$2
@@ -80,6 +83,10 @@ while [[ $# -gt 0 ]]; do
     esac
     shift
 done
+if [[ $debian13 == yes ]]; then
+    [[ ${#kinds[@]} -eq 0 && $all == no && -z $seed ]] || wrong '--debian13 goes alone'
+    exec tools/debian13.sh -- "$@"
+fi
 options=(--workers "$workers")
 if [[ -n $seed ]]; then
     [[ ${#kinds[@]} -eq 0 && $all == no ]] || wrong '--explore goes with no other kind of tests'

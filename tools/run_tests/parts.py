@@ -11,8 +11,8 @@ from run_tests.lanes import Part
 
 __all__ = ['KINDS', 'Choice', 'chosen']
 
-KINDS = ('lint', 'unit', 'functional', 'openstack', 'lowest', 'bench')
-"""Each is an option of the command as well."""
+KINDS = ('lint', 'unit', 'functional', 'faults', 'openstack', 'lowest', 'bench')
+"""Each but the faults, which run on another Debian, is an option of the command as well."""
 
 _BESIDE = ('--numprocesses=2', '--dist=worksteal')
 _SECOND_PORT_BASE = 22000
@@ -75,6 +75,9 @@ def _ordinary(choice: Choice, kind: str) -> Iterator[Part]:
         yield from _unit(choice)
     elif kind == 'functional':
         yield from _functional(choice)
+    elif kind == 'faults':
+        more = {'PYTHON': choice.tool('python')}
+        yield Part('15 faults', ['bench/faults.sh', '15', '--seed', '13'], more)
     elif kind == 'lowest':
         # The benchmarks are run from a checkout, with what is current.
         yield _pytest(
