@@ -46,7 +46,7 @@ run_tests() {
     mkdir -p "$work"
     log=$(mktemp)
     need_profiles test
-    need_packages python3-nova python3-pip
+    need_packages python3-libvirt python3-nova python3-pip
     step 'making the environment venv-test' "$log" environment "$work/venv-test"
     # The driver's tests find Debian's Nova in the same one.
     ln -sfn venv-test "$work/venv-nova-debian"

@@ -255,7 +255,8 @@ class Runs:
         self.names = calls.names
         self._new = change.look(site)
         assert self._new != self._old
-        assert len(self.names) > 2, 'it does something'
+        # Since Python 3.13 a glob looks by calls that are not seen here.
+        assert self.names, 'it does something'
 
     def site(self) -> Site:
         site = Site(self._folder / str(len(os.listdir(self._folder))))

@@ -24,7 +24,7 @@ if [[ -s $out/vmlinuz && -s $out/initrd && $built == "$stamp" ]]; then
     exit 0
 fi
 
-need_packages cpio
+need_packages cpio xz-utils
 scratch=$(mktemp -d "$out/.small.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
@@ -36,8 +36,7 @@ fetch_package "$scratch/busybox" busybox-static
 
 root=$scratch/root
 mkdir -p "$root"/{bin,dev,proc,sys,modules}
-cp "$scratch/busybox/bin/busybox" "$root/bin/busybox"
-ln -s busybox "$root/bin/sh"
+copy_busybox "$scratch/busybox" "$root/bin"
 install -m 0755 "$here/small_init" "$root/init"
 
 copy_modules "$scratch/kernel" "$root/modules" virtio_ring virtio virtio_pci_legacy_dev \

@@ -35,7 +35,7 @@ if [[ -s $out/calm.raw && -s $out/busy.raw && $built == "$stamp" ]]; then
 fi
 
 PATH=$PATH:/usr/sbin:/sbin # mke2fs, sfdisk
-need_packages cpio e2fsprogs fdisk grub-common grub-pc-bin openssl
+need_packages cpio e2fsprogs fdisk grub-common grub-pc-bin openssl xz-utils
 scratch=$(mktemp -d "$out/.small_disk.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
@@ -53,8 +53,7 @@ command_line='console=ttyS0 quiet loglevel=4 mitigations=off nokaslr no_timer_ch
 make_initrd() {
     local root=$scratch/root
     mkdir -p "$root"/{bin,dev,proc,sys,modules,table,etc/acpi/PWRF}
-    cp "$scratch/busybox/bin/busybox" "$root/bin/busybox"
-    ln -s busybox "$root/bin/sh"
+    copy_busybox "$scratch/busybox" "$root/bin"
     install -m 0755 "$here/disk_init" "$root/init"
     # busybox acpid runs this when the power button is pressed.
     ln -s /init "$root/etc/acpi/PWRF/00000080"

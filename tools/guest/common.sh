@@ -42,14 +42,27 @@ dependency() {
         awk -v prefix="$2" '$1 == "Depends:" && index($2, prefix) == 1 {print $2; exit}'
 }
 
+# copy_busybox PACKAGE FOLDER: copy the program of the unpacked busybox-static, and let it be sh.
+copy_busybox() {
+    local file
+    file=$(find "$1" -path '*/bin/busybox' -print -quit) # below usr since Debian 13
+    cp "$file" "$2/busybox"
+    ln -s busybox "$2/sh"
+}
+
 # copy_modules KERNEL FOLDER NAME...: copy these modules of the unpacked KERNEL into FOLDER,
 # numbered in the order of loading; those that the kernel has built in are not files.
 copy_modules() {
     local kernel=$1 folder=$2 number=10 name file
     shift 2
     for name in "$@"; do
-        file=$(find "$kernel/lib/modules" -name "$name.ko" -print -quit)
-        [[ -z $file ]] || cp "$file" "$folder/$number-$name.ko"
+        # Since Debian 13 they are packed, and below usr.
+        file=$(find "$kernel" -path "*/lib/modules/*" -name "$name.ko*" -print -quit)
+        case $file in
+            '') ;;
+            *.xz) xz --decompress --stdout "$file" >"$folder/$number-$name.ko" ;;
+            *) cp "$file" "$folder/$number-$name.ko" ;;
+        esac
         number=$((number + 1))
     done
 }
