@@ -127,7 +127,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.json is not None:
         args.json.write_text(json.dumps(report.as_json(rows, args.seed), indent=1) + '\n')
     if args.table is not None:
-        command = shlex.join(['bench/faults.sh', str(args.count), '--seed', str(args.seed)])
+        words = ['bench/faults.sh', str(args.count), '--seed', str(args.seed)]
+        if args.burn:
+            words += ['--burn', ','.join(args.burn)]
+        command = shlex.join(words)
         args.table.write_text(report.table(rows, command))
     return int(any(row.lost for row in rows))
 
