@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 
 import pytest
 
@@ -129,6 +130,17 @@ def test_a_process_that_is_gone_reads_nothing():
         process.wait()
         with pytest.raises(OSError):
             processes.bytes_read(process.pid)
+
+
+def test_a_process_by_its_argument():
+    word = f'socket,path=/{uuid.uuid4()}'
+    assert processes.with_argument(word) is None
+    command = [sys.executable, '-c', 'input()', word]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert processes.with_argument(word) == process.pid
+        assert processes.with_argument(word[:-1]) is None, 'all of it'
+        process.communicate(b'\n')
+    assert processes.with_argument(word) is None
 
 
 def test_the_listener_is_named(path, listener):
