@@ -150,7 +150,7 @@ def test_times_alone_stop_no_boot_and_are_looked_into_once(boots, old, source, c
 
 def test_nothing_on_the_way_of_a_boot_reads_the_base_or_the_cache(boots, old, source, verifier):
     change_times(source)
-    with mock.patch.object(source, 'first_bytes', side_effect=AssertionError):
+    with mock.patch.object(source, 'first_bytes', autospec=True, side_effect=AssertionError):
         assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     assert verifier.mock_calls == []
 

@@ -237,7 +237,9 @@ def test_each_question_is_a_native_call(host):
     domains = LibvirtDomains(URI)
     with (
         mock.patch.object(native, 'run', run),
-        mock.patch.object(fake_libvirt, '_answer', side_effect=AssertionError('on the hub')),
+        mock.patch.object(
+            fake_libvirt, '_answer', autospec=True, side_effect=AssertionError('on the hub')
+        ),
     ):
         assert len(documents(domains)) == 3
         assert len(list(domains.living())) == 1

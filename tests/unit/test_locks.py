@@ -177,7 +177,7 @@ def lock_in_a_thread(folder):
 def test_making_the_file_drops_no_lock_of_this_process(tmp_path):
     """A close of the file would, if another thread had the lock by then."""
     real = os.open
-    held: list[object] = []
+    held: list[contextlib.ExitStack] = []
 
     def then_another_thread(path, *args):
         fd = real(path, *args)

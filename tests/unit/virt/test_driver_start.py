@@ -2,6 +2,7 @@
 """The start of a domain: through its cache, and without one if that fails."""
 
 import contextlib
+from typing import Any
 from unittest import mock
 
 import libvirt
@@ -209,7 +210,7 @@ def test_nova_creates_its_guests_with_network_through_it(driver, domain, instanc
     assert documents.same(domain.inactive, documents.PLAIN)
 
 
-STARTS: dict[str, tuple] = {
+STARTS: dict[str, tuple[Any, ...]] = {
     'spawn': (CONTEXT, mock.sentinel.instance, mock.sentinel.image, [], 'password', {}),
     '_hard_reboot': (CONTEXT, mock.sentinel.instance, [], None),
     '_get_guest_xml': (CONTEXT, mock.sentinel.instance, [], {}, mock.sentinel.image),
