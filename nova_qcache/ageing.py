@@ -59,6 +59,7 @@ class Ageing:
         """Note that instances of this host stand on these images, and on no others.
 
         :param now: seconds since the epoch
+        :raises OSError: if the folder of the caches cannot be read
         """
         now = time.time() if now is None else now
         self._wanted = frozenset(_canonical(image_ids))
@@ -72,6 +73,11 @@ class Ageing:
         for image_id in overdue[:_MOST_WRITES]:
             self._store.ledger.add(image_id, Counters(last_used_at=now))
             self._written_at[image_id] = now
+        keys = self._store.keys()
+        matters = self._wanted | {key.image_id for key in keys}
+        for known in (self._used_at, self._written_at):
+            for image_id in known.keys() - matters:
+                del known[image_id]
 
     def age(self, minimum_age_seconds: float | None) -> list[CacheKey]:
         """Remove the caches of images that were unused for so long, and those that are STALE

@@ -138,6 +138,14 @@ def test_an_image_is_as_old_as_the_end_of_its_last_instance(ageing, ready):
     assert ageing.age(0) == [KEY]
 
 
+def test_nothing_is_kept_of_images_that_are_gone(ageing, ready):
+    ready(KEY, 9 * DAY)
+    ageing.note_used([IMAGE, OTHER_IMAGE])
+    assert set(ageing._used_at) == set(ageing._written_at) == {IMAGE, OTHER_IMAGE}
+    ageing.note_used([])
+    assert set(ageing._used_at) == set(ageing._written_at) == {IMAGE}, 'it has a cache'
+
+
 def test_that_outlives_a_restart(ageing, ready, store, pins, pool):
     ready(KEY, 9 * DAY)
     ageing.note_used([IMAGE])
