@@ -41,6 +41,7 @@ def test_an_audit_has_a_lease_and_is_counted(boots, audits, store, recorder):
     ((play, quota), _) = audits.plan.call_args
     assert (play.kind, play.key, quota) == (PlanKind.PLAY, KEY, 16 * MIB)
     assert leased(boots) == [AUDIT]
+    boots.count(plan)
     counted = store.ledger.of(KEY.image_id)
     assert (counted.boots, counted.audits, counted.records) == (1, 1, 0)
 
@@ -54,6 +55,7 @@ def test_an_audit_that_was_ended_before_the_lease_is_no_reason_not_to_play(
     plan = boots.plan(builders.boot(consumer='instance'))
     assert (plan.kind, plan.key) == (PlanKind.PLAY, KEY)
     assert leased(boots) == [KEY]
+    boots.count(plan)
     assert store.ledger.of(KEY.image_id).plays == 1
 
 

@@ -306,10 +306,3 @@ def test_a_counter_that_stays_locked(paths, source, counter, ask):
     with locks.generation(counter.parent, 'base', 1), pytest.raises(exception.LockTimeout):
         ask(Generations(paths, 0), source)
     assert not counter.exists()
-
-
-def test_names_that_are_no_text(generations, tmp_path):
-    """A file name may hold any bytes; this one is no UTF-8."""
-    source = FileSource(f'{tmp_path}/\udcff', 'raw')
-    with mock.patch.object(os, 'access', autospec=True, return_value=False):
-        assert generations.current(source).n == 1
