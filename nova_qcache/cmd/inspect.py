@@ -13,7 +13,7 @@ from nova_qcache import exception
 from nova_qcache.cmd import shell
 from nova_qcache.inspection import CacheView
 
-__all__ = ['FIELDS', 'List', 'Show', 'fields', 'when']
+__all__ = ['FIELDS', 'List', 'Show', 'fields', 'one', 'when']
 
 _MIB = 1024 * 1024
 
@@ -82,8 +82,7 @@ class Show(show.ShowOne):
         views = manager.caches(parsed_args.image_id)
         if not views:
             raise exception.CacheNotFound(image_id=parsed_args.image_id)
-        shown = fields(views[-1], manager.pinned())
-        return tuple(shown), tuple(shown.values())
+        return one(parsed_args, fields(views[-1], manager.pinned()))
 
 
 def fields(view: CacheView, pinned: Collection[str]) -> dict[str, Any]:
@@ -124,6 +123,15 @@ def fields(view: CacheView, pinned: Collection[str]) -> dict[str, Any]:
             'daemon_pid': view.recorder.daemon_pid,
         }
     return dict.fromkeys(FIELDS) | known
+
+
+def one(
+    parsed_args: argparse.Namespace, known: dict[str, Any]
+) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Return what a command shows of one thing: all names, but people see no empty ones."""
+    if parsed_args.formatter == 'table' and not parsed_args.columns:
+        known = {name: value for name, value in known.items() if value is not None}
+    return tuple(known), tuple(known.values())
 
 
 def when(seconds: float) -> str:

@@ -113,7 +113,7 @@ class Record(show.ShowOne):
         for view in manager.caches(parsed_args.image_id):
             if view.key == plan.key:
                 shown |= inspect.fields(view, manager.pinned())
-        return tuple(shown), tuple(shown.values())
+        return inspect.one(parsed_args, shown)
 
 
 class Seal(show.ShowOne):
@@ -138,8 +138,7 @@ class Seal(show.ShowOne):
         view = manager.seal(
             parsed_args.image_id, parsed_args.timeout if parsed_args.wait else 0, shell.progress
         )
-        shown = inspect.fields(view, manager.pinned())
-        return tuple(shown), tuple(shown.values())
+        return inspect.one(parsed_args, inspect.fields(view, manager.pinned()))
 
 
 class Invalidate(lister.Lister):

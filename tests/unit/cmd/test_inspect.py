@@ -122,6 +122,13 @@ def test_all_columns(run, manager):
     assert '/base/image' not in run('list').out
 
 
+def test_people_see_what_is_known(run, manager):
+    manager.caches.return_value = [BROKEN]
+    assert 'it has no record' in run('show', IMAGE).out
+    assert 'digest' not in run('show', IMAGE).out
+    assert run('show', IMAGE, '-c', 'digest').out.count('digest') == 1
+
+
 def test_show_is_about_the_newest(run, manager):
     manager.caches.return_value = [BROKEN, READY]
     assert run('show', IMAGE, '-f', 'json').json == OF_READY
