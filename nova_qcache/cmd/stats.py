@@ -44,7 +44,9 @@ class Stats(lister.Lister):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         shell.add_long(parser)
         parser.add_argument(
-            '--host', action='store_true', help='of the host, with the source of each figure'
+            '--host',
+            action='store_true',
+            help='of the host; --long adds the sources',
         )
         parser.add_argument(
             '--plot',
@@ -81,11 +83,12 @@ class Stats(lister.Lister):
 
             plot.draw(_picture(figures, manager.history()), parsed_args.plot)
         is_for_program = shell.is_for_program(parsed_args)
-        if parsed_args.host:
-            return _host_fields(figures) if is_for_program else _host_table(figures)
         if is_for_program:
-            return _image_fields(figures.images)
-        return _image_table(figures.images, is_long=shell.is_long(parsed_args))
+            return _host_fields(figures) if parsed_args.host else _image_fields(figures.images)
+        is_long = shell.is_long(parsed_args)
+        if parsed_args.host:
+            return _host_table(figures, is_long=is_long)
+        return _image_table(figures.images, is_long=is_long)
 
     def produce_output(
         self,
@@ -160,8 +163,9 @@ def _host_fields(figures: Figures) -> Rows:
     return tuple(fields), [tuple(fields.values())]
 
 
-def _host_table(figures: Figures) -> Rows:
-    return ('Figure', 'Value', 'Source'), list(_host_rows(figures))
+def _host_table(figures: Figures, *, is_long: bool) -> Rows:
+    columns = ('Figure', 'Value', 'Source') if is_long else ('Figure', 'Value')
+    return columns, [row[: len(columns)] for row in _host_rows(figures)]
 
 
 def _host_rows(figures: Figures) -> Iterator[tuple[Any, ...]]:

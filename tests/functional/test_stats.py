@@ -96,7 +96,7 @@ def test_stats_of_the_host(site: Site, boots: dict[str, Any]) -> None:
     assert host['verifications'] == {'equal': 1}
     assert host['invalidations'] == {'operator': 1}
     assert (host['pinned_images'], host['states']) == (1, {'STALE': 1})
-    table = site.qcache('stats', '--host')
+    table = site.qcache('stats', '--host', '--long')
     assert 'starts of domains' in table.stdout
 
 

@@ -120,6 +120,7 @@ def test_json_of_images_has_all_that_is_known(run):
 
 def test_a_table_for_people_is_as_wide_as_a_terminal(run, monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
+    assert all(len(line) <= 80 for line in run('stats', '--host').out.splitlines())
     lines = run('stats').out.splitlines()
     assert len(lines) == 3 + 2 + 1, 'no cell goes on in a second line'
     assert {len(line) for line in lines} <= set(range(81))
