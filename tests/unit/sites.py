@@ -119,6 +119,8 @@ class Site:
     def seal_all(self, record: CacheRecord) -> CacheRecord:
         """Seal as a recorder does, from the check of the file on."""
         tool = mock.create_autospec(QemuImg, instance=True)
+        tool.check.return_value = 1 << 40
+        tool.cached_extents.return_value = [(0, 1)]
         return sealer._seal(self.store, tool, record, FinishReason.IDLE)
 
     # -- what is there

@@ -65,6 +65,18 @@ def test_remains_without_a_record(sweep, paths):
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.parametrize('content', [b'', bytes(300)])
+@pytest.mark.parametrize('has_file', [False, True])
+def test_a_recording_that_a_crash_of_the_host_left_by_halves(
+    sweep, store, paths, content, has_file
+):
+    paths.record(KEY).write_bytes(content)
+    if has_file:
+        paths.recording(KEY).write_bytes(b'dirty')
+    assert sweep() == [KEY]
+    assert store.keys() == []
+
+
 def test_a_sealed_cache_stays(sweep, store, paths):
     builders.ready(store)
     left = remains(paths)
