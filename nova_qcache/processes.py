@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from typing import IO
 
 __all__ = [
@@ -23,6 +24,9 @@ __all__ = [
     'start_module',
     'with_argument',
 ]
+
+_EXEC_SECONDS = 1.0
+_POLL_SECONDS = 0.001
 
 
 def start_module(
@@ -115,10 +119,22 @@ def with_argument(argument: str) -> int | None:
     for folder in pathlib.Path('/proc').iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):  # it has just ended
-                words = (folder / 'cmdline').read_bytes().split(b'\0')
-                if wanted in words and folder.stat().st_uid == os.geteuid():
+                if folder.stat().st_uid == os.geteuid() and wanted in _arguments(folder):
                     return int(folder.name)
     return None
+
+
+def _arguments(folder: pathlib.Path) -> list[bytes]:
+    """Return what a process was started with. In the middle of its exec it has a program and no
+    arguments, also when whoever started it believes that it runs: it is waited for.
+
+    :raises OSError: if it has ended, or is the kernel's
+    """
+    deadline = time.monotonic() + _EXEC_SECONDS
+    while not (text := (folder / 'cmdline').read_bytes()) and time.monotonic() < deadline:
+        os.readlink(folder / 'exe')
+        time.sleep(_POLL_SECONDS)
+    return text.split(b'\0')
 
 
 def connections(path: pathlib.Path) -> int:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from unittest import mock
 import uuid
 
 import pytest
@@ -141,6 +142,25 @@ def test_a_process_by_its_argument():
         assert processes.with_argument(word[:-1]) is None, 'all of it'
         process.communicate(b'\n')
     assert processes.with_argument(word) is None
+
+
+def test_a_process_in_the_middle_of_its_exec_is_waited_for():
+    """The kernel shows no arguments of it for a moment."""
+    read, word = pathlib.Path.read_bytes, f'socket,path=/{uuid.uuid4()}'
+    with subprocess.Popen(
+        [sys.executable, '-c', 'input()', word], stdin=subprocess.PIPE
+    ) as process:
+        path = pathlib.Path(f'/proc/{process.pid}/cmdline')
+        texts = iter([b''] * 3)
+
+        def at_first_empty(self):
+            return next(texts, read(self)) if self == path else read(self)
+
+        with mock.patch.object(
+            pathlib.Path, 'read_bytes', autospec=True, side_effect=at_first_empty
+        ):
+            assert processes.with_argument(word) == process.pid
+        process.communicate(b'\n')
 
 
 def test_the_listener_is_named(path, listener):
