@@ -60,7 +60,7 @@ def _caches(store: Store, subject: str) -> Finding:
             broken.append(key)
     if not newer and not broken:
         return Finding(subject, Grade.OK, f'all {len(keys)} records can be read')
-    # A warning: boots of these images are plain, and all others are as they were.
+    # A warning: these images are recorded again, and all others are as they were.
     found = []
     if newer:
         found.append(f'{len(newer)} were written by a newer nova-qcache ({_images(newer)})')
@@ -69,7 +69,7 @@ def _caches(store: Store, subject: str) -> Finding:
     return Finding(
         subject,
         Grade.WARNING,
-        f'of {len(keys)} records, {" and ".join(found)}: their images boot without a cache',
+        f'of {len(keys)} records, {" and ".join(found)}: their images are recorded again',
         'Install the nova-qcache that wrote them, or clear them away with `nova-qcache remove '
         'IMAGE`.',
     )

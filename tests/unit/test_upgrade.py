@@ -62,8 +62,8 @@ def test_a_record_of_a_newer_version(found, store):
     assert found()['caches'] == Finding(
         'caches',
         Grade.WARNING,
-        f'of 2 records, 1 were written by a newer nova-qcache ({IMAGE}): their images boot '
-        'without a cache',
+        f'of 2 records, 1 were written by a newer nova-qcache ({IMAGE}): their images are '
+        'recorded again',
         'Install the nova-qcache that wrote them, or clear them away with `nova-qcache remove '
         'IMAGE`.',
     )
