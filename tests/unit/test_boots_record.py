@@ -59,6 +59,16 @@ def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
     launch_start.assert_not_called()
 
 
+def test_what_a_recorder_has_dropped_and_left_keeps_one_boot_plain(boots, store, recorder):
+    builders.warm(store, base='memory://base')
+    recorder.expect_guest.side_effect = None
+    recorder.expect_guest.return_value = builders.status(Phase.SERVING, note='dropped: x')
+    assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
+    assert store.keys() == []
+    with builders.listening(store.paths.nbd_socket(KEY)):
+        assert boots.preview(*BOOT).key == KEY.next_revision()
+
+
 def test_a_new_recorder(boots, paths, conf, launch_start):
     assert boots.record(*BOOT) == recording(paths)
     config_file = str(pathlib.Path(conf.config_file[0]).absolute())
