@@ -261,8 +261,7 @@ class Boots:
         return plan
 
     def _revalidate(self, record: CacheRecord) -> None:
-        """Have a cache compared in the background now and then, as long as its base changes its
-        times."""
+        """Have a cache compared in the background now and then, while its base changes times."""
         proved_at = record.sealed.sealed_at if record.sealed else record.created_at
         is_young = 0 <= time.time() - proved_at < self._revalidate_seconds
         if not self._revalidate_seconds or is_young:
@@ -381,8 +380,7 @@ class Boots:
             )
 
     def _retire_others(self, key: CacheKey, source: Source) -> None:
-        """The base of the image has a new generation, or is another one: the caches of before are
-        of no use to a boot."""
+        """The base has a new generation, or is another one: no boot uses the caches of before."""
         for record in self._store.records(key.image_id):
             if record.state is State.STALE:
                 continue
