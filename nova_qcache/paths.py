@@ -18,7 +18,8 @@
                           keeper.log                      the keeper's last words
                  leases/                                  of boots that are on their way
                  reservations/                            room for recordings that begin
-                 examinations/                            caches to be compared with their bases
+                 examinations/ <stem>.examine             caches to be compared with their bases,
+                               <stem>.examined            and when they were
 
 ``<stem>`` is :attr:`nova_qcache.key.CacheKey.stem`.
 """

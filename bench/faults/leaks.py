@@ -68,7 +68,7 @@ def _await_examinations(scene: Scene) -> None:
     folder = scene.site.run_path / 'examinations'
     deadline = time.monotonic() + waiting.PATIENCE
     while scene.running('keeper') and time.monotonic() < deadline:
-        if not folder.is_dir() or not any(folder.iterdir()):
+        if not any(folder.glob('*.examine')):
             return
         time.sleep(0.05)
 
@@ -96,7 +96,9 @@ def _end_others(scene: Scene) -> list[str]:
 
 def _files(scene: Scene) -> list[str]:
     site = scene.site
-    allowed = {site.cache_path / 'locks', site.cache_path / 'generations'}
+    # When a cache was examined is known until the next one is.
+    examinations = site.run_path / 'examinations'
+    allowed = {site.cache_path / 'locks', site.cache_path / 'generations', examinations}
     counted = site.cache_path / 'statistics'
     found = []
     for folder in (site.cache_path, site.run_path):

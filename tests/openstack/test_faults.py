@@ -87,7 +87,7 @@ def test_who_was_paused_by_the_user_stays_so(cloud: Cloud, host: ComputeHost, co
 def _examined(host: ComputeHost) -> None:
     """Wait until no cache is in doubt."""
     folder = host.run_folder / 'examinations'
-    waiting.until(lambda: not list(folder.iterdir()), 'the examination')
+    waiting.until(lambda: not list(folder.glob('*.examine')), 'the examination')
 
 
 def test_a_base_that_was_downloaded_again_keeps_its_cache(
