@@ -155,7 +155,7 @@ def test_recorders_that_are_silent_do_not_take_long(gather, store, recorder):
 
 def test_bases_are_what_mounts_are_asked_for(gather, store):
     builders.ready(store, base='/nfs/one')
-    store.paths.record(OTHER).write_bytes(b'')
+    store.paths.record(OTHER).write_bytes(b'x')
     with mock.patch.object(mounts, 'bytes_from_servers', autospec=True) as asked:
         assert gather().mounts is asked.return_value
     asked.assert_called_once_with({'/nfs/one'})

@@ -62,9 +62,9 @@ def test_when_the_newest_is_damaged_the_one_before_plays(judge, store):
 def test_a_broken_record_of_the_newest_is_no_reason_to_boot_plain(judge, store):
     ready(store, KEY)
     ready(store, SECOND)
-    store.paths.record(SECOND).write_text('')
+    store.paths.record(SECOND).write_text('x')
     assert (judge().kind, judge().key) == (PlanKind.PLAY, KEY)
-    store.paths.record(KEY).write_text('')
+    store.paths.record(KEY).write_text('x')
     assert (judge().kind, judge().key) == (PlanKind.RECORD, THIRD)
 
 
