@@ -78,9 +78,13 @@ class TestContract:
         calls = ('open', 'stat', 'lstat', 'listdir', 'scandir', 'access')
         with contextlib.ExitStack() as patches:
             for name in calls:
-                patches.enter_context(mock.patch.object(os, name, side_effect=refused))
-            patches.enter_context(mock.patch('builtins.open', side_effect=refused))
-            patches.enter_context(mock.patch.object(socket, 'socket', side_effect=refused))
+                patches.enter_context(
+                    mock.patch.object(os, name, autospec=True, side_effect=refused)
+                )
+            patches.enter_context(mock.patch('builtins.open', autospec=True, side_effect=refused))
+            patches.enter_context(
+                mock.patch.object(socket, 'socket', autospec=True, side_effect=refused)
+            )
             source = plugins.source(reference, base_format)
             names = [node['node-name'] for node in source.nodes('x')]
             assert names == source.node_names('x')

@@ -252,12 +252,17 @@ def test_a_write_is_announced_before_and_after(planner, manager, error):
 
 
 @pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
-def test_what_is_only_noted_fails_nothing_of_novas(planner, manager, instance, tmp_path, surprise):
-    (tmp_path / 'cache').mkdir()
-    for verb in ('release', 'count_fallback', 'allocated', 'pin'):
+def test_what_is_only_noted_fails_nothing_of_novas(
+    planner, manager, instance, overlay, tmp_path, surprise
+):
+    (tmp_path / 'cache').mkdir(exist_ok=True)
+    planner.plan(instance, 'disk', str(overlay), {}, {})
+    for verb in ('release', 'count', 'allocated', 'pin'):
         getattr(manager, verb).side_effect = surprise
-    planner.release(instance)
     planner.fall_back(instance)
+    planner.started(instance)
+    manager.count.assert_called_once()
+    planner.release(instance)
     planner.precached(IMAGE)
     assert planner.disk_usage(str(tmp_path)) == 0
 
