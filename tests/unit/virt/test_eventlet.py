@@ -4,6 +4,7 @@
 They run in a process of their own, since eventlet replaces parts of Python.
 """
 
+from importlib import metadata
 import os
 import pathlib
 import re
@@ -36,26 +37,24 @@ def run(*tests):
     return done.returncode, int(passed[1]) if passed else 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ('tests', 'least'),
-    [
-        (['tests/unit/virt/greenthreads.py'], 10),
-        (
-            [
-                'tests/unit/virt/test_driver.py',
-                'tests/unit/virt/test_driver_kept_xml.py',
-                'tests/unit/virt/test_driver_migration.py',
-                'tests/unit/virt/test_driver_soft_reboot.py',
-                'tests/unit/virt/test_driver_start.py',
-                'tests/unit/virt/test_imagebackend.py',
-                'tests/unit/virt/test_imagecache.py',
-                'tests/unit/virt/test_planner.py',
-            ],
-            200,
-        ),
-    ],
-    ids=['greenthreads', 'driver'],
-)
+TESTS = {'greenthreads': (['tests/unit/virt/greenthreads.py'], 10)}
+if int(metadata.version('nova').split('.')[0]) < 33:  # later ones have threads by default
+    TESTS['driver'] = (
+        [
+            'tests/unit/virt/test_driver.py',
+            'tests/unit/virt/test_driver_kept_xml.py',
+            'tests/unit/virt/test_driver_migration.py',
+            'tests/unit/virt/test_driver_soft_reboot.py',
+            'tests/unit/virt/test_driver_start.py',
+            'tests/unit/virt/test_imagebackend.py',
+            'tests/unit/virt/test_imagecache.py',
+            'tests/unit/virt/test_planner.py',
+        ],
+        200,
+    )
+
+
+@pytest.mark.parametrize(('tests', 'least'), TESTS.values(), ids=TESTS)
 def test_they_pass(tests, least):
     code, passed, printed = run(*tests)
     assert code == 0, printed
