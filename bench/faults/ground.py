@@ -18,6 +18,7 @@ import time
 import psutil
 
 from bench.faults.guest import Node
+from nova_qcache import filesystem
 from tests.functional import account
 from tests.functional import bases
 from tests.functional import users
@@ -64,6 +65,8 @@ class Disk:
             command = ['mkfs.ext4', '-q', '-m', '0', '-N', '80', str(self._image)]
             subprocess.run(command, check=True)
             site.mount(self.path, '-o', 'loop', str(self._image), user=users.PRODUCT)
+            # Whose folder it is was so for long, and does not go with the power.
+            filesystem.sync_folder(self.path)
 
     @property
     def is_mounted(self) -> bool:

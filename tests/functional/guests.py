@@ -88,7 +88,8 @@ class NbdGuest:
         with open(base, 'rb') as file:
             file.seek(offset)
             wanted = hashlib.sha256(file.read(length)).hexdigest()
-        assert self._answer() == wanted, f'{length} bytes at {offset}'
+        answer = self._answer()
+        assert answer == wanted, f'{length} bytes at {offset}: {answer}'
 
     def require(self, base: pathlib.Path, offset: int, length: int) -> None:
         """Read a range and compare it with the base, given as a raw file."""

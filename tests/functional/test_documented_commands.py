@@ -48,7 +48,7 @@ SAID = {
     'list': r'\| IMAGE \| READY ',
     'show': r'\| state +\| READY ',
     'plan': r'\| kind +\| PLAY ',
-    'stats': r'\| IMAGE \| READY ',
+    'stats': r'\| IMAGE \|.* READY ',
     'stats --host': r'\| recordings +\| 1 ',
     'remove': r'\| IMAGE \| \w+\.1 \|',
 }

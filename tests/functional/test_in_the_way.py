@@ -37,7 +37,7 @@ def test_a_damaged_cache_is_recorded_again_beside_it(
     assert site.plan(base)['cache'] == shown['path'] != cache['path']
     assert path.exists()
     (row,) = site.ask('verify', site.image_id)
-    assert row['Result'] == 'equal'
+    assert row['result'] == 'equal'
 
 
 def test_a_base_that_was_moved(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ def test_a_base_that_was_moved(site: Site, base: pathlib.Path, cache: dict[str, 
         guest.require(moved, 0, 4 * MIB)
         site.ask('seal', site.image_id, '--wait')
     assert site.plan(moved)['kind'] == 'PLAY'
-    assert {row['State'] for row in site.ask('list')} == {'READY', 'STALE'}
+    assert {row['state'] for row in site.ask('list')} == {'READY', 'STALE'}
 
 
 def test_a_recording_that_fails_costs_no_cache(
@@ -75,7 +75,7 @@ def test_what_serves_guests_of_a_base_that_was_given_up(site: Site, base: pathli
 
         def given_up() -> bool:
             rows = site.ask('list')
-            return {(row['State'], row['Guests']) for row in rows} == {('WARMING', 0), ('COLD', 1)}
+            return {(row['state'], row['guests']) for row in rows} == {('WARMING', 0), ('COLD', 1)}
 
         waiting.until(given_up, 'the end of the first recording')
         done = site.qcache('remove', site.image_id)
@@ -90,7 +90,7 @@ def test_a_daemon_whose_recorder_has_died(site: Site, base: pathlib.Path) -> Non
     plan = site.record(base)
     site.kill(plan['recorder_pid'])
     (row,) = site.ask('list')
-    assert row['State'] == 'DIRTY'
+    assert row['state'] == 'DIRTY'
     site.ask('remove', site.image_id, '--force')
     assert not site.recorders()
     assert site.ask('list') == []

@@ -4,7 +4,6 @@
 import contextlib
 import os
 import pathlib
-import signal
 import time
 from typing import Any
 
@@ -119,6 +118,7 @@ def test_a_recorder_killed_at_some_moment_of_its_seal(
     site: Site, base: pathlib.Path, delay: float
 ) -> None:
     """The same without a script: wherever it is by then, what becomes READY is sound."""
+    site.configure(start_keeper=True)
     plan = site.record(base)
     with NbdGuest(site, plan) as guest:
         _read_some(guest, base)
@@ -127,10 +127,11 @@ def test_a_recorder_killed_at_some_moment_of_its_seal(
         with contextlib.suppress(psutil.NoSuchProcess):
             site.kill(plan['recorder_pid'])
         _read_some(guest, base)
-        # A recorder has to see to the daemon, whatever there is of a cache.
-        waiting.until(lambda: _revived(site, base), 'a new recorder')
+        # The keeper has a recorder see to the daemon, whatever there is of a cache.
+        waiting.until(site.recorders, 'a new recorder')
         guest.require(base, 8 * MIB, MIB)
         shown = waiting.until(lambda: _sealed(site), 'the seal')
+    site.end_keeper()
     sealed.require_sound(site, shown, base, _file_node(base))
 
 
@@ -138,17 +139,6 @@ def _sealed(site: Site) -> dict[str, Any]:
     site.qcache('seal', site.image_id)  # it was killed before it had begun, perhaps
     shown = site.show()
     return shown if shown['state'] == 'READY' else {}
-
-
-def _revived(site: Site, base: pathlib.Path) -> bool:
-    done = site.qcache('record', site.image_id, f'--base={base}')
-    if done.returncode == 0:
-        return True
-    # READY already: nothing is to be recorded, and the daemon has no recorder.
-    assert 'READY' in done.stderr, done
-    for process in site.daemons():
-        process.send_signal(signal.SIGTERM)
-    return True
 
 
 def _wait_until_served_again(site: Site, plan: dict[str, Any]) -> None:
@@ -174,7 +164,7 @@ def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> 
         guest.require(base, 0, 16 * MIB)
         assert not site.files(), 'the dirty recording is still there'
         (row,) = site.ask('list')
-        assert (row['State'], row['Guests']) == ('COLD', 1)
+        assert (row['state'], row['guests']) == ('COLD', 1)
         again = site.record(base)
         assert again['socket'] != plan['socket']
         with NbdGuest(site, again) as other:

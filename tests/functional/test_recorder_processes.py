@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorders among others: two at once, told to end, stopped, silent; who may touch what."""
 
+import json
 import os
 import pathlib
 import signal
@@ -43,15 +44,15 @@ def _parts(site: Site, plan: dict[str, Any]) -> dict[str, pathlib.Path]:
 @pytest.mark.core
 @pytest.mark.parametrize('attempt', range(2))
 def test_two_records_at_one_moment(site: Site, base: pathlib.Path, attempt: int) -> None:
-    columns = ('-c', 'socket', '-c', 'recorder_pid', '-c', 'daemon_pid')
-    arguments = ('record', site.image_id, f'--base={base}', '-f', 'value', *columns)
+    arguments = ('record', site.image_id, f'--base={base}', '-f', 'json')
     with WriterWatch(site.cache_path) as watch:
         calls = [site.start(site.command(*arguments)) for _ in range(2)]
         answers = [call.communicate(timeout=waiting.PATIENCE) for call in calls]
         assert [call.returncode for call in calls] == [0, 0], answers
-        assert answers[0] == answers[1]
-        path, _, daemon = answers[0][0].split()
-        guests = [NbdGuest(site, {'socket': path, 'export': 'top'}) for _ in range(2)]
+        plan, other = (json.loads(said) for said, _ in answers)
+        names = ('socket', 'recorder_pid', 'daemon_pid')
+        assert [plan[name] for name in names] == [other[name] for name in names]
+        guests = [NbdGuest(site, plan) for _ in range(2)]
         try:
             for guest in guests:
                 guest.require(base, 0, 4 * MIB)
@@ -60,7 +61,7 @@ def test_two_records_at_one_moment(site: Site, base: pathlib.Path, attempt: int)
             for guest in guests:
                 guest.leave()
     assert watch.most_at_once == 1
-    assert int(daemon) in watch.writers
+    assert plan['daemon_pid'] in watch.writers
     sealed.require_sound(site, shown, base, _file_node(base))
 
 

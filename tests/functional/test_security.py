@@ -385,7 +385,7 @@ def test_a_record_of_another_base(
     plan = site.boot_plan(base)
     assert (plan['kind'], plan['cache'], plan['revision']) == ('RECORD', None, 2), plan
     assert site.show()['state'] == 'WARMING'
-    assert {row['State'] for row in site.ask('list')} == {'WARMING', 'STALE'}
+    assert {row['state'] for row in site.ask('list')} == {'WARMING', 'STALE'}
 
 
 def test_an_image_on_another_base(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:

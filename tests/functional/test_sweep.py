@@ -156,7 +156,7 @@ def test_the_installation_goes_while_a_recorder_works(
                 _require_served_again(site, base, plan)
             else:
                 recorder.send_signal(signal.SIGTERM)
-                waiting.until(lambda: not recorder.is_running(), 'the end of the recorder')
+                waiting.until(lambda: recorder not in site.recorders(), 'the end of the recorder')
                 guest.require(base, 2 * MIB, MIB)
                 assert site.record(base)['daemon_pid'] == plan['daemon_pid']
                 site.ask('seal', site.image_id)

@@ -96,7 +96,7 @@ class Actor:
         self._ways: list[tuple[int, Callable[[Image], str], tuple[type[Exception], ...]]] = [
             (30, self.boot, ()),
             (4, self.record, (exception.RecorderFailed, exception.WrongState)),
-            (10, self.seal, (*nothing, exception.RecorderUnreachable)),
+            (10, self.seal, (*nothing, exception.NotSealed, exception.RecorderUnreachable)),
             (4, self.invalidate, (exception.CacheNotFound,)),
             (10, self.remove, (exception.CacheNotFound, exception.CacheInUse)),
             (3, self.verify, nothing),
