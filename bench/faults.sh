@@ -21,7 +21,8 @@ the exit status is 1 if anything was. As root, on Debian 12; what is missing is 
   --scale X        times as long as usual for faults that last
   --reconnect S    seconds for which guests wait for a recorder that they lost (60)
   --burn WHAT      beside others who leave little of the host: cpu for 12 programs that compute, disk
-                   for 2 that write and sync without end, cpu,disk for both
+                   for 2 that write and sync without end, cpu,disk for both; cpu=1,disk=1 for
+                   other numbers of them
   --plant WHAT     plant a loss in the first round, without a fault: wrong-cluster is counted as one
                    wrong cluster, eio as one error of a guest, leak as leaks
 

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -56,9 +57,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--burn',
         type=_burners,
-        default=[],
+        default={},
         metavar='WHAT',
-        help=f'beside others who leave little of the host: {",".join(burn.KINDS)}',
+        help=f'beside others who leave little of the host: {",".join(burn.KINDS)}, or cpu=2',
     )
     parser.add_argument(
         '--plant', choices=sorted(PLANTS), help='in the first round, a loss that must be found'
@@ -69,11 +70,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def _burners(text: str) -> list[str]:
-    kinds = text.split(',')
-    if not set(kinds) <= set(burn.KINDS):
-        raise argparse.ArgumentTypeError(f'{text!r} has other names than {",".join(burn.KINDS)}')
-    return kinds
+def _burners(text: str) -> dict[str, int]:
+    found = {}
+    for word in text.split(','):
+        kind, _, count = word.partition('=')
+        if kind not in burn.KINDS or not re.fullmatch('[0-9]{0,3}', count):
+            known = ','.join(burn.KINDS)
+            raise argparse.ArgumentTypeError(
+                f'{word!r} is none of {known}, with or without =NUMBER'
+            )
+        found[kind] = int(count or burn.KINDS[kind])
+    return found
 
 
 def rounds(args: argparse.Namespace, product: installation.Installation, rows: list[Row]) -> None:
@@ -129,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.table is not None:
         words = ['bench/faults.sh', str(args.count), '--seed', str(args.seed)]
         if args.burn:
-            words += ['--burn', ','.join(args.burn)]
+            words += ['--burn', ','.join(f'{kind}={count}' for kind, count in args.burn.items())]
         command = shlex.join(words)
         args.table.write_text(report.table(rows, command))
     return int(any(row.lost for row in rows))

@@ -139,7 +139,9 @@ def test_what_is_planted_is_found(
 @pytest.mark.random
 @pytest.mark.timeout(_RUN_SECONDS + 60)
 def test_random_faults(tmp_path: pathlib.Path) -> None:
-    code, found, said = _run(tmp_path, str(_RANDOM), f'--seed={seeds.seed()}', '--burn=cpu,disk')
+    code, found, said = _run(
+        tmp_path, str(_RANDOM), f'--seed={seeds.seed()}', '--burn=cpu=1,disk=1'
+    )
     assert code == 0, said
     assert found['tried'] == len(found['faults']) == _RANDOM
     assert 'guest_errors 0, wrong_bytes 0, leaks 0' in said
