@@ -12,9 +12,18 @@ from tests.functional import guests
 from tests.functional import users
 from tests.functional.site import Site
 
-__all__ = ['require_sound']
+__all__ = ['damage', 'require_sound']
 
 _BLOCK = 512
+
+
+def damage(path: pathlib.Path) -> None:
+    """Change one bit of a cache, as a failing disk does."""
+    with open(path, 'r+b') as file:
+        file.seek(-2 * 4096, os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
 
 
 def require_sound(

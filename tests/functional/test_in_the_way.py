@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What no boot can use keeps no image plain; what serves its guests is seen and can be ended."""
 
-import os
 import pathlib
 import shutil
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.functional import bases
+from tests.functional import sealed
 from tests.functional import waiting
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
@@ -20,12 +20,7 @@ def test_a_damaged_cache_is_recorded_again_beside_it(
     site: Site, base: pathlib.Path, cache: dict[str, Any]
 ) -> None:
     """It stays for as long as guests read it, or for good where ageing is switched off."""
-    path = pathlib.Path(cache['path'])
-    with open(path, 'r+b') as file:
-        file.seek(-1, os.SEEK_END)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_END)
-        file.write(bytes([byte[0] ^ 1]))
+    sealed.damage(pathlib.Path(cache['path']))
     assert site.qcache('verify', site.image_id).returncode == 1
     assert site.show()['state'] == 'STALE'
     plan = site.boot_plan(base)
@@ -35,7 +30,7 @@ def test_a_damaged_cache_is_recorded_again_beside_it(
         shown = site.ask('seal', site.image_id, '--wait')
     assert (shown['state'], shown['revision']) == ('READY', 2)
     assert site.plan(base)['cache'] == shown['path'] != cache['path']
-    assert path.exists()
+    assert pathlib.Path(cache['path']).exists()
     (row,) = site.ask('verify', site.image_id)
     assert row['result'] == 'equal'
 

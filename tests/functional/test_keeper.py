@@ -152,12 +152,7 @@ def test_another_base_is_recorded(site: Site, base: pathlib.Path, cache: dict[st
 def test_a_damaged_cache_is_recorded_again(
     site: Site, base: pathlib.Path, cache: dict[str, Any]
 ) -> None:
-    path = pathlib.Path(cache['path'])
-    with open(path, 'r+b') as file:
-        file.seek(-1, os.SEEK_END)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_END)
-        file.write(bytes([byte[0] ^ 1]))
+    sealed.damage(pathlib.Path(cache['path']))
     assert site.boot_plan(base)['kind'] == 'PLAIN'
     waiting.until(lambda: not site.files(), 'room for another one')
     assert site.plan(base)['kind'] == 'RECORD'
