@@ -21,8 +21,8 @@ END
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# In the namespaces: make the new root folder the only one there is. PID 1 is this script, and then
-# the tests.
+# In the namespaces: make the new root folder the only one there is. PID 1 is this script, since
+# whoever is has to wait for orphans.
 enter() {
     local root=$1
     shift
@@ -37,7 +37,7 @@ enter() {
     pivot_root . old
     cd /root/nova-qcache
     umount --lazy /old
-    exec tools/debian13.sh --tests "$@"
+    tools/debian13.sh --tests "$@"
 }
 
 # In Debian 13.
@@ -79,7 +79,10 @@ case ${1:-} in
         usage
         exit 0
         ;;
-    --enter) enter "${@:2}" ;;
+    --enter)
+        enter "${@:2}"
+        exit
+        ;;
     --tests) run_tests "${@:2}" ;;
     '' | --) ;;
     *)

@@ -315,6 +315,7 @@ def test_a_daemon_that_is_killed(host: Host) -> None:
         with NbdGuest(host.site, plan) as guest:
             guest.require(host.base, 0, 8 * MIB)
             assert host.open_files() == [str(host.sealed_path)], 'it plays the cache itself'
+            waiting.until(lambda: len(host.site.files()) == 2, 'the end of the copy')
             host.require_untouched()
     assert host.counted() == host.before
 

@@ -162,7 +162,7 @@ def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> 
     _wait_until_served_again(site, plan)
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
-        assert not site.files(), 'the dirty recording is still there'
+        waiting.until(lambda: not site.files(), 'the end of the dirty recording')
         (row,) = site.ask('list')
         assert (row['state'], row['guests']) == ('COLD', 1)
         again = site.record(base)

@@ -184,4 +184,4 @@ def _require_served_again(site: Site, base: pathlib.Path, plan: dict[str, Any]) 
     waiting.until(served, 'the same socket, served again')
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
-    assert not site.files()
+    waiting.until(lambda: not site.files(), 'the end of the dirty recording')
