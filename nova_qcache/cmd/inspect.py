@@ -12,6 +12,7 @@ from cliff import show
 from nova_qcache import exception
 from nova_qcache.cmd import shell
 from nova_qcache.inspection import CacheView
+from nova_qcache.states import State
 
 __all__ = ['FIELDS', 'List', 'Show', 'fields', 'one', 'when']
 
@@ -82,7 +83,9 @@ class Show(show.ShowOne):
         views = manager.caches(parsed_args.image_id)
         if not views:
             raise exception.CacheNotFound(image_id=parsed_args.image_id)
-        return one(parsed_args, fields(views[-1], manager.pinned()))
+        # A recorder that serves on, of a recording that was dropped, is no cache.
+        there = [view for view in views if view.state != State.COLD.value] or views
+        return one(parsed_args, fields(there[-1], manager.pinned()))
 
 
 def fields(view: CacheView, pinned: Collection[str]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class ComputeHost:
 
     def caches(self, image_id: str) -> list[dict[str, Any]]:
         rows = json.loads(self.qcache('list', '-f', 'json').stdout)
-        return [row for row in rows if image_id in row.values()]
+        return [row for row in rows if row['image_id'] == image_id and row['state'] != 'COLD']
 
     def show(self, image_id: str) -> dict[str, Any]:
         """Return what is known of the cache of an image; nothing if there is none."""

@@ -134,6 +134,15 @@ def test_show_is_about_the_newest(run, manager):
     assert run('show', IMAGE, '-f', 'json').json == OF_READY
 
 
+def test_show_is_about_a_cache_that_is_there(run, manager):
+    """An audit that was dropped leaves its recorder, as long as that has guests."""
+    served = CacheView(KEY.next_revision(), PATH, 'COLD', 0, 0, '', guests=1)
+    manager.caches.return_value = [READY, served]
+    assert run('show', IMAGE, '-f', 'json').json == OF_READY
+    manager.caches.return_value = [served]
+    assert run('show', IMAGE, '-f', 'json').json['state'] == 'COLD'
+
+
 @pytest.mark.parametrize('pinned', [True, False])
 def test_what_is_pinned_is_said(run, manager, pinned):
     manager.caches.return_value = [READY]
