@@ -392,7 +392,7 @@ def test_all_commands_are_looked_at():
 # -- what it takes
 
 
-SLOW = {'prometheus_client', 'matplotlib', 'tqdm', 'oslo_log.log', 'keystoneauth1', 'asyncio'}
+SLOW = {'prometheus_client', 'matplotlib', 'tqdm', 'oslo_log.log', 'keystoneauth1', 'qemu.qmp'}
 
 
 def test_a_list_imports_what_it_needs(short_folder):
