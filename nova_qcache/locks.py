@@ -17,9 +17,8 @@ The tests see to it that nobody waits for one out of order, see :data:`complain`
 
 These are POSIX locks on files, which the kernel drops with the process: a stale lock file stops
 nobody. Those of images and recorders go with their caches (:func:`clear_away`); who waits for one
-that goes away takes the next file of that name. They are not inherited
-either, so a recorder's lock says nothing about its daemon (see
-``recorder.daemon.ServingDaemon.adopt``).
+that goes away takes the next file of that name. They are not inherited either, so a recorder's
+lock says nothing about its daemon (see ``recorder.daemon.ServingDaemon.adopt``).
 """
 
 from collections.abc import Callable, Collection, Iterator
