@@ -272,7 +272,9 @@ class Recording:
             self._record = await sealer.seal(self._store, self._qemu_img, self._record, reason)
         except (exception.QcacheError, OSError) as e:
             LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
-            return await self.drop(daemon, f'sealing failed: {e}')
+            # What to do about a cache is not what to do about one that is dropped.
+            problem = e.problem_and_remedy()[0] if isinstance(e, exception.QcacheError) else e
+            return await self.drop(daemon, f'sealing failed: {problem}')
         await asyncio.to_thread(self._count, counted)
         return f'sealed: {reason.value}'
 

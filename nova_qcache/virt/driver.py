@@ -160,7 +160,11 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                 is_planned = self._define_chain(instance)
             except Exception as e:
                 is_planned = True  # how far it came is not known
-                LOG.warning('It restarts without a cache: %s', e, instance=instance)
+                LOG.warning(
+                    'A soft reboot could not be given a cache; it goes on without one: %s',
+                    e,
+                    instance=instance,
+                )
                 self._planner.fall_back(instance)
             try:
                 yield

@@ -15,6 +15,8 @@ from tests.unit.virt import libvirt_double
 
 CONTEXT = mock.sentinel.context
 
+WITHOUT = 'A soft reboot could not be given a cache; it goes on without one'
+
 
 def warnings(caplog):
     name = driver_module.__name__
@@ -102,7 +104,7 @@ def test_a_disk_that_cannot_be_looked_at_restarts_plain(
     ):
         assert driver._soft_reboot(instance) is True
     assert [xml for xml, _ in soft.starts] == [soft.inactive]
-    assert warnings(caplog) == ['It restarts without a cache: no such disk']
+    assert warnings(caplog) == [f'{WITHOUT}: no such disk']
     assert len(release) == 1
 
 
@@ -132,7 +134,7 @@ def test_a_plan_that_cannot_be_defined_is_no_plan(
     libvirt_double.refuse(driver, chain.is_in, fault)
     assert driver._soft_reboot(instance) is True
     assert [xml for xml, _ in soft.starts] == [soft.inactive]
-    assert warnings(caplog) == [f'It restarts without a cache: {fault}']
+    assert warnings(caplog) == [f'{WITHOUT}: {fault}']
     assert len(release) == 1
     names = [name for name, _, _ in planner.mock_calls]
     assert names.index('fall_back') < names.index('started')
