@@ -2,7 +2,8 @@
 """The domains of this host's libvirt, as the XML documents that speak of files.
 
 A domain has up to three: the one it runs with, the one it starts with next time, and the one in
-the memory image of a managed save.
+the memory image of a managed save. Each of its snapshots has those of its time. The others that
+libvirt keeps start nothing: those of checkpoints. Files of ``virsh save`` nobody can ask for.
 """
 
 from collections.abc import Callable, Iterator
@@ -113,11 +114,16 @@ class LibvirtDomains:
             yield from self._document(
                 libvirt, 'saved domain', domain, domain.managedSaveGetXMLDesc
             )
+        for snapshot in self._asked(libvirt, lambda: domain.listAllSnapshots(0)) or ():
+            name = self._asked(libvirt, snapshot.getName)
+            yield from self._document(
+                libvirt, f'snapshot {name} of domain', domain, snapshot.getXMLDesc
+            )
 
     def _document(
         self, libvirt: Any, what: str, domain: Any, ask: Callable[[int], str], flags: int = 0
     ) -> Iterator[Document]:
-        # It may have ended between two questions; what is no more uses nothing.
+        # It may be gone between two questions; what is no more uses nothing.
         found = self._asked(libvirt, lambda: (f'{what} {domain.name()}', ask(flags)))
         if found:
             yield found
@@ -153,7 +159,8 @@ class LibvirtDomains:
         try:
             return self._in_time(ask, native.run)
         except libvirt.libvirtError as e:
-            if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT)
+            if e.get_error_code() in gone:
                 return 0
             raise self._unknown(str(e)) from e
 

@@ -2,8 +2,8 @@
 """Who uses a cache: what must not be taken away.
 
 XML outlives a boot. A cache is in use as long as its file or its recorder's socket is named by a
-domain (running, defined or saved), by an ``unrescue.xml`` that Nova keeps for the end of a rescue,
-or by a lease of a boot that is on its way.
+domain (running, defined or saved) or a snapshot of one, by an ``unrescue.xml`` that Nova keeps for
+the end of a rescue, or by a lease of a boot that is on its way.
 """
 
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ class Usage:
 
     def require_none(self, key: CacheKey) -> None:
         """:raises CacheInUse: if somebody uses the cache, or nobody can tell"""
-        remedy = 'End or reboot it, or add --force'
+        remedy = 'End or reboot it, delete it if it is a snapshot, or add --force'
         try:
             reason = next((f'{user} names it' for user in self.users(key)), None)
         except exception.DomainsUnknown as e:

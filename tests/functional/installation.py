@@ -25,6 +25,8 @@ from tests.functional import waiting
 __all__ = ['Installation', 'copy', 'find']
 
 _PROJECT = 'nova-qcache'
+_LIBVIRT = 'libvirt-python'
+"""What the Python of a compute host has beside it."""
 _SCRIPTS = 'console_scripts'
 _PROBE = 'import nova_qcache.cmd.shell, nova_qcache.cmd.recorder; print(nova_qcache.__file__)'
 
@@ -103,7 +105,7 @@ def _closure() -> list[importlib.metadata.Distribution]:
     """Return the project's distribution and all that it needs at run time."""
     found: dict[str, importlib.metadata.Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    wanted = [requirements.Requirement(_PROJECT)]
+    wanted = [requirements.Requirement(name) for name in (_PROJECT, _LIBVIRT)]
     while wanted:
         wish = wanted.pop()
         name = packaging.utils.canonicalize_name(wish.name)

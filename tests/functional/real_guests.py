@@ -16,7 +16,15 @@ from tests.functional import users
 from tests.functional import waiting
 from tests.functional.site import Site
 
-__all__ = ['Kernel', 'block_chains', 'build', 'checksums', 'guest', 'make_overlay']
+__all__ = [
+    'QUIET_KERNEL',
+    'Kernel',
+    'block_chains',
+    'build',
+    'checksums',
+    'guest',
+    'make_overlay',
+]
 
 _TOOLS = pathlib.Path(__file__).parents[2] / 'tools' / 'guest'
 
@@ -34,6 +42,7 @@ def _load(name: str) -> ModuleType:
 
 block_chains = _load('block_chains')
 _qemu_guest = _load('qemu_guest')
+QUIET_KERNEL = _qemu_guest.QUIET_KERNEL
 
 
 class Kernel:

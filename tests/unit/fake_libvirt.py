@@ -5,10 +5,11 @@ import dataclasses
 import types
 from typing import Any
 
-__all__ = ['Connection', 'Domain', 'LibvirtError', 'module']
+__all__ = ['Connection', 'Domain', 'LibvirtError', 'Snapshot', 'module']
 
 VIR_DOMAIN_XML_INACTIVE = 2
 VIR_ERR_NO_DOMAIN = 42
+VIR_ERR_NO_DOMAIN_SNAPSHOT = 72
 VIR_CONNECT_LIST_DOMAINS_ACTIVE = 1
 VIR_CONNECT_LIST_DOMAINS_PAUSED = 32
 VIR_DOMAIN_PAUSED = 3
@@ -36,6 +37,19 @@ def gone() -> LibvirtError:
 
 
 @dataclasses.dataclass
+class Snapshot:
+    title: str
+    xml: Any
+
+    def getName(self) -> str:
+        return self.title
+
+    def getXMLDesc(self, flags: int = 0) -> Any:
+        assert flags == 0, 'a read-only connection may ask for nothing secure'
+        return _answer(self.xml)
+
+
+@dataclasses.dataclass
 class Domain:
     """A domain and its documents; an exception in place of one is raised."""
 
@@ -47,6 +61,11 @@ class Domain:
     """State and reason."""
     errors: Any = dataclasses.field(default_factory=dict)
     resumed: int = 0
+    snapshots: Any = ()
+
+    def listAllSnapshots(self, flags: int = 0) -> Any:
+        assert flags == 0
+        return _answer(self.snapshots)
 
     def state(self) -> Any:
         return list(_answer(self.why))
@@ -119,6 +138,7 @@ def module(connection: Any) -> types.ModuleType:
     made.libvirtError = LibvirtError
     made.VIR_DOMAIN_XML_INACTIVE = VIR_DOMAIN_XML_INACTIVE
     made.VIR_ERR_NO_DOMAIN = VIR_ERR_NO_DOMAIN
+    made.VIR_ERR_NO_DOMAIN_SNAPSHOT = VIR_ERR_NO_DOMAIN_SNAPSHOT
     made.VIR_CONNECT_LIST_DOMAINS_ACTIVE = VIR_CONNECT_LIST_DOMAINS_ACTIVE
     made.VIR_CONNECT_LIST_DOMAINS_PAUSED = VIR_CONNECT_LIST_DOMAINS_PAUSED
     made.VIR_DOMAIN_PAUSED = VIR_DOMAIN_PAUSED

@@ -19,6 +19,7 @@ from tests.unit.fake_libvirt import Connection
 from tests.unit.fake_libvirt import Domain
 from tests.unit.fake_libvirt import gone
 from tests.unit.fake_libvirt import LibvirtError
+from tests.unit.fake_libvirt import Snapshot
 
 URI = 'qemu:///system'
 REFUSED = LibvirtError("Failed to connect socket to '/var/run/libvirt/libvirt-sock-ro'")
@@ -60,7 +61,7 @@ def test_a_transient_domain(host):
 def test_all_documents_of_all_domains(host):
     host.domains = [
         Domain('one', '<running/>', '<next/>'),
-        Domain('two', '<off/>', '<off/>', '<saved/>'),
+        Domain('two', '<off/>', '<off/>', '<saved/>', snapshots=[Snapshot('a', '<then/>')]),
         Domain('three', '<only/>'),
     ]
     assert documents() == [
@@ -69,6 +70,7 @@ def test_all_documents_of_all_domains(host):
         ('domain two', '<off/>'),
         ('definition of domain two', '<off/>'),
         ('saved domain two', '<saved/>'),
+        ('snapshot a of domain two', '<then/>'),
         ('domain three', '<only/>'),
     ]
     assert host.closed == 1
@@ -113,7 +115,16 @@ def test_a_domain_that_ends_between_two_questions(host, where):
     assert found['domain two'] == '<domain/>'
 
 
-@pytest.mark.parametrize('question', ['name', 'isPersistent', 'hasManagedSaveImage'])
+def test_a_snapshot_that_is_deleted_between_two_questions(host):
+    deleted = LibvirtError('no snapshot', fake_libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT)
+    host.domains = [Domain('one', snapshots=[Snapshot('a', deleted), Snapshot('b', '<b/>')])]
+    assert documents()[1:] == [('snapshot b of domain one', '<b/>')]
+
+
+QUESTIONS = ['name', 'isPersistent', 'hasManagedSaveImage', 'listAllSnapshots']
+
+
+@pytest.mark.parametrize('question', QUESTIONS)
 def test_a_domain_that_ends_before_a_question(host, question):
     with mock.patch.object(Domain, question, autospec=True, side_effect=fake_libvirt.gone()):
         found = documents()
@@ -144,7 +155,7 @@ def test_a_uri_that_is_none(host):
 
 @pytest.mark.parametrize(
     'question',
-    ['name', 'XMLDesc', 'isPersistent', 'hasManagedSaveImage', 'managedSaveGetXMLDesc'],
+    [*QUESTIONS, 'XMLDesc', 'managedSaveGetXMLDesc'],
 )
 def test_a_connection_that_is_lost(host, question):
     host.domains = [Domain('one', '<running/>', '<next/>', '<saved/>')]
@@ -225,7 +236,10 @@ def test_a_version_that_is_no_number(host, number):
 
 
 def test_each_question_is_a_native_call(host):
-    host.domains = [Domain('one', '<off/>', '<off/>', '<saved/>', FOR_AN_ERROR)]
+    snapshots = [Snapshot('a', '<then/>')]
+    host.domains = [
+        Domain('one', '<off/>', '<off/>', '<saved/>', FOR_AN_ERROR, snapshots=snapshots)
+    ]
     asked_natively = 0
 
     def run(function, *args):
@@ -241,7 +255,7 @@ def test_each_question_is_a_native_call(host):
             fake_libvirt, '_answer', autospec=True, side_effect=AssertionError('on the hub')
         ),
     ):
-        assert len(documents(domains)) == 3
+        assert len(documents(domains)) == 4
         assert len(list(domains.living())) == 1
         assert len(domains.paused()) == 1
         domains.resume('uuid-of-one')

@@ -34,6 +34,7 @@ from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY
 from tests.unit.builders import OTHER_IMAGE
+from tests.unit.fake_libvirt import Snapshot
 from tests.unit.virt.libvirt_double import FakeDomain
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -84,8 +85,8 @@ def hub():
     assert not made.stood_still, 'the hub stood still in these calls'
 
 
-class SlowDomain(FakeDomain):
-    """A domain of a libvirt that lets each caller wait."""
+class Slow:
+    """What is of a libvirt that lets each caller wait."""
 
     hub: Hub
 
@@ -94,6 +95,14 @@ class SlowDomain(FakeDomain):
         if callable(found) and not name.startswith('_'):
             return super().__getattribute__('hub').slow(found, name)
         return found
+
+
+class SlowDomain(Slow, FakeDomain):
+    pass
+
+
+class SlowSnapshot(Slow, Snapshot):
+    pass
 
 
 class SlowConnection:
@@ -122,6 +131,8 @@ def connection(hub):
     domains = [SlowDomain(f'<domain>{n}</domain>', saved='<domain/>') for n in range(3)]
     for domain in domains:
         domain.hub = hub
+        domain.snapshots = [SlowSnapshot('a', '<domain/>')]
+        domain.snapshots[0].hub = hub
     return SlowConnection(hub, domains)
 
 
@@ -152,7 +163,7 @@ def test_it_notices_a_call_on_the_hub(hub):
 
 
 def test_all_documents_of_all_domains(domains):
-    assert len(list(domains.documents())) == 9
+    assert len(list(domains.documents())) == 12
 
 
 def test_the_version(domains):

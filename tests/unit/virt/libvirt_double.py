@@ -27,6 +27,7 @@ class FakeDomain:
     migrations: list[tuple[str, dict[str, Any], int]] = dataclasses.field(default_factory=list)
     shuts_down: bool = True
     next_id: int = 7
+    snapshots: list[Any] = dataclasses.field(default_factory=list)
 
     def name(self) -> str:
         return 'instance-00000001'
@@ -84,6 +85,9 @@ class FakeDomain:
         assert self.saved is not None
         self.saved = dxml
         return 0
+
+    def listAllSnapshots(self, flags: int = 0) -> list[Any]:
+        return self.snapshots
 
     def migrateToURI3(self, dconnuri: str, params: dict[str, Any], flags: int = 0) -> int:
         self.migrations.append((dconnuri, params, flags))
