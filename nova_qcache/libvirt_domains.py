@@ -16,8 +16,9 @@ from typing import Any
 
 from nova_qcache import exception
 from nova_qcache import native
+from nova_qcache import stripping
 
-__all__ = ['Document', 'LibvirtDomains', 'Paused']
+__all__ = ['Document', 'LibvirtDomains', 'Paused', 'Saved', 'strip_saved']
 
 _ANSWER_SECONDS = 30
 """For one question. A libvirt that hangs holds up no lock for longer."""
@@ -37,6 +38,17 @@ class Paused:
     """Names of the targets (``vda``) of disks with an error other than a lack of space."""
     full: bool
     """Whether one of its disks lacks space."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A domain that was saved with a chain of ours, or with what nobody can read."""
+
+    name: str
+    xml: str = ''
+    """What it was saved with, as far as that is known."""
+    error: Exception | None = None
+    """Why it names a cache yet; None if it does not any more."""
 
 
 class LibvirtDomains:
@@ -102,6 +114,20 @@ class LibvirtDomains:
         """
         with self._connection(read_only=False) as (libvirt, connection):
             self._asked(libvirt, lambda: connection.lookupByUUIDString(uuid).resume())
+
+    def strip_saved(self) -> list[Saved]:
+        """Take our chains out of all memory images of managed saves; return those that had one,
+        and those where that failed.
+
+        :raises DomainsUnknown: if libvirt does not tell which there are
+        """
+        with self._connection(read_only=False) as (libvirt, connection):
+            flags = libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
+            return [
+                found
+                for domain in self._asked(libvirt, lambda: connection.listAllDomains(flags))
+                if (found := self._asked(libvirt, functools.partial(_stripped, libvirt, domain)))
+            ]
 
     def _of_one(self, libvirt: Any, domain: Any) -> Iterator[Document]:
         yield from self._document(libvirt, 'domain', domain, domain.XMLDesc)
@@ -183,6 +209,40 @@ class LibvirtDomains:
 
     def _unknown(self, reason: str) -> exception.DomainsUnknown:
         return exception.DomainsUnknown(uri=self._uri, reason=reason)
+
+
+def strip_saved(libvirt: Any, domain: Any) -> str:
+    """Take our chains out of the memory image that a domain would start from; return what it was
+    saved with, or nothing if that is without one.
+
+    :raises libvirtError, xml.parsers.expat.ExpatError: if that fails; the image is as it was
+    """
+    if not domain.hasManagedSaveImage(0):
+        return ''
+    # Without secrets it could not be defined again.
+    xml: str = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+    plain = stripping.strip(xml)
+    if plain == xml:
+        return ''
+    domain.managedSaveDefineXML(plain, 0)
+    return xml
+
+
+def _stripped(libvirt: Any, domain: Any) -> Saved | None:
+    name = domain.name()
+    try:
+        xml = strip_saved(libvirt, domain)
+    except libvirt.libvirtError as e:
+        if e.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return None  # it has gone, or has started
+        return Saved(name, _saved_xml(libvirt, domain), e)
+    return Saved(name, xml) if xml else None
+
+
+def _saved_xml(libvirt: Any, domain: Any) -> str:
+    with contextlib.suppress(libvirt.libvirtError):
+        return str(domain.managedSaveGetXMLDesc(0))
+    return ''
 
 
 def _paused(libvirt: Any, domain: Any) -> Paused | None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nova-qcache-keeper: start killed recorders again, resume their guests, examine caches."""
+"""nova-qcache-keeper: start killed recorders again, see to their guests, examine caches."""
 
 from collections.abc import Sequence
 import os
 import signal
 import sys
+import threading
 
 from oslo_config import cfg
 from oslo_log import log
@@ -17,7 +18,9 @@ from nova_qcache.generation import Generations
 from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
+from nova_qcache.keeper.lifecycle import Lifecycle
 from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.keeper.service import Keeper
 from nova_qcache.leases import Leases
 from nova_qcache.libvirt_domains import LibvirtDomains
@@ -66,8 +69,13 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
     verifier = Verifier(store, generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io))
     requests = Requests(paths.examinations)
     domains = LibvirtDomains(group.libvirt_uri) if group.libvirt_uri else None
-    guests = Guests(paths, domains, qcache_conf.config_arguments(conf)) if domains else None
     leases = Leases(paths.leases, group.plan_lease_seconds)
+    guests = saved = None
+    if domains is not None:
+        guests = Guests(paths, domains, qcache_conf.config_arguments(conf))
+        happened = threading.Event()
+        events = Lifecycle(group.libvirt_uri, happened.set)
+        saved = SavedGuests(paths, leases, LibvirtDomains(group.libvirt_uri), events, happened)
     usage = Usage(paths, leases, qcache_conf.instances_path(conf), domains)
     examiner = Examiner(
         store,
@@ -79,7 +87,7 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
         group.revalidate_mib_per_second * qcache_conf.MIB,
     )
     revival = Revival(paths, store, group.qemu_storage_daemon, group.base_reconnect_seconds)
-    return Keeper(paths, revival, requests, examiner, guests)
+    return Keeper(paths, revival, requests, examiner, guests, saved)
 
 
 if __name__ == '__main__':

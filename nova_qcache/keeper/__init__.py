@@ -2,6 +2,7 @@
 """The keeper: a process that sees to what must not wait for nova-compute.
 
 ``service`` is its loop, ``launch`` starts it from elsewhere. ``revival`` starts recorders again
-that were killed, ``guests`` lets those guests go on that libvirt paused meanwhile, and
-``examination`` compares caches with bases that look changed.
+that were killed, ``guests`` lets those guests go on that libvirt paused meanwhile, ``saved`` takes
+chains out of what guests are saved with, as ``lifecycle`` tells it, and ``examination`` compares
+caches with bases that look changed.
 """

@@ -16,6 +16,7 @@ from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
 from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.paths import Paths
 from nova_qcache.repetition import Repetition
 
@@ -42,14 +43,18 @@ class Keeper:
         requests: Requests,
         examiner: Examiner,
         guests: Guests | None,
+        saved: SavedGuests | None = None,
     ) -> None:
-        """:param guests: None on a host whose guests are not libvirt's"""
+        """:param guests, saved: None on a host whose guests are not libvirt's"""
         self._paths = paths
         self._revival = revival
         self._requests = requests
         self._looks: list[Callable[[], object]] = [examiner.look]
         if guests is not None:
             self._looks.append(guests.look)
+        self._saved = saved
+        if saved is not None:
+            self._looks.append(saved.look)
         self._complaints = Repetition()
         self._stop = threading.Event()
 
@@ -89,7 +94,9 @@ class Keeper:
 
     def _is_needed(self) -> bool:
         try:
-            return bool(self._revival.look()) or bool(self._requests.pending())
+            if self._revival.look() or self._requests.pending():
+                return True
+            return self._saved is not None and self._saved.is_needed()
         except (exception.QcacheError, OSError) as e:
             self._complain(e)
             return not isinstance(e, FileNotFoundError)  # of a host that was cleared

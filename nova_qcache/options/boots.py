@@ -76,18 +76,20 @@ Related options:
 Start the keeper, ``nova-qcache-keeper``, whenever there is something to keep.
 
 The keeper sees to what must not wait for nova-compute: a recorder or its daemon that was killed
-under running guests is started again, guests that libvirt paused meanwhile go on, and caches whose
-base looks changed are compared with it. It ends by itself when there is nothing to do.
+under running guests is started again, guests that libvirt paused meanwhile go on, guests that
+others than Nova save are saved without a chain, and caches whose base looks changed are compared
+with it. It ends by itself when there is nothing to do.
 
 Possible values:
 
 * True: recorders and nova-compute start it. One runs on a host at a time.
 * False: a service manager runs it. Without one, a guest that reads through a recorder stays paused
-  after its recorder was killed, until somebody resumes it.
+  after its recorder was killed, until somebody resumes it, and one that was saved with
+  ``virsh managedsave`` does not start without its cache.
 
 Related options:
 
-* ``libvirt_uri``: where the keeper finds paused guests.
+* ``libvirt_uri``: where the keeper finds guests that are paused or saved.
 """,
     ),
 ]

@@ -6,20 +6,17 @@ overlay's own metadata, which names the base and nothing else. So a chain of our
 of any XML: the same disk then stands on its base.
 """
 
-from collections.abc import Iterator
 import os
-import pathlib
 import stat
 
 from lxml import etree
 
 from nova_qcache import plan as plan_module
-from nova_qcache.key import CacheKey
+from nova_qcache.stripping import is_in
+from nova_qcache.stripping import ON_READ_ERROR
+from nova_qcache.stripping import strip
 
 __all__ = ['add', 'insert', 'is_in', 'strip']
-
-_SUFFIXES = ('.qcow2', '.nbd')
-_ON_READ_ERROR = 'rerror_policy'
 
 
 def add(disk: etree._Element, plan: plan_module.Plan, reconnect_seconds: int = 0) -> None:
@@ -43,32 +40,19 @@ def add(disk: etree._Element, plan: plan_module.Plan, reconnect_seconds: int = 0
         etree.SubElement(store, 'backingStore')
         # A recorder that went away can come back, and a guest that waits sees no error.
         for driver in disk.iterfind('driver'):
-            driver.set(_ON_READ_ERROR, 'stop')
+            driver.set(ON_READ_ERROR, 'stop')
 
 
 def insert(xml: str, path: str, plan: plan_module.Plan, reconnect_seconds: int = 0) -> str:
     """Return a domain's XML in which the disk with that file stands on what a plan says."""
-    root = etree.fromstring(xml)
+    root = etree.fromstring(strip(xml))
     for disk in root.iterfind('.//disk'):
         source = disk.find('source')
         if source is not None and source.get('file') == path:
-            _remove_from(disk)
+            for store in disk.findall('backingStore'):  # what libvirt has found
+                disk.remove(store)
             add(disk, plan, reconnect_seconds)
     return _text(root)
-
-
-def is_in(xml: str) -> bool:
-    """Return whether a disk stands on a cache or a recorder."""
-    return any(_ours(disk) for disk in etree.fromstring(xml).iterfind('.//disk'))
-
-
-def strip(xml: str) -> str:
-    """Return a domain's XML without our chains; any other XML comes back as it is."""
-    root = etree.fromstring(xml)
-    found = [disk for disk in root.iterfind('.//disk') if _ours(disk)]
-    for disk in found:
-        _remove_from(disk)
-    return _text(root) if found else xml
 
 
 def _text(root: etree._Element) -> str:
@@ -92,28 +76,3 @@ def _everybody_reads(path: str) -> bool:
         return bool(os.stat(path).st_mode & stat.S_IROTH)
     except OSError:
         return True
-
-
-def _remove_from(disk: etree._Element) -> None:
-    for store in disk.findall('backingStore'):
-        disk.remove(store)
-    for driver in disk.iterfind('driver'):
-        driver.attrib.pop(_ON_READ_ERROR, None)  # Nova sets none
-
-
-def _ours(disk: etree._Element) -> bool:
-    return any(_is_of_a_cache(path) for path in _paths(disk))
-
-
-def _paths(disk: etree._Element) -> Iterator[str]:
-    for store in disk.iterfind('backingStore'):
-        for source in store.iter('source'):
-            yield source.get('file', '')
-        for host in store.iter('host'):
-            yield host.get('socket', '')
-
-
-def _is_of_a_cache(path: str) -> bool:
-    # By the name alone: the folder may have been another one when the XML was made.
-    name = pathlib.PurePath(path)
-    return name.suffix in _SUFFIXES and CacheKey.from_stem(name.stem) is not None

@@ -22,6 +22,7 @@ from oslo_log import log as logging
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.libvirt_domains import strip_saved
 from nova_qcache.virt import chain
 from nova_qcache.virt import imagebackend
 from nova_qcache.virt import imagecache
@@ -265,12 +266,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     def _strip_saved(self, instance: Any) -> None:
         try:
-            domain = self._host.get_guest(instance)._domain
-            if not domain.hasManagedSaveImage(0):
-                return
-            xml = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
-            if chain.is_in(xml):
-                domain.managedSaveDefineXML(chain.strip(xml), 0)
+            strip_saved(libvirt, self._host.get_guest(instance)._domain)
         except Exception as e:
             LOG.warning('Its saved state keeps naming its cache: %s', e, instance=instance)
 

@@ -110,7 +110,10 @@ class Planner:
                 'Image %s: %s, %s', plan.image_id, plan.kind.value, plan.reason, instance=instance
             )
             self._planned[instance.uuid] = plan
-            return plan if plan.kind is not PlanKind.PLAIN else None
+            if plan.kind is PlanKind.PLAIN:
+                return None
+            self._manager.keep()  # as long as it runs, somebody may save it
+            return plan
         except Exception:  # the first invariant: not even a fault of ours fails a boot
             LOG.exception('The disk %s boots without a cache', path, instance=instance)
             return None

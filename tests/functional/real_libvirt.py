@@ -11,6 +11,7 @@ import subprocess
 from typing import Any
 import uuid
 
+from tests import chains
 from tests.functional import real_guests
 from tests.functional import users
 from tests.functional import waiting
@@ -169,26 +170,9 @@ class Domain:
 
     def _chain(self, plan: dict[str, Any]) -> str:
         if plan['kind'] == 'RECORD':
-            return f"""
-            <backingStore type='network'>
-              <format type='raw'/>
-              <source protocol='nbd' name='top'>
-                <host transport='unix' socket='{plan['socket']}'/>
-              </source>
-              <backingStore/>
-            </backingStore>"""
+            return chains.record(plan['socket'])
         assert plan['kind'] == 'PLAY', plan
-        seclabel = "<seclabel model='dac' relabel='no'/>"
-        return f"""
-            <backingStore type='file'>
-              <format type='qcow2'/>
-              <source file='{plan['cache']}'>{seclabel}</source>
-              <backingStore type='file'>
-                <format type='raw'/>
-                <source file='{self._base}'>{seclabel}</source>
-                <backingStore/>
-              </backingStore>
-            </backingStore>"""
+        return chains.play(plan['cache'], self._base)
 
     def passes(self) -> int:
         """Return how often it has read all its blocks since it booted; it must have booted once

@@ -1,16 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """XML that libvirt keeps for a later start of a guest, of a real libvirt."""
 
+from collections.abc import Iterator
 import pathlib
+import shutil
+import signal
 from typing import Any
 
 import pytest
 
 from tests.functional import real_guests
+from tests.functional import users
+from tests.functional import waiting
+from tests.functional.guests import NbdGuest
 from tests.functional.real_guests import Kernel
 from tests.functional.real_libvirt import Domain
 from tests.functional.real_libvirt import Libvirt
+from tests.functional.site import MIB
 from tests.functional.site import Site
+
+_KEEP = """
+import sys
+from oslo_config import cfg
+from nova_qcache import conf as qcache_conf
+from nova_qcache.manager import Manager
+conf = cfg.ConfigOpts()
+qcache_conf.register_opts(conf)
+conf(['--config-file', sys.argv[1]], project='nova')
+Manager(conf).keep()
+"""
 
 
 @pytest.fixture(scope='session')
@@ -20,6 +38,9 @@ def built() -> pathlib.Path:
 
 @pytest.fixture
 def libvirt(site: Site) -> Libvirt:
+    """Beside caches that lie on a tmpfs."""
+    # Before libvirtd starts: it has a mount namespace of its own.
+    site.mount(site.cache_path, '-t', 'tmpfs', 'tmpfs', user=users.PRODUCT)
     made = Libvirt(site)
     site.configure(libvirt_uri=made.uri)
     return made
@@ -72,3 +93,90 @@ def test_a_snapshot_with_memory_keeps_its_cache(
     else:
         libvirt.virsh('snapshot-delete', 'one', 'snapshot', '--metadata')
     assert _removes(site)
+
+
+# -- managed saves
+
+
+@pytest.fixture
+def keeping(site: Site, libvirt: Libvirt) -> Iterator[None]:
+    site.configure(start_keeper=True)
+    yield
+    libvirt.end_guests()
+    site.end_keeper()
+
+
+def _keep(site: Site) -> None:
+    """Do what nova-compute does when it starts, and at each boot."""
+    done = site.python(_KEEP, str(site.config))
+    assert done.returncode == 0, done
+
+
+def _plan(site: Site, base: pathlib.Path, phase: str) -> dict[str, Any]:
+    if phase != 'playing':
+        return site.boot_plan(base)
+    with NbdGuest(site, site.record(base)) as guest:
+        guest.require(base, 0, 8 * MIB)
+        site.ask('seal', site.image_id, '--wait')
+    site.see_off()
+    plan = site.boot_plan(base)
+    assert plan['kind'] == 'PLAY'
+    _keep(site)
+    return plan
+
+
+def _names_ours(site: Site, libvirt: Libvirt) -> bool:
+    return site.image_id in libvirt.virsh('managedsave-dumpxml', 'one')
+
+
+def _switch_off(site: Site) -> None:
+    """What is left when a host has been switched off and on: disks, and nothing in memory."""
+
+    def look() -> bool:
+        for process in [*site.running('nova_qcache.cmd.keeper'), *site.recorders()]:
+            process.kill()
+        return not site.running('nova_qcache.cmd.keeper') and not site.recorders()
+
+    waiting.until(look, 'the end of all processes')
+    shutil.rmtree(site.run_path)
+    site.make_folder('run')
+    for path in site.files():
+        path.unlink()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize('between', ['nothing', 'a boot', 'a boot of a host where nobody saw it'])
+@pytest.mark.parametrize('phase', ['recording', 'sealed', 'playing'])
+def test_a_guest_that_somebody_else_saves(
+    site: Site,
+    libvirt: Libvirt,
+    domain: Domain,
+    base: pathlib.Path,
+    keeping: None,
+    phase: str,
+    between: str,
+) -> None:
+    domain.start(_plan(site, base, phase))
+    domain.wait_until_it_reads()
+    if phase == 'sealed':
+        site.ask('seal', site.image_id, '--wait')
+    waiting.until(lambda: site.running('nova_qcache.cmd.keeper'), 'the keeper')
+    is_seen = 'nobody' not in between
+    if not is_seen:
+        for keeper in site.running('nova_qcache.cmd.keeper'):
+            keeper.send_signal(signal.SIGSTOP)
+    libvirt.virsh('managedsave', 'one')
+    if is_seen:
+        waiting.until(lambda: not _names_ours(site, libvirt), 'a plain memory image')
+    if between == 'nothing':
+        site.see_off()
+    else:
+        _switch_off(site)
+    if not is_seen:
+        assert _names_ours(site, libvirt)
+        libvirt.refusal('start', 'one')
+        _keep(site)
+        waiting.until(lambda: not _names_ours(site, libvirt), 'a plain memory image')
+    libvirt.virsh('start', 'one')
+    assert site.image_id not in libvirt.virsh('dumpxml', 'one')
+    domain.wait_until_it_reads()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A module libvirt without libvirt: what the product calls, named as the binding names it."""
 
+from collections.abc import Callable
 import dataclasses
 import types
 from typing import Any
@@ -12,6 +13,9 @@ VIR_ERR_NO_DOMAIN = 42
 VIR_ERR_NO_DOMAIN_SNAPSHOT = 72
 VIR_CONNECT_LIST_DOMAINS_ACTIVE = 1
 VIR_CONNECT_LIST_DOMAINS_PAUSED = 32
+VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE = 256
+VIR_DOMAIN_SAVE_IMAGE_XML_SECURE = 1
+VIR_DOMAIN_EVENT_ID_LIFECYCLE = 0
 VIR_DOMAIN_PAUSED = 3
 VIR_DOMAIN_PAUSED_IOERROR = 5
 VIR_DOMAIN_DISK_ERROR_UNSPEC = 1
@@ -62,6 +66,8 @@ class Domain:
     errors: Any = dataclasses.field(default_factory=dict)
     resumed: int = 0
     snapshots: Any = ()
+    tells_secrets: bool = False
+    define_error: Exception | None = None
 
     def listAllSnapshots(self, flags: int = 0) -> Any:
         assert flags == 0
@@ -97,8 +103,15 @@ class Domain:
         return int(self.saved is not None)
 
     def managedSaveGetXMLDesc(self, flags: int = 0) -> Any:
-        assert flags == 0, 'a read-only connection may ask for nothing secure'
+        secure = VIR_DOMAIN_SAVE_IMAGE_XML_SECURE if self.tells_secrets else 0
+        assert flags in (0, secure), 'a read-only connection may ask for nothing secure'
         return _answer(self.saved)
+
+    def managedSaveDefineXML(self, xml: str, flags: int = 0) -> int:
+        assert flags == 0
+        _answer(self.define_error)
+        self.saved = xml
+        return 0
 
 
 @dataclasses.dataclass
@@ -110,11 +123,27 @@ class Connection:
     close_error: Exception | None = None
 
     writable: bool = False
+    callbacks: list[Callable[..., object]] = dataclasses.field(default_factory=list)
 
     def listAllDomains(self, flags: int = 0) -> Any:
-        assert flags in (0, VIR_CONNECT_LIST_DOMAINS_ACTIVE, VIR_CONNECT_LIST_DOMAINS_PAUSED)
+        active, paused = VIR_CONNECT_LIST_DOMAINS_ACTIVE, VIR_CONNECT_LIST_DOMAINS_PAUSED
+        assert flags in (0, active, paused, VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
         assert self.is_open
         return _answer(self.domains)
+
+    def setKeepAlive(self, interval: int, count: int) -> int:
+        assert interval * count < 60
+        return 0
+
+    def isAlive(self) -> int:
+        return int(self.is_open)
+
+    def domainEventRegisterAny(
+        self, domain: Any, event: int, callback: Callable[..., object], opaque: Any
+    ) -> int:
+        assert (domain, event) == (None, VIR_DOMAIN_EVENT_ID_LIFECYCLE)
+        self.callbacks.append(callback)
+        return len(self.callbacks)
 
     def getLibVersion(self) -> Any:
         return 9_002_001
@@ -141,6 +170,10 @@ def module(connection: Any) -> types.ModuleType:
     made.VIR_ERR_NO_DOMAIN_SNAPSHOT = VIR_ERR_NO_DOMAIN_SNAPSHOT
     made.VIR_CONNECT_LIST_DOMAINS_ACTIVE = VIR_CONNECT_LIST_DOMAINS_ACTIVE
     made.VIR_CONNECT_LIST_DOMAINS_PAUSED = VIR_CONNECT_LIST_DOMAINS_PAUSED
+    made.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE = VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
+    made.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE = VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+    made.VIR_DOMAIN_EVENT_ID_LIFECYCLE = VIR_DOMAIN_EVENT_ID_LIFECYCLE
+    made.VIR_ERR_OPERATION_INVALID = VIR_ERR_OPERATION_INVALID
     made.VIR_DOMAIN_PAUSED = VIR_DOMAIN_PAUSED
     made.VIR_DOMAIN_PAUSED_IOERROR = VIR_DOMAIN_PAUSED_IOERROR
     made.VIR_DOMAIN_DISK_ERROR_NO_SPACE = VIR_DOMAIN_DISK_ERROR_NO_SPACE

@@ -19,7 +19,7 @@ PACKAGE = "nova_qcache"
 
 FLOORS = {
     0: "counters eviction exception key plan progress record repetition source states",
-    1: "conf config_files locks native options paths",
+    1: "conf config_files locks native options paths stripping",
     2: (
         "block_graph confinement filesystem glance host_boot libvirt_domains mounts overlay plot"
         " process_survival processes qemu_img qemu_io qmp recollection storage_daemon waiting"

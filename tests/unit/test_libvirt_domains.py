@@ -14,7 +14,10 @@ from nova_qcache import native
 from nova_qcache import waiting
 from nova_qcache.libvirt_domains import LibvirtDomains
 from nova_qcache.libvirt_domains import Paused
+from nova_qcache.libvirt_domains import Saved
+from tests import chains
 from tests.unit import fake_libvirt
+from tests.unit.builders import KEY
 from tests.unit.fake_libvirt import Connection
 from tests.unit.fake_libvirt import Domain
 from tests.unit.fake_libvirt import gone
@@ -326,7 +329,7 @@ def test_those_paused_for_an_error(host):
     ]
 
 
-@pytest.mark.parametrize('ask', ['living', 'paused'])
+@pytest.mark.parametrize('ask', ['living', 'paused', 'strip_saved'])
 def test_libvirt_does_not_tell_the_keeper(host, ask):
     host.domains = LOST
     with pytest.raises(exception.DomainsUnknown):
@@ -349,6 +352,49 @@ def test_a_resume_that_libvirt_refuses(host):
     host.domains = [Domain('one', why=LibvirtError('not paused'))]
     with pytest.raises(exception.DomainsUnknown, match='not paused'):
         LibvirtDomains(URI).resume('uuid-of-one')
+
+
+SAVED = f"""<domain><devices><disk>
+<driver name='qemu' rerror_policy='stop'/><source file='/disk'/>
+{chains.record(f'/guests/{KEY.stem}.nbd')}<target dev='vda'/>
+</disk></devices></domain>"""
+FOREIGN = "<domain><devices><disk><source file='/disk'/></disk></devices></domain>"
+
+
+def test_saved_ones_are_stripped(host):
+    host.domains = [Domain('one', saved=SAVED, tells_secrets=True), Domain('two', saved=FOREIGN)]
+    host.domains[1].tells_secrets = True
+    assert LibvirtDomains(URI).strip_saved() == [Saved('one', SAVED)]
+    assert KEY.stem not in host.domains[0].saved
+    assert 'rerror_policy' not in host.domains[0].saved
+    assert host.domains[1].saved == FOREIGN
+    assert LibvirtDomains(URI).strip_saved() == []
+
+
+@pytest.mark.parametrize('code', ['NO_DOMAIN', 'OPERATION_INVALID'])
+def test_one_that_has_started_or_gone_meanwhile_is_not_saved(host, code):
+    error = LibvirtError('x', getattr(fake_libvirt, f'VIR_ERR_{code}'))
+    host.domains = [Domain('one', saved=error), Domain('two', saved=SAVED)]
+    for domain in host.domains:
+        domain.tells_secrets = True
+    assert [each.name for each in LibvirtDomains(URI).strip_saved()] == ['two']
+
+
+def test_one_that_cannot_be_stripped_stops_no_other(host):
+    error = LibvirtError('new xml too large to fit in file')
+    broken = LibvirtError('failed to read the header')
+    host.domains = [
+        Domain('one', saved=SAVED, define_error=error),
+        Domain('two', saved=broken),
+        Domain('three', saved=SAVED),
+    ]
+    for domain in host.domains:
+        domain.tells_secrets = True
+    assert LibvirtDomains(URI).strip_saved() == [
+        Saved('one', SAVED, error),
+        Saved('two', '', broken),
+        Saved('three', SAVED),
+    ]
 
 
 def test_its_version_by_a_connection_that_may_write(host):

@@ -13,6 +13,7 @@ from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
 from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.keeper.service import Keeper
 
 
@@ -143,6 +144,14 @@ def test_folders_that_cannot_be_read_are_no_idleness(keeper, parts):
 def test_it_ends_with_its_folders(keeper, parts):
     parts[0].look.side_effect = FileNotFoundError(2, 'x')
     keeper.run()
+
+
+def test_it_stays_as_long_as_a_guest_may_be_saved(paths, parts):
+    saved = mock.create_autospec(SavedGuests, instance=True)
+    saved.is_needed.side_effect = [True] * 40 + [False] * 1000
+    Keeper(paths, *parts, saved).run()
+    assert saved.is_needed.call_count > 40
+    assert saved.look.called
 
 
 def test_no_libvirt(paths, parts):

@@ -119,6 +119,20 @@ def test_a_plan_is_the_managers(ask, overlay, base_path, manager, plan):
     )
 
 
+def test_somebody_is_there_for_guests_that_are_saved(ask, overlay, manager, plan):
+    """From the lease on, which a keeper that is about to end sees."""
+    manager.plan.side_effect = lambda boot: manager.keep.reset_mock() or plan
+    ask()
+    manager.keep.assert_called_once_with()
+
+
+def test_a_plain_guest_needs_nobody(ask, overlay, manager, plan):
+    manager.plan.return_value = dataclasses.replace(plan, kind=PlanKind.PLAIN)
+    manager.keep.reset_mock()
+    ask()
+    manager.keep.assert_not_called()
+
+
 def test_the_chain_ends_where_the_overlay_says(ask, overlay, base_path, tmp_path, manager):
     """The base is not the one that a path is made up for."""
     elsewhere = tmp_path / 'elsewhere'

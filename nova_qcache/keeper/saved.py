@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that somebody saves, and what they are started with.
+
+Nova's driver takes our chain out of what Nova saves. Others save guests, too: an operator with
+``virsh managedsave``, the service libvirt-guests when the host goes off. What they start again may
+be after the host's next boot, when no recorder is there, and no cache that lay on a tmpfs. So each
+memory image is without a chain as soon as it is seen, and as long as a guest runs that has one,
+somebody is there to see it.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import logging
+import pathlib
+import threading
+from typing import Protocol
+
+from nova_qcache import control
+from nova_qcache import exception
+from nova_qcache import stripping
+from nova_qcache.key import CacheKey
+from nova_qcache.leases import Leases
+from nova_qcache.libvirt_domains import Document
+from nova_qcache.libvirt_domains import Saved
+from nova_qcache.paths import Paths
+from nova_qcache.repetition import Repetition
+from nova_qcache.usage import paths_in
+
+__all__ = ['Domains', 'SavedGuests']
+
+LOG = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 10
+"""From one look to the next without an event. Not longer than the keeper stays after a lease."""
+
+
+class Domains(Protocol):
+    """:raises DomainsUnknown: each of these, if libvirt does not tell"""
+
+    def living(self) -> Iterator[Document]: ...
+
+    def strip_saved(self) -> list[Saved]: ...
+
+
+class Events(Protocol):
+    def listen(self) -> None:
+        """:raises DomainsUnknown: if libvirt is not there"""
+
+
+class SavedGuests:
+    def __init__(
+        self,
+        paths: Paths,
+        leases: Leases,
+        domains: Domains,
+        events: Events,
+        happened: threading.Event,
+    ) -> None:
+        """:param happened: what is set at each of the events"""
+        self._paths = paths
+        self._leases = leases
+        self._domains = domains
+        self._events = events
+        self._happened = happened
+        self._has_chains = False
+        self._complaints = Repetition()
+
+    def is_needed(self) -> bool:
+        """Return whether a guest may be saved with a chain of ours, as far as is known: one
+        that runs, or one whose boot is on its way.
+
+        :raises OSError: if leases cannot be read
+        """
+        return self._has_chains or any(True for _ in self._leases.active())
+
+    def look(self) -> None:
+        """Look at all domains, and again at each event, until there was none for a while.
+
+        :raises DomainsUnknown: if libvirt does not tell
+        """
+        self._look()
+        while self._happened.wait(_EVERY_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        self._happened.clear()
+        self._events.listen()
+        has_chains = False
+        for saved in self._domains.strip_saved():
+            if saved.error is None:
+                LOG.info('The saved state of domain %s names its cache no more', saved.name)
+                continue
+            has_chains = True
+            LOG.log(
+                self._complaints.level(saved.error),
+                'The saved state of domain %s keeps naming its cache: %s',
+                saved.name,
+                saved.error,
+            )
+            self._hold(saved.xml)
+        self._has_chains = has_chains or any(
+            stripping.is_in(xml) for _, xml in self._domains.living()
+        )
+
+    def _hold(self, xml: str) -> None:
+        """Let the recorders stay that it would read through."""
+        for path in map(pathlib.Path, paths_in(xml) if xml else ()):
+            key = CacheKey.from_stem(path.stem)
+            if key is not None and path == self._paths.nbd_socket(key):
+                with contextlib.suppress(exception.RecorderUnreachable):
+                    control.RecorderClient(self._paths.control_socket(key)).hold()

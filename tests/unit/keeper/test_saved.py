@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that somebody saves: when they are looked at, and who stays for them."""
+
+import logging
+import threading
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.keeper import saved as saved_module
+from nova_qcache.keeper.lifecycle import Lifecycle
+from nova_qcache.keeper.saved import SavedGuests
+from nova_qcache.leases import Leases
+from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.libvirt_domains import Saved
+from tests import chains
+from tests.unit.builders import KEY
+
+ERROR = RuntimeError('new xml too large to fit in file')
+
+
+def xml(chain):
+    return f'<domain><devices><disk>{chain}</disk></devices></domain>'
+
+
+@pytest.fixture
+def recording(paths):
+    return xml(chains.record(paths.nbd_socket(KEY)))
+
+
+@pytest.fixture
+def playing(paths):
+    return xml(chains.play(paths.sealed(KEY), '/base'))
+
+
+@pytest.fixture
+def domains():
+    made = mock.create_autospec(LibvirtDomains, instance=True)
+    made.strip_saved.return_value = []
+    made.living.return_value = []
+    return made
+
+
+@pytest.fixture
+def events():
+    return mock.create_autospec(Lifecycle, instance=True)
+
+
+@pytest.fixture
+def happened():
+    return threading.Event()
+
+
+@pytest.fixture
+def leases(paths):
+    return Leases(paths.leases, 300)
+
+
+@pytest.fixture
+def saved(paths, leases, domains, events, happened):
+    with mock.patch.object(saved_module, '_EVERY_SECONDS', 0):
+        yield SavedGuests(paths, leases, domains, events, happened)
+
+
+def test_it_looks_after_it_has_begun_to_listen(saved, domains, events):
+    events.listen.side_effect = lambda: domains.strip_saved.assert_not_called()
+    saved.look()
+    events.listen.assert_called_once_with()
+    domains.strip_saved.assert_called_once_with()
+
+
+def test_it_looks_again_at_each_event(saved, domains, happened):
+    """Also at one that comes while it looks."""
+    looks = iter([happened.set, happened.set, lambda: None])
+    domains.strip_saved.side_effect = lambda: next(looks)() or []
+    saved.look()
+    assert domains.strip_saved.call_count == 3
+
+
+def test_nobody_is_there(saved):
+    saved.look()
+    assert not saved.is_needed()
+
+
+@pytest.mark.parametrize('kind', ['recording', 'playing'])
+def test_as_long_as_a_guest_runs_on_a_chain_somebody_is_there(saved, domains, request, kind):
+    domains.living.return_value = [
+        ('domain one', xml('')),
+        ('domain two', request.getfixturevalue(kind)),
+    ]
+    saved.look()
+    assert saved.is_needed()
+    domains.living.return_value = [('domain one', xml(''))]
+    saved.look()
+    assert not saved.is_needed()
+
+
+def test_a_boot_that_is_on_its_way_needs_somebody(saved, leases):
+    leases.take('an-instance', KEY)
+    assert saved.is_needed()
+    leases.release('an-instance')
+    assert not saved.is_needed()
+
+
+def test_who_does_not_tell_changes_nothing(saved, domains, playing):
+    domains.living.return_value = [('domain one', playing)]
+    saved.look()
+    domains.living.side_effect = exception.DomainsUnknown(uri='x', reason='away')
+    with pytest.raises(exception.DomainsUnknown):
+        saved.look()
+    assert saved.is_needed()
+
+
+def test_one_that_was_stripped_needs_nobody(saved, domains, recorder, recording, caplog):
+    domains.strip_saved.return_value = [Saved('one', recording)]
+    saved.look()
+    assert not saved.is_needed()
+    recorder.hold.assert_not_called()
+    assert [each for each in caplog.records if each.levelno > logging.INFO] == []
+
+
+def test_one_that_cannot_be_stripped_keeps_its_recorder(
+    saved, paths, domains, recorder, recording, caplog
+):
+    domains.strip_saved.return_value = [Saved('one', recording, ERROR)]
+    for _ in range(3):
+        saved.look()
+    assert saved.is_needed()
+    assert recorder.hold.call_count == 3
+    said = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
+    assert said == [f'The saved state of domain one keeps naming its cache: {ERROR}']
+
+
+@pytest.mark.parametrize('what', ['playing', None])
+def test_one_that_cannot_be_stripped_and_names_no_recorder(
+    saved, domains, recorder, request, what
+):
+    document = request.getfixturevalue(what) if what else ''
+    domains.strip_saved.return_value = [Saved('one', document, ERROR)]
+    saved.look()
+    assert saved.is_needed()
+    recorder.hold.assert_not_called()
