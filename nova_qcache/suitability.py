@@ -17,6 +17,7 @@ from nova_qcache import config_files
 from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import libvirt_guests
 from nova_qcache import options
 from nova_qcache import pool
 from nova_qcache import qemu_img
@@ -70,6 +71,7 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     if conf.qcache.libvirt_uri:
         # A warning: without it nothing is evicted, and paused guests are not resumed.
         yield _finding('libvirt', lambda: _libvirt(conf.qcache.libvirt_uri), Grade.WARNING)
+        yield from _libvirt_guests()
     yield _glance(conf)
 
 
@@ -189,6 +191,21 @@ def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
 def _libvirt(uri: str) -> str:
     version = '.'.join(map(str, LibvirtDomains(uri).version()))
     return f'{uri} {version}, whose guests may be resumed'
+
+
+def _libvirt_guests() -> Iterator[Finding]:
+    # A warning: the keeper makes their images plain, unless libvirtd ends too soon after that.
+    saves = libvirt_guests.saves()
+    if saves:
+        yield Finding(
+            'libvirt-guests',
+            Grade.WARNING,
+            'it saves guests when the host goes off, and one that is saved with a cache at the '
+            'last moment does not start before nova-compute has',
+            f'Set ON_SHUTDOWN=shutdown and ON_BOOT=ignore in {libvirt_guests.setting()}.',
+        )
+    elif saves is not None:
+        yield Finding('libvirt-guests', Grade.OK, 'it shuts guests down when the host goes off')
 
 
 def _glance(conf: cfg.ConfigOpts) -> Finding:

@@ -21,8 +21,9 @@ FLOORS = {
     0: "counters eviction exception key plan progress record repetition source states",
     1: "conf config_files locks native options paths stripping",
     2: (
-        "block_graph confinement filesystem glance host_boot libvirt_domains mounts overlay plot"
-        " process_survival processes qemu_img qemu_io qmp recollection storage_daemon waiting"
+        "block_graph confinement filesystem glance host_boot libvirt_domains libvirt_guests"
+        " mounts overlay plot process_survival processes qemu_img qemu_io qmp recollection"
+        " storage_daemon waiting"
     ),
     3: (
         "admission ageing audits base control duty figures generation history inspection"

@@ -12,6 +12,7 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
+from nova_qcache import libvirt_guests
 from nova_qcache import qemu_img
 from nova_qcache import suitability
 from nova_qcache.glance import Glance
@@ -354,7 +355,24 @@ def test_a_libvirt_that_lets_nobody_write(short_folder):
 
 
 def test_no_libvirt(conf):
-    assert 'libvirt' not in {finding.subject for finding in suitability.examine(conf)}
+    assert not {'libvirt', 'libvirt-guests'}.intersection(
+        finding.subject for finding in suitability.examine(conf)
+    )
+
+
+@pytest.mark.parametrize(
+    ('saves', 'grades'), [(True, [Grade.WARNING]), (False, [Grade.OK]), (None, [])]
+)
+def test_libvirt_guests(short_folder, saves, grades):
+    with (
+        mock.patch.object(LibvirtDomains, 'version', autospec=True, return_value=(9, 0, 0)),
+        mock.patch.object(libvirt_guests, 'saves', autospec=True, return_value=saves),
+        mock.patch.object(libvirt_guests, 'setting', autospec=True, return_value='/x'),
+    ):
+        examined = suitability.examine(builders.config(short_folder, libvirt_uri='qemu:///x'))
+        found = [each for each in examined if each.subject == 'libvirt-guests']
+    assert [each.grade for each in found] == grades
+    assert all('in /x.' in each.remedy for each in found if each.remedy)
 
 
 # -- Glance
