@@ -21,7 +21,7 @@ from tests.functional.site import Site
 __all__ = ['Domain', 'Libvirt']
 
 _ENTER = """
-for file in passwd group; do mount --bind "$1/$file" "/etc/$file" || exit; done
+for file in passwd group libvirt/hooks; do mount --bind "$1/$file" "/etc/$file" || exit; done
 shift
 exec "$@"
 """
@@ -30,10 +30,17 @@ exec "$@"
 class Libvirt:
     """A libvirtd until the product's last process has left."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, hook: str = '') -> None:
+        """:param hook: a program that it asks, if any"""
         self._site = site
         self.folder = site.make_folder('libvirt', users.GUEST)
         self._process: subprocess.Popen[bytes] | None = None
+        self._etc = site.folder / 'libvirt-etc'
+        hooks = self._etc / 'libvirt' / 'hooks' / 'qemu.d'
+        hooks.mkdir(parents=True)
+        if hook:
+            (hooks / 'nova-qcache').write_text(hook)
+            (hooks / 'nova-qcache').chmod(0o755)
         self._write_names()
         socket = self.folder / 'libvirt' / 'libvirt-sock'
         self.uri = f'qemu+unix:///session?socket={socket}'
@@ -47,7 +54,7 @@ class Libvirt:
             lines = pathlib.Path('/etc', name).read_text().splitlines()
             for title, user in (('qct-product', users.PRODUCT), ('qct-guest', users.GUEST)):
                 lines.append(line.format(title, user.uid))
-            (self.folder / name).write_text('\n'.join([*lines, '']))
+            (self._etc / name).write_text('\n'.join([*lines, '']))
 
     def _start(self, socket: pathlib.Path) -> None:
         user, folder = users.GUEST, self.folder
@@ -57,7 +64,7 @@ class Libvirt:
             self._process = subprocess.Popen(
                 [
                     *('unshare', '--mount', '--propagation', 'slave'),
-                    *('sh', '-c', _ENTER, 'sh', str(folder)),
+                    *('sh', '-c', _ENTER, 'sh', str(self._etc)),
                     *('setpriv', *rights, f'--groups={",".join(map(str, user.groups))}', '--'),
                     *('libvirtd', '--config', '/dev/null', '--pid-file', str(folder / 'pid')),
                 ],

@@ -19,6 +19,8 @@ from tests.functional.real_libvirt import Libvirt
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
+HOOK = pathlib.Path(__file__).parents[2] / 'etc/libvirt/hooks/qemu.d/nova-qcache'
+
 _KEEP = """
 import sys
 from oslo_config import cfg
@@ -36,14 +38,18 @@ def built() -> pathlib.Path:
     return real_guests.build()
 
 
-@pytest.fixture
-def libvirt(site: Site) -> Libvirt:
-    """Beside caches that lie on a tmpfs."""
+def _libvirt(site: Site, hook: str = '') -> Libvirt:
+    """Return one beside caches that lie on a tmpfs."""
     # Before libvirtd starts: it has a mount namespace of its own.
     site.mount(site.cache_path, '-t', 'tmpfs', 'tmpfs', user=users.PRODUCT)
-    made = Libvirt(site)
+    made = Libvirt(site, hook)
     site.configure(libvirt_uri=made.uri)
     return made
+
+
+@pytest.fixture
+def libvirt(site: Site) -> Libvirt:
+    return _libvirt(site)
 
 
 @pytest.fixture
@@ -144,8 +150,14 @@ def _switch_off(site: Site) -> None:
         path.unlink()
 
 
-@pytest.mark.core
-@pytest.mark.parametrize('between', ['nothing', 'a boot', 'a boot of a host where nobody saw it'])
+@pytest.mark.parametrize(
+    'between',
+    [
+        'nothing',
+        pytest.param('a boot', marks=pytest.mark.core),
+        'a boot of a host where nobody saw it',
+    ],
+)
 @pytest.mark.parametrize('phase', ['recording', 'sealed', 'playing'])
 def test_a_guest_that_somebody_else_saves(
     site: Site,
@@ -179,4 +191,50 @@ def test_a_guest_that_somebody_else_saves(
         waiting.until(lambda: not _names_ours(site, libvirt), 'a plain memory image')
     libvirt.virsh('start', 'one')
     assert site.image_id not in libvirt.virsh('dumpxml', 'one')
+    domain.wait_until_it_reads()
+
+
+# -- the hook
+
+
+def _hook(site: Site) -> str:
+    """Return the hook of this host, which has the product in a Python of its own."""
+    environment = ' '.join(f'{k}={v}' for k, v in site.product.environment.items())
+    python = site.program('python', f'#!/bin/sh\n{environment} exec {site.product.python} "$@"\n')
+    text = HOOK.read_text()
+    assert 'python=/usr/bin/python3' in text
+    return text.replace('python=/usr/bin/python3', f'python={python}')
+
+
+def _start_recording(
+    site: Site, libvirt: Libvirt, built: pathlib.Path, base: pathlib.Path
+) -> Domain:
+    domain = Domain(libvirt, site, Kernel(site, built), base)
+    domain.start(site.boot_plan(base))
+    domain.wait_until_it_reads()
+    return domain
+
+
+@pytest.mark.parametrize('how', ['managedsave', 'save'])
+def test_with_the_hook_nothing_of_ours_has_to_be_there(
+    site: Site, built: pathlib.Path, base: pathlib.Path, how: str
+) -> None:
+    libvirt = _libvirt(site, _hook(site))
+    domain = _start_recording(site, libvirt, built, base)
+    file = str(libvirt.folder / 'saved')
+    libvirt.virsh(how, 'one', *([file] if how == 'save' else []))
+    _switch_off(site)
+    libvirt.virsh(*(['restore', file] if how == 'save' else ['start', 'one']))
+    assert site.image_id not in libvirt.virsh('dumpxml', 'one')
+    domain.wait_until_it_reads()
+
+
+def test_a_hook_that_fails_changes_nothing(
+    site: Site, built: pathlib.Path, base: pathlib.Path
+) -> None:
+    libvirt = _libvirt(site, HOOK.read_text().replace('python=/usr/bin/', 'python=/nowhere/'))
+    domain = _start_recording(site, libvirt, built, base)
+    libvirt.virsh('managedsave', 'one')
+    libvirt.virsh('start', 'one')
+    assert site.image_id in libvirt.virsh('dumpxml', 'one')
     domain.wait_until_it_reads()
