@@ -17,11 +17,21 @@ would never be recorded, and each later boot would fetch them from the base. And
 down to the base, over the network, before the read does. A quorum whose first child cannot say
 asks no other one, and calls everything data.
 
-After the seal: top - cache - base, all of it read-only. After an audit whose copy is given up the
-same, with the cache that it is a copy of: top - old - base. Without a cache: top - either - mute -
-base, where nobody is asked for zeros either.
+After the seal the same with mute2 and either2 over cache, all of it read-only and nothing copied.
+After an audit whose copy is given up the same, with old-mute and old-either over the cache that it
+is a copy of, which is old. Without a cache: mute over base.
+
+A quorum says when its second child cannot be read: then the base says that it cannot. The NBD
+server would answer such a read by cutting the client off, and one that waits for its server would
+come back and ask for the same without end. Where it is a question for zeros that fails, the server
+answers with an error instead. So there is one more node below top, for the sectors in question::
+
+    top
+     refusing (blkdebug)                            fails each question about these sectors
+      either
 """
 
+from collections.abc import Collection
 import errno
 import json
 import pathlib
@@ -36,10 +46,13 @@ __all__ = [
     'DRIVERS',
     'EXPORT',
     'RECORDING_NODE',
+    'SECOND_BASE',
     'TOP',
+    'is_refusing',
     'plain',
     'playing',
     'recording',
+    'refusing',
     'replacing',
     'sealing',
     'served',
@@ -49,6 +62,12 @@ TOP = 'top'
 CACHE_FILE_NODE = 'cfile'
 RECORDING_NODE = 'cor'
 """It exists exactly as long as a daemon records."""
+SECOND_BASE = 'base2'
+"""Who asks it for bytes could not get them from anywhere else."""
+_SERVED = ('old-either', 'either2', 'either')
+"""What guests read; where there are two, the first one."""
+_REFUSING = ('refusing', 'refusing2')
+"""By turns: one is put in the place of the other."""
 
 DRIVERS = {
     'qcow2': 'every cache',
@@ -106,11 +125,11 @@ def _cache(
     ]
 
 
-def _without_questions(child: str, *others: str) -> list[Node]:
-    """Serve a node, and others where it fails, and ask none of them for zeros."""
+def _without_questions(child: str, names: tuple[str, str] = ('mute', 'either')) -> list[Node]:
+    """Serve a node, and the base where that fails, and ask neither of them for zeros."""
     mute: Node = {
         'driver': 'blkdebug',
-        'node-name': 'mute',
+        'node-name': names[0],
         'read-only': True,
         'image': child,
         'max-transfer': _LONGEST_READ,
@@ -118,68 +137,112 @@ def _without_questions(child: str, *others: str) -> list[Node]:
     }
     either: Node = {
         'driver': 'quorum',
-        'node-name': 'either',
+        'node-name': names[1],
         'read-only': True,
         'vote-threshold': 1,
         'read-pattern': 'fifo',
-        'children': ['mute', *others],
+        'children': [names[0], SECOND_BASE],
     }
-    return [mute, either, _top('either')]
+    return [mute, either, _top(names[1])]
 
 
 def recording(source: Source, path: pathlib.Path) -> list[Node]:
     """Nodes of a recording into ``path``, in the order in which they are added."""
     return [
         *source.nodes('base'),
-        *source.nodes('base2'),
+        *source.nodes(SECOND_BASE),
         *_cache(path, read_only=False),
         {'driver': 'copy-on-read', 'node-name': RECORDING_NODE, 'file': 'cache'},
-        *_without_questions(RECORDING_NODE, 'base2'),
+        *_without_questions(RECORDING_NODE),
     ]
 
 
-def sealing(source: Source, path: pathlib.Path) -> list[Command]:
-    """Commands that turn a recording into read-only playback under its connected guests."""
+def sealing(path: pathlib.Path) -> list[Command]:
+    """Commands that turn a recording into read-only playback under its connected guests. A node
+    that is there already is not to be added, and one that has gone not to be deleted."""
     # qemu 7.2 aborts if a node that two branches of the quorum share is reopened: they share none.
     cache_file, cache = _cache(path, read_only=True)
+    *added, top = _sealed()
     return [
-        ('blockdev-reopen', {'options': [_top('cache')]}),
-        *_removing(['either', 'mute', RECORDING_NODE], source.node_names('base2')),
+        *_adding(added),
+        ('blockdev-reopen', {'options': [top]}),
+        *_removing(*_REFUSING, 'either', 'mute', RECORDING_NODE),
         ('blockdev-reopen', {'options': [cache, cache_file]}),
     ]
 
 
-def replacing(source: Source, path: pathlib.Path) -> list[Command]:
+def replacing(path: pathlib.Path) -> list[Command]:
     """Commands that put the sealed cache at ``path`` in the place of a recording under its
-    connected guests. Nothing has the file of the recording open afterwards."""
-    old = _cache(path, read_only=True, names=('old-file', 'old'))
-    cache = _cache(path, read_only=True)
+    connected guests, also where its seal was interrupted; otherwise as :func:`sealing`. Nothing
+    has the file of the recording open afterwards."""
+    *added, top = [
+        *_cache(path, read_only=True, names=('old-file', 'old')),
+        *_without_questions('old', ('old-mute', 'old-either')),
+    ]
     return [
-        *(('blockdev-add', node) for node in old),
-        ('blockdev-reopen', {'options': [_top('old')]}),
-        *_removing(
-            ['either', 'mute', RECORDING_NODE],
-            [str(node['node-name']) for node in cache],
-            source.node_names('base2'),
-        ),
+        *_adding(added),
+        ('blockdev-reopen', {'options': [top]}),
+        *_removing(*_REFUSING, 'either2', 'mute2', 'either', 'mute', RECORDING_NODE),
+        *_removing('cache', CACHE_FILE_NODE),
     ]
 
 
-def _removing(first: list[str], *branches: list[str]) -> list[Command]:
-    names = list(first)
-    for branch in branches:
-        names += reversed(branch)
+def refusing(nodes: Collection[str], sectors: Collection[int]) -> list[Command]:
+    """Commands that let reads of these sectors (of 512 bytes) fail, and no others, under connected
+    guests.
+
+    :param nodes: the names of those that are there
+    """
+    served = next((name for name in _SERVED if name in nodes), None)
+    old = [name for name in _REFUSING if name in nodes]
+    if served is None or not (sectors or old):
+        return []
+    if not sectors:
+        return [('blockdev-reopen', {'options': [_top(served)]}), *_removing(*old)]
+    new = next(name for name in _REFUSING if name not in nodes)
+    node: Node = {
+        'driver': 'blkdebug',
+        'node-name': new,
+        'read-only': True,
+        'image': served,
+        'inject-error': [
+            {'event': 'none', 'iotype': 'block-status', 'errno': errno.EIO, 'sector': sector}
+            for sector in sorted(sectors)
+        ],
+    }
+    return [
+        ('blockdev-add', node),
+        ('blockdev-reopen', {'options': [_top(new)]}),
+        *_removing(*old),
+    ]
+
+
+def is_refusing(nodes: Collection[str]) -> bool:
+    """Return whether nodes of these names let reads fail."""
+    return any(name in nodes for name in _REFUSING)
+
+
+def _sealed() -> list[Node]:
+    return _without_questions('cache', ('mute2', 'either2'))
+
+
+def _adding(nodes: list[Node]) -> list[Command]:
+    return [('blockdev-add', node) for node in nodes]
+
+
+def _removing(*names: str) -> list[Command]:
     return [('blockdev-del', {'node-name': name}) for name in names]
 
 
 def playing(source: Source, path: pathlib.Path) -> list[Node]:
     """Nodes that serve a sealed cache."""
-    return [*source.nodes('base'), *_cache(path, read_only=True), _top('cache')]
+    bases = [*source.nodes('base'), *source.nodes(SECOND_BASE)]
+    return [*bases, *_cache(path, read_only=True), *_sealed()]
 
 
 def plain(source: Source) -> list[Node]:
     """Nodes that serve the base alone."""
-    return [*source.nodes('base'), *_without_questions('base')]
+    return [*source.nodes('base'), *source.nodes(SECOND_BASE), *_without_questions('base')]
 
 
 def served(nodes: list[Node], socket: pathlib.Path) -> list[str]:

@@ -224,11 +224,10 @@ class Boots:
                         progress,
                     )
         self.keep()
-        if status.phase not in (Phase.RECORDING, Phase.SEALING):
+        if status.refusal:
             if status.phase is Phase.SERVING:  # it has dropped what it could not remove
                 self._store.discard_recording(key)
-            reason = f'the one at work does not record any more: {status.note}'
-            raise exception.RecorderFailed(image_id=key.image_id, reason=reason)
+            raise exception.RecorderFailed(image_id=key.image_id, reason=status.refusal)
         # Not before: what cannot be recorded takes the place of nothing.
         self._retire_others(key, source)
         return Plan(

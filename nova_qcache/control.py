@@ -31,6 +31,16 @@ class Status:
     daemon_pid: int
     note: str
     """Why it is where it is, for people."""
+    unreadable_blocks: int = 0
+    """Parts of the base that cannot be read: guests get I/O errors there."""
+
+    @property
+    def refusal(self) -> str:
+        """Why no more guests are to read through it; empty if they may."""
+        if self.phase not in (Phase.RECORDING, Phase.SEALING):
+            return f'the one at work does not record any more: {self.note}'
+        # Before libvirt 9.2 such a block pauses a guest, and only another chain helps it.
+        return 'its base cannot be read in places' if self.unreadable_blocks else ''
 
 
 class RecorderClient:
@@ -81,6 +91,8 @@ class RecorderClient:
             return Status(
                 phase=Phase(reply['phase']),
                 note=_printable(str(reply['note'])),
+                # One of before an upgrade does not know.
+                unreadable_blocks=operator.index(reply.get('unreadable_blocks', 0)),
                 **{name: operator.index(reply[name]) for name in _NUMBERS},
             )
         except (ValueError, KeyError, TypeError) as e:

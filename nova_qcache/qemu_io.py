@@ -20,7 +20,7 @@ _CHUNK = 1024 * 1024
 _STALL_SECONDS = 300
 _GROUP = 'rate'
 
-_DONE = re.compile(r'read (\d+)/\d+ bytes at offset \d+')
+_DONE = re.compile(r'read (\d+)/\d+ bytes at offset (\d+)')
 _MISMATCH = re.compile(r'blkverify: .*contents mismatch at offset (-?\d+)')
 
 
@@ -73,17 +73,46 @@ class QemuIo:
                     bufsize=0,
                 )
             except OSError as e:
-                raise exception.ToolMissing(
-                    tool=self.program,
-                    reason=e.strerror,
-                    package='QEMU (Debian: qemu-utils)',
-                    option='qemu_io',
-                ) from e
+                raise self._missing(e) from e
         with process:
             try:
                 return self._follow(process, expected, progress)
             finally:
                 process.kill()
+
+    def readable(
+        self, image: Node, extents: Iterable[tuple[int, int]], seconds: float
+    ) -> set[int]:
+        """Read ranges of an image one by one, and return the offsets of those that it gives.
+
+        :param image: a node tree without node names, read-only
+        :param extents: (offset, length) in bytes, each within the image
+        :raises ToolMissing: if the program cannot be run
+        :raises DeadlinePassed: if that takes longer than ``seconds``
+        """
+        script = ''.join(f'read {offset} {length}\n' for offset, length in extents)
+        command = [self.program, '-r', qemu_img.json_filename(image)]
+        try:
+            done = subprocess.run(
+                command, input=script, capture_output=True, text=True, timeout=seconds
+            )
+        except OSError as e:
+            raise self._missing(e) from e
+        except subprocess.TimeoutExpired as e:
+            raise exception.DeadlinePassed(
+                what='Reading a base block by block',
+                seconds=seconds,
+                remedy='See whether the base hangs',
+            ) from e
+        return {int(offset) for _, offset in _DONE.findall(done.stdout)}
+
+    def _missing(self, error: OSError) -> exception.ToolMissing:
+        return exception.ToolMissing(
+            tool=self.program,
+            reason=error.strerror,
+            package='QEMU (Debian: qemu-utils)',
+            option='qemu_io',
+        )
 
     def _follow(
         self,

@@ -98,6 +98,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
             lease=group.plan_lease_seconds,
         ),
         storage_daemon=group.qemu_storage_daemon,
+        qemu_io=group.qemu_io,
         image_hash=conf.image_hash,
         audit=bool(conf.audit),
         serve_only=bool(conf.serve_only),

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guests that read through recorders, as libvirt knows them.
 
-When the daemon of a recorder is killed, libvirt pauses a guest at its next read instead of showing
-it an I/O error (``rerror_policy='stop'``). Once somebody listens on its socket again, it only has
-to be resumed; maybe twice, since qemu connects again at the next read. A guest that does not read
-notices nothing and connects much later: as long as a domain names a socket, its recorder stays.
+When the daemon of a recorder is killed, libvirt before 9.2 pauses a guest at its next read instead
+of showing it an I/O error (``rerror_policy='stop'``). Once somebody listens on its socket again,
+it only has to be resumed; maybe twice, since qemu connects again at the next read. A guest that
+does not read notices nothing and connects much later: as long as a domain names a socket, its
+recorder stays.
+
+It is paused likewise where its base cannot be read, and again each time it is resumed: qemu
+repeats the read, and nothing can hand on the error. Its recorder knows that, and says so.
 """
 
 import collections
@@ -32,6 +36,8 @@ LOG = logging.getLogger(__name__)
 
 _EXPECT_EVERY_SECONDS = 10
 _MOST_RESUMES = 12
+_MOST_IN_VAIN = 2
+"""While a part of the base cannot be read: something else may have paused the guest."""
 _LONGEST_PAUSE_SECONDS = 60
 _STEADY_SECONDS = 10
 """A guest that has run for so long goes on: what pauses it then is new."""
@@ -52,8 +58,11 @@ class Domains(Protocol):
 class _Resumes:
     """What was done for one domain."""
 
+    daemons: frozenset[int]
+    """The processes that listened on its sockets then."""
     count: int = 0
     last_at: float = 0.0
+    is_given_up: bool = False
 
 
 class Guests:
@@ -74,44 +83,68 @@ class Guests:
         found = self._domains.paused()
         self._forget({paused.uuid for paused in found})
         for paused in found:
-            if self._can_go_on(paused) and self._may_resume(paused.uuid):
-                LOG.warning('Domain %s goes on: its recorder is back', paused.name)
-                self._domains.resume(paused.uuid)
+            sockets = self._failed_sockets(paused)
+            daemons = {socket: _listener(socket) for socket in sockets}
+            if daemons and None not in daemons.values():
+                self._see_to(paused, frozenset(filter(None, daemons.values())), sockets)
         if time.monotonic() - self._expected_at >= _EXPECT_EVERY_SECONDS:
             self._expected_at = time.monotonic()
             self._expect()
 
     # -- paused ones
 
-    def _can_go_on(self, paused: Paused) -> bool:
+    def _failed_sockets(self, paused: Paused) -> set[pathlib.Path]:
         if paused.full:  # it would pause again at once; its own storage is its operator's
-            return False
-        ours = {
-            target: socket
-            for target, socket, _ in _disks(paused.xml, self._paths)
-            if target in paused.failed
-        }
-        return bool(ours) and all(_listens(socket) for socket in ours.values())
+            return set()
+        disks = _disks(paused.xml, self._paths)
+        return {socket for target, socket, _ in disks if target in paused.failed}
 
     def _forget(self, paused: set[str]) -> None:
         now = time.monotonic()
         for each, done in list(self._resumes.items()):
+            if each in paused and done.is_given_up:
+                continue
             after = _FORGET_SECONDS if each in paused else _STEADY_SECONDS
             if now - done.last_at >= after:
                 del self._resumes[each]
 
-    def _may_resume(self, uuid: str) -> bool:
+    def _see_to(self, paused: Paused, daemons: frozenset[int], sockets: set[pathlib.Path]) -> None:
         now = time.monotonic()
-        done = self._resumes.setdefault(uuid, _Resumes())
-        if done.count >= _MOST_RESUMES:
-            return False
+        done = self._resumes.get(paused.uuid)
+        if done is None or done.daemons != daemons:  # what paused it then may be over
+            done = self._resumes[paused.uuid] = _Resumes(daemons)
+        is_readable = not any(self._unreadable_blocks(socket) for socket in sockets)
+        if is_readable and done.is_given_up:
+            done = self._resumes[paused.uuid] = _Resumes(daemons)
+        if done.count >= (_MOST_RESUMES if is_readable else _MOST_IN_VAIN):
+            if not is_readable and not done.is_given_up:
+                done.is_given_up = True
+                LOG.error(
+                    'Domain %s stays paused: the base of its disk %s cannot be read in places, and'
+                    ' libvirt before 9.2 cannot hand the error to the guest. It goes on once the'
+                    ' base can be read; a hard reboot gives it a plain chain',
+                    paused.name,
+                    ', '.join(sorted(paused.failed)),
+                )
+            return
         if done.count and now - done.last_at < min(_LONGEST_PAUSE_SECONDS, 2 ** (done.count - 1)):
-            return False
+            return
         done.count += 1
         done.last_at = now
         if done.count == _MOST_RESUMES:
-            LOG.error('Domain %s was resumed %d times, and is not again', uuid, done.count)
-        return True
+            LOG.error('Domain %s was resumed %d times, and is not again', paused.uuid, done.count)
+        LOG.warning('Domain %s goes on: its recorder is back', paused.name)
+        self._domains.resume(paused.uuid)
+
+    def _unreadable_blocks(self, socket: pathlib.Path) -> int:
+        key = CacheKey.from_stem(socket.stem)
+        if key is None:
+            return 0
+        try:
+            recorder = control.RecorderClient(self._paths.control_socket(key))
+            return recorder.status().unreadable_blocks
+        except exception.RecorderUnreachable:
+            return 0  # nobody knows of any
 
     # -- those who will come back
 
@@ -160,8 +193,8 @@ def _disks(xml: str, paths: Paths) -> Iterator[tuple[str, pathlib.Path, pathlib.
                 yield target.get('dev', ''), socket, pathlib.Path(source.get('file', ''))
 
 
-def _listens(socket: pathlib.Path) -> bool:
+def _listener(socket: pathlib.Path) -> int | None:
     try:
-        return processes.listener_pid(socket) is not None
+        return processes.listener_pid(socket)
     except OSError:
-        return False
+        return None

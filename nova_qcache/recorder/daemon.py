@@ -7,6 +7,7 @@ playing under connected guests.
 """
 
 import asyncio
+from collections.abc import Collection
 import contextlib
 import logging
 import pathlib
@@ -43,6 +44,9 @@ class ServingDaemon:
         self.ended = asyncio.Event()
         """Set when the process has ended, for whatever reason."""
         self._is_forgotten = False
+        self._changing = asyncio.Lock()
+        """Of who changes what is served."""
+        self._refused: set[int] = set()
         asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
 
     @classmethod
@@ -141,29 +145,45 @@ class ServingDaemon:
         )
         await self._export()
 
-    async def seal(self, source: Source, path: pathlib.Path) -> None:
+    async def seal(self, path: pathlib.Path) -> None:
         """End the writing under the connected guests; may be called again after an interruption.
 
         The commands drain reads in flight, so this takes as long as the base takes to answer them.
         """
-        await self._end_writing(block_graph.sealing(source, path))
+        await self._end_writing(block_graph.sealing(path))
 
-    async def replace(self, source: Source, path: pathlib.Path) -> None:
+    async def replace(self, path: pathlib.Path) -> None:
         """End the writing under the connected guests, and let them read a sealed cache in place of
         what was recorded; the rest as :meth:`seal`."""
-        await self._end_writing(block_graph.replacing(source, path))
+        await self._end_writing(block_graph.replacing(path))
+
+    async def refuse(self, sectors: Collection[int]) -> None:
+        """Let reads of these sectors (of 512 bytes) fail from now on, and no others; connected
+        guests stay connected.
+
+        :raises ToolFailed: if the daemon does not do so, or has ended
+        """
+        async with self._changing:
+            names = await self.node_names()
+            if set(sectors) == self._refused and block_graph.is_refusing(names):
+                return
+            for command, arguments in block_graph.refusing(names, sectors):
+                await self.monitor.execute(command, arguments)
+            self._refused = set(sectors)
 
     async def _end_writing(self, commands: list[block_graph.Command]) -> None:
-        for command, arguments in commands:
-            is_there = arguments.get('node-name') in await self.node_names()
-            if (command, is_there) in (('blockdev-del', False), ('blockdev-add', True)):
-                continue
-            pending = asyncio.ensure_future(self.monitor.execute(command, arguments))
-            while not (await asyncio.wait([pending], timeout=_LONG_COMMAND_SECONDS))[0]:
-                LOG.warning('Sealing image %s waits for reads of its base', self._key.image_id)
-            pending.result()
-            # From the first command on nothing is recorded; tables may still have to be written.
-            self._daemon.raise_file_limit()
+        async with self._changing:
+            for command, arguments in commands:
+                is_there = arguments.get('node-name') in await self.node_names()
+                if (command, is_there) in (('blockdev-del', False), ('blockdev-add', True)):
+                    continue
+                pending = asyncio.ensure_future(self.monitor.execute(command, arguments))
+                while not (await asyncio.wait([pending], timeout=_LONG_COMMAND_SECONDS))[0]:
+                    LOG.warning('Sealing image %s waits for reads of its base', self._key.image_id)
+                pending.result()
+                if command == 'blockdev-reopen':
+                    # Nothing is recorded any more; tables may still have to be written.
+                    self._daemon.raise_file_limit()
 
     async def stop(self) -> None:
         """End the daemon and remove its sockets; nobody is connected any more. Harmless if that

@@ -265,7 +265,7 @@ class Recording:
     async def _seal(self, daemon: ServingDaemon, reason: FinishReason, counted: Counters) -> str:
         assert self._record is not None
         try:
-            await daemon.seal(self._source, self._path)
+            await daemon.seal(self._path)
             # READY is a promise about a generation that no power loss takes back.
             generations = Generations(self._store.paths, _LOCK_SECONDS)
             await asyncio.to_thread(generations.settled, self._source)
@@ -284,12 +284,12 @@ class Recording:
             audited = self._audit.audited
             try:
                 path = self._store.require_unchanged(audited)
-                await daemon.replace(self._source, path)
+                await daemon.replace(path)
                 return audited
             except exception.QcacheError as e:
                 LOG.warning('The guests of an audit of %s keep its copy: %s', self._key.stem, e)
         try:
-            await daemon.seal(self._source, self._path)
+            await daemon.seal(self._path)
         except exception.QcacheError as e:
             LOG.warning('Ending the recording of image %s: %s', self._key.image_id, e)
         return None

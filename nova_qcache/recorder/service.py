@@ -25,12 +25,14 @@ from nova_qcache import processes
 from nova_qcache.key import CacheKey
 from nova_qcache.leases import Leases
 from nova_qcache.qemu_img import QemuImg
+from nova_qcache.qemu_io import QemuIo
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.door import Door
 from nova_qcache.recorder.finish import FinishPoint
 from nova_qcache.recorder.finish import Verdict
 from nova_qcache.recorder.recording import Recording
 from nova_qcache.recorder.settings import Settings
+from nova_qcache.recorder.unreadable import Unreadable
 from nova_qcache.source import Source
 from nova_qcache.states import FinishReason
 from nova_qcache.states import Phase
@@ -66,12 +68,14 @@ class Recorder:
         self._phase = Phase.STARTING
         self._note = ''
         self._recording = Recording(key, source, store, qemu_img, settings)
+        self._unreadable = Unreadable(source, QemuIo(settings.qemu_io), key.image_id)
         self._wanted: FinishReason | Verdict | None = None
         self._told_at: float | None = None
         self._wake = asyncio.Event()
         self._restarts = 0
         self._served_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watching_base: asyncio.Task[None] | None = None
         self._door = Door(
             self._paths.control_socket(key),
             {
@@ -104,6 +108,7 @@ class Recorder:
                 loop.add_signal_handler(number, self._told)
             await self._start()
             try:
+                self._watch_base()
                 await self._door.open()
                 await self._work()
             finally:
@@ -251,6 +256,10 @@ class Recorder:
             )
         await self._daemon.stop()
         await self._serve()
+        self._watch_base()
+        if self._finish.came:
+            # One that is paused now makes another connection only when it goes on.
+            self._finish.hold(time.monotonic())
         LOG.error(
             'The qemu-storage-daemon of image %s ended unexpectedly; process %d serves its guests',
             self._key.image_id,
@@ -268,12 +277,22 @@ class Recorder:
 
         self._tasks.add(asyncio.create_task(watch()))
 
+    def _watch_base(self) -> None:
+        """Watch for reads of the daemon that fail, in place of those of the one before."""
+        if self._watching_base is not None:
+            self._watching_base.cancel()
+        self._watching_base = asyncio.create_task(
+            # Whoever was cut off comes back: at once, or when it goes on after a pause.
+            self._unreadable.watch(self._daemon, lambda: self._finish.hold(time.monotonic()))
+        )
+
     # -- end
 
     async def _end(self) -> None:
         await self._door.close()
-        for task in self._tasks:
-            task.cancel()
+        for task in (*self._tasks, self._watching_base):
+            if task is not None:
+                task.cancel()
         if processes.connections(self._paths.nbd_socket(self._key)):
             LOG.warning(
                 'Process %d goes on serving image %s without a recorder',
@@ -337,6 +356,7 @@ class Recorder:
             'note': self._note,
             'guests': processes.connections(self._paths.nbd_socket(self._key)),
             'recorded_bytes': self._finish.recorded,
+            'unreadable_blocks': self._unreadable.count,
             'pid': os.getpid(),
             'daemon_pid': self._daemon.pid,
         }

@@ -17,6 +17,8 @@ class Settings:
     limits: Limits
     storage_daemon: str
     """The program qemu-storage-daemon."""
+    qemu_io: str = 'qemu-io'
+    """The program that looks which blocks of a base cannot be read."""
     image_hash: str = ''
     """What Glance says of the image's content; empty if nobody knows."""
     audit: bool = False

@@ -35,12 +35,14 @@ def add(disk: etree._Element, plan: plan_module.Plan, reconnect_seconds: int = 0
         etree.SubElement(store, 'format', type='raw')
         source = etree.SubElement(store, 'source', protocol='nbd', name=plan_module.EXPORT_NAME)
         etree.SubElement(source, 'host', transport='unix', socket=plan.socket)
+        etree.SubElement(store, 'backingStore')
+        # A recorder that went away can come back, and a guest that waits sees no error. Where qemu
+        # waits for it by itself, errors are the base's, and the guest's as without a cache.
         if reconnect_seconds:
             etree.SubElement(source, 'reconnect', delay=str(reconnect_seconds))
-        etree.SubElement(store, 'backingStore')
-        # A recorder that went away can come back, and a guest that waits sees no error.
-        for driver in disk.iterfind('driver'):
-            driver.set(ON_READ_ERROR, 'stop')
+        else:
+            for driver in disk.iterfind('driver'):
+                driver.set(ON_READ_ERROR, 'stop')
 
 
 def insert(xml: str, path: str, plan: plan_module.Plan, reconnect_seconds: int = 0) -> str:

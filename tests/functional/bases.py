@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bases: files of random content, and NBD servers that count what is read of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import os
 import pathlib
 import random
@@ -18,6 +18,13 @@ __all__ = ['Maker', 'NbdServer', 'QemuNbd', 'Serve', 'make_qcow2', 'make_raw']
 
 _HOST = '127.{}.{}.{}'.format(1 + (os.getpid() >> 16) % 254, *divmod(os.getpid() % 65536, 256))
 """The address of this process alone: a port that is free there stays so beside other tests."""
+_BAD_READ = """
+while read -r start end; do
+    if [ "$4" -lt "$end" ] && [ "$(($4 + $3))" -gt "$start" ]; then echo "EIO bad" >&2; exit 1; fi
+done < '{bad}'
+exec dd if='{path}' iflag=skip_bytes,count_bytes skip="$4" count="$3" status=none
+"""
+"""Reads $3 bytes at $4."""
 _EXTENTS = re.compile(r' Extents id=\d+ offset=')
 _READ = re.compile(r' Read id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+) ')
 
@@ -50,8 +57,20 @@ def _given(path: pathlib.Path) -> pathlib.Path:
 class NbdServer:
     """An nbdkit that serves one file until the product has left, and notes every read."""
 
-    def __init__(self, site: Site, path: pathlib.Path, *, tcp: bool = False) -> None:
+    def __init__(
+        self,
+        site: Site,
+        path: pathlib.Path,
+        *,
+        tcp: bool = False,
+        bad: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        """:param bad: (offset, length) in bytes of what cannot be read. None: all can, and fast"""
         self.path = path
+        self._bad: pathlib.Path | None = None
+        if bad is not None:
+            self._bad = site.folder / f'{path.name}.bad'
+            self.damage(bad)
         self.failing = site.folder / f'{path.name}.fails'
         """While there is such a file, every read fails."""
         self._site = site
@@ -76,7 +95,7 @@ class NbdServer:
         self._process = subprocess.Popen(
             [
                 *('nbdkit', '-f', '-r', *place, '--filter=log', '--filter=error'),
-                *('file', str(self.path), f'logfile={self._log}', 'logappend=true'),
+                *(*self._plugin(), f'logfile={self._log}', 'logappend=true'),
                 *('error=EIO', 'error-pread-rate=100%', f'error-file={self.failing}'),
             ],
             env=self._site.environment,
@@ -85,6 +104,22 @@ class NbdServer:
         )
         self._site.account.is_server(self._process.pid)
         waiting.until(self._listens, f'nbdkit at {self.uri}')
+
+    def _plugin(self) -> list[str]:
+        if self._bad is None:
+            return ['file', str(self.path)]
+        read = _BAD_READ.format(bad=self._bad, path=self.path)
+        return ['eval', f'get_size=stat -c %s {self.path}', f'pread={read}']
+
+    def damage(self, bad: Sequence[tuple[int, int]]) -> None:
+        """Let these (offset, length) in bytes be what cannot be read, and no others."""
+        assert self._bad is not None
+        hidden = self._bad.with_suffix('.new')
+        hidden.write_text(''.join(f'{offset} {offset + length}\n' for offset, length in bad))
+        hidden.replace(self._bad)
+
+    def mend(self) -> None:
+        self.damage([])
 
     def stop(self) -> None:
         if self._process is not None:

@@ -44,6 +44,15 @@ class Graph:
                 assert children(node) <= set(self.nodes)
                 self.nodes[node['node-name']] = node
 
+    def execute_all(self, commands):
+        """As the daemon does: what is there already is not added, and what has gone not
+        deleted."""
+        for command, arguments in commands:
+            is_there = arguments.get('node-name') in self.nodes
+            if (command, is_there) not in (('blockdev-add', True), ('blockdev-del', False)):
+                self.execute(command, arguments)
+            assert 'base' in self.below(block_graph.TOP), 'a guest is never without its disk'
+
     def below(self, name):
         """All nodes that a node reads through, itself included."""
         inner = (self.below(child) for child in children(self.nodes[name]))
@@ -89,7 +98,9 @@ def test_the_two_ways_to_the_base_share_no_node(recording):
 
 def require_no_questions(graph, below):
     """The first child cannot say, and so no other one is asked; its reads go through."""
-    first = graph.nodes[graph.nodes['either']['children'][0]]
+    served = graph.nodes[graph.nodes[block_graph.TOP]['file']]
+    assert served['driver'] == 'quorum'
+    first = graph.nodes[served['children'][0]]
     assert first['driver'] == 'blkdebug'
     assert first['inject-error'] == [
         {'event': 'none', 'iotype': 'block-status', 'errno': errno.EIO}
@@ -100,6 +111,9 @@ def require_no_questions(graph, below):
 def test_nobody_below_is_asked_for_zeros(recording, source):
     require_no_questions(recording, block_graph.RECORDING_NODE)
     require_no_questions(Graph(block_graph.plain(source)), 'base')
+    require_no_questions(Graph(block_graph.playing(source, PATH)), 'cache')
+    replace(recording)
+    require_no_questions(recording, 'old')
 
 
 def test_only_a_recording_is_not_flushed(recording, source):
@@ -122,21 +136,14 @@ def test_formats_are_never_probed(recording, source):
 
 
 def test_a_sealed_recording_is_playback(recording, source):
-    for command, arguments in block_graph.sealing(source, PATH):
-        recording.execute(command, arguments)
+    recording.execute_all(block_graph.sealing(PATH))
     assert recording.writers() == set()
     assert recording.nodes == Graph(block_graph.playing(source, PATH)).nodes
 
 
-def test_guests_are_never_without_a_disk_while_it_is_sealed(recording, source):
-    for command, arguments in block_graph.sealing(source, PATH):
-        recording.execute(command, arguments)
-        assert 'base' in recording.below(block_graph.TOP)
-
-
 def test_nothing_is_written_to_while_guests_read_it_as_sealed(recording, source):
     """The file may be opened read-only only after the node that copies into it has gone."""
-    commands = block_graph.sealing(source, PATH)
+    commands = block_graph.sealing(PATH)
     gone = commands.index(('blockdev-del', {'node-name': block_graph.RECORDING_NODE}))
     read_only = next(
         at
@@ -147,30 +154,24 @@ def test_nothing_is_written_to_while_guests_read_it_as_sealed(recording, source)
     assert gone < read_only
 
 
-def replace(graph, source):
-    """As the daemon does: what is there already is not added, and what has gone not deleted."""
-    for command, arguments in block_graph.replacing(source, SEALED):
-        is_there = arguments.get('node-name') in graph.nodes
-        if (command, is_there) not in (('blockdev-add', True), ('blockdev-del', False)):
-            graph.execute(command, arguments)
-        assert 'base' in graph.below(block_graph.TOP), 'a guest is never without its disk'
+def replace(graph):
+    graph.execute_all(block_graph.replacing(SEALED))
 
 
-def test_a_recording_that_another_cache_replaces(recording, source):
-    replace(recording, source)
+def test_a_recording_that_another_cache_replaces(recording):
+    replace(recording)
     assert recording.writers() == set()
     assert recording.below(block_graph.TOP) == set(recording.nodes), 'nothing else is left'
     names = {node.get('filename') for node in recording.nodes.values()}
     assert names == {None, str(SEALED)}
     assert recording.nodes['old']['backing'] == 'base'
-    replace(recording, source)
+    replace(recording)
 
 
-@pytest.mark.parametrize('done', range(8))
-def test_a_seal_that_was_interrupted_can_be_replaced(recording, source, done):
-    for command, arguments in block_graph.sealing(source, PATH)[:done]:
-        recording.execute(command, arguments)
-    replace(recording, source)
+@pytest.mark.parametrize('done', range(len(block_graph.sealing(PATH)) + 1))
+def test_a_seal_that_was_interrupted_can_be_replaced(recording, done):
+    recording.execute_all(block_graph.sealing(PATH)[:done])
+    replace(recording)
     assert recording.below(block_graph.TOP) == set(recording.nodes)
 
 
@@ -191,3 +192,63 @@ def test_plain(source):
 def test_every_driver_in_use_is_asked_for(source):
     used = {node['driver'] for node in block_graph.recording(source, PATH)}
     assert used - {*source.drivers} <= set(block_graph.DRIVERS)
+
+
+# -- what cannot be read
+
+
+@pytest.fixture(params=['recording', 'sealed', 'given up', 'playing', 'plain'])
+def served(request, recording, source):
+    """Each graph that guests read, and what they read of it."""
+    match request.param:
+        case 'recording':
+            return recording, 'either'
+        case 'sealed':
+            recording.execute_all(block_graph.sealing(PATH))
+            return recording, 'either2'
+        case 'given up':
+            replace(recording)
+            return recording, 'old-either'
+        case 'playing':
+            return Graph(block_graph.playing(source, PATH)), 'either2'
+    return Graph(block_graph.plain(source)), 'either'
+
+
+def refuse(graph, sectors):
+    for command in block_graph.refusing(graph.nodes, sectors):
+        graph.execute(*command)
+    assert graph.below(block_graph.TOP) == set(graph.nodes)
+    refusing = graph.nodes[graph.nodes[block_graph.TOP]['file']]
+    return refusing['image'], [error.get('sector') for error in refusing['inject-error']]
+
+
+def test_sectors_that_are_refused(served):
+    graph, child = served
+    before = dict(graph.nodes)
+    assert refuse(graph, [7, 3]) == (child, [3, 7])
+    assert refuse(graph, [3]) == (child, [3])
+    assert refuse(graph, {4, 3}) == (child, [3, 4])
+    assert block_graph.refusing(graph.nodes, []) != []
+    for command in block_graph.refusing(graph.nodes, []):
+        graph.execute(*command)
+    assert graph.nodes == before
+    assert block_graph.refusing(graph.nodes, []) == [], 'guests wait for each reopening'
+
+
+def test_only_questions_about_them_are_refused(recording):
+    refuse(recording, [3])
+    (error,) = recording.nodes['refusing']['inject-error']
+    assert (error['iotype'], error['errno']) == ('block-status', errno.EIO)
+
+
+@pytest.mark.parametrize('end', [block_graph.sealing, block_graph.replacing])
+def test_none_is_refused_after_a_seal(recording, end):
+    """Until the recorder says so again."""
+    refuse(recording, [3])
+    refuse(recording, [3, 4])
+    recording.execute_all(end(SEALED))
+    assert not {'refusing', 'refusing2'} & set(recording.nodes)
+
+
+def test_a_daemon_of_before_an_upgrade_refuses_nothing():
+    assert block_graph.refusing({'top', 'cache', 'base'}, [3]) == []

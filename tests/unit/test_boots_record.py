@@ -156,6 +156,16 @@ def test_a_new_recorder_that_does_not_record(boots, launch_start):
         boots.record(*BOOT)
 
 
+def test_a_base_that_cannot_be_read_in_places(boots, recorder, launch_start):
+    """A guest that an older libvirt has paused for it gets another chain from its hard reboot."""
+    recorder.expect_guest.side_effect = None
+    recorder.expect_guest.return_value = builders.status(unreadable_blocks=1)
+    plan = boots.plan(Boot(*BOOT))
+    assert (plan.kind, plan.cause) == (PlanKind.PLAIN, Cause.FAILED)
+    assert 'its base cannot be read in places' in plan.reason
+    launch_start.assert_not_called()
+
+
 @pytest.mark.parametrize(('mib', 'quota'), [(0, 0), (-1, -MIB), (2**43, 2**63)])
 def test_no_quota(boots, launch_start, mib, quota):
     with pytest.raises(exception.InvalidQuota, match=f'A quota of {quota} bytes'):

@@ -25,6 +25,7 @@ REPLY = {
     'pid': 10,
     'daemon_pid': 11,
     'note': 'a note',
+    'unreadable_blocks': 0,
 }
 STATUS = builders.status(Phase.RECORDING, guests=2, recorded_bytes=4096, pid=10, daemon_pid=11)
 TOO_LONG = b'{"note": "' + b'x' * 200_000 + b'"}\n'
@@ -201,7 +202,7 @@ def test_an_error_is_passed_on(path):
     assert 'no such command' in refusal(path, b'{"error": "no such command"}\n')
 
 
-@pytest.mark.parametrize('name', REPLY)
+@pytest.mark.parametrize('name', sorted(set(REPLY) - {'unreadable_blocks'}))
 def test_a_field_that_is_missing(path, name):
     assert name in refusal(path, json.dumps(without(name)).encode() + b'\n')
 
@@ -246,3 +247,22 @@ values = st.recursive(
 def test_anything_at_all_is_a_status_or_one_error(path, reply):
     with server(path, reply + b'\n'), contextlib.suppress(exception.RecorderUnreachable):
         assert RecorderClient(path, 60).status().phase in Phase
+
+
+def test_one_of_before_an_upgrade_knows_of_nothing_that_cannot_be_read(path):
+    answer = json.dumps(without('unreadable_blocks')).encode() + b'\n'
+    with server(path, answer):
+        assert RecorderClient(path).status() == STATUS
+
+
+@pytest.mark.parametrize(
+    ('status', 'said'),
+    [
+        (builders.status(Phase.RECORDING), ''),
+        (builders.status(Phase.SEALING), ''),
+        (builders.status(Phase.SERVING), 'the one at work does not record any more: a note'),
+        (builders.status(unreadable_blocks=1), 'its base cannot be read in places'),
+    ],
+)
+def test_why_no_more_guests_are_to_come(status, said):
+    assert status.refusal == said

@@ -73,8 +73,7 @@ def graphs(base: pathlib.Path) -> dict[str, list[Node]]:
     source = plugins.source(str(base), 'raw')
     cache = base.with_name('cache.qcow2')
     given_up = Graph(block_graph.recording(source, base.with_name('copy')))
-    for command in block_graph.replacing(source, cache):
-        given_up.execute(*command)
+    given_up.execute_all(block_graph.replacing(cache))
     recording = block_graph.recording(source, cache)
     return {
         'record': recording,

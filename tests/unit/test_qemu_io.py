@@ -164,3 +164,31 @@ def test_no_program(tmp_path):
         compare(qemu_io.QemuIo(str(tmp_path / 'qemu-io')))
     assert f"'{tmp_path / 'qemu-io'}' cannot be run: No such file" in str(caught.value)
     assert 'set [qcache] qemu_io to its path' in str(caught.value)
+
+
+# -- what can be read
+
+
+def test_which_ranges_can_be_read(player):
+    tool = player.play(
+        f'{was_read(0, 4096)}read failed: Input/output error\n{was_read(8192, 512)}'
+    )
+    assert tool.readable(ONE, [(0, 4096), (4096, 4096), (8192, 512)], 60) == {0, 8192}
+    assert player.commands.read_text() == 'read 0 4096\nread 4096 4096\nread 8192 512\n'
+    read_only, filename = player.arguments.read_text().splitlines()
+    assert read_only == '-r'
+    assert json.loads(filename.removeprefix('json:')) == ONE
+
+
+def test_an_image_that_cannot_be_opened_gives_nothing(player):
+    assert player.play('', code=1).readable(ONE, [(0, 4096)], 60) == set()
+
+
+def test_an_image_that_hangs(player):
+    with pytest.raises(exception.DeadlinePassed, match='Reading a base block by block'):
+        player.play('', ending='exec sleep 60').readable(ONE, [(0, 4096)], 0.1)
+
+
+def test_readable_without_the_program():
+    with pytest.raises(exception.ToolMissing, match='qemu_io'):
+        qemu_io.QemuIo('/nonexistent/qemu-io').readable(ONE, [(0, 4096)], 60)

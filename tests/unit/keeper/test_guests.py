@@ -139,6 +139,55 @@ def test_another_day_it_is_resumed_again(guests, paths, domains, daemon, clock):
     assert domains.resume.call_count == 13
 
 
+# -- a base that cannot be read
+
+
+@pytest.fixture
+def unreadable(recorder):
+    """The recorder answers, and knows of blocks that cannot be read."""
+    recorder.status.side_effect = None
+    recorder.status.return_value = builders.status(unreadable_blocks=1)
+    return recorder
+
+
+def resumes(guests, domains, clock, seconds):
+    """Return how often a domain is resumed in so many seconds, and is paused again each time."""
+    before = domains.resume.call_count
+    for _ in range(seconds):
+        guests.look()
+        clock.return_value += 1
+    return domains.resume.call_count - before
+
+
+def test_one_whose_base_cannot_be_read_is_not_resumed_in_vain(
+    guests, paths, domains, daemon, clock, unreadable, caplog
+):
+    domains.paused.return_value = [paused(paths)]
+    assert resumes(guests, domains, clock, 2000) == 2, 'something else may have paused it'
+    (said,) = (each.message for each in caplog.records if each.levelname == 'ERROR')
+    assert said.startswith('Domain one stays paused: the base of its disk vda cannot be read')
+
+
+def test_one_whose_base_can_be_read_again(
+    guests, paths, domains, daemon, clock, unreadable, caplog
+):
+    domains.paused.return_value = [paused(paths)]
+    resumes(guests, domains, clock, 100)
+    unreadable.status.return_value = builders.status()
+    assert resumes(guests, domains, clock, 1) == 1
+
+
+def test_another_daemon_is_another_reason(guests, paths, domains, daemon, clock, unreadable):
+    """A block that another guest wanted says nothing of one whose daemon was killed."""
+    domains.paused.return_value = [paused(paths)]
+    resumes(guests, domains, clock, 100)
+    daemon.return_value += 1
+    assert resumes(guests, domains, clock, 100) == 2
+
+
+# -- those who will come back
+
+
 def test_who_is_not_connected_holds_the_recorder(guests, paths, domains, recorder):
     duty.note(paths, KEY, [])
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))] * 2

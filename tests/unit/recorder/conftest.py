@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import processes
+from nova_qcache.recorder import finish
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import sealer
 from nova_qcache.recorder import service
@@ -23,6 +24,7 @@ def stage(store):
         mock.patch.object(processes, 'connections', autospec=True) as connections,
         mock.patch.object(opener, 'open_recording', autospec=True) as open_recording,
         mock.patch.object(sealer, 'seal', autospec=True, side_effect=seal) as sealing,
+        mock.patch.object(finish, '_HOLD_SECONDS', 1),  # of some hundred looks
     ):
         made = Stage(store, daemon_class, open_recording, sealing)
         daemon_class.adopt.return_value = None

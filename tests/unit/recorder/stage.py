@@ -44,6 +44,8 @@ class Stage:
         self.daemons: list[mock.Mock] = []
         self.events = 0
         """How often the threshold is reached."""
+        self.failures: list[dict] = []
+        """What daemons say of failed reads."""
         self.counted = 0
         self.on_daemon = lambda daemon: None
         """What is done to a new daemon."""
@@ -64,7 +66,7 @@ class Stage:
 
         made.seal.side_effect = made.replace.side_effect = end_writing
         made.monitor = mock.create_autospec(Monitor, instance=True)
-        made.monitor.events.return_value = self.thresholds()
+        made.monitor.events.side_effect = self.heard
         made.record.side_effect = lambda *_: self.on_record()
         self.on_daemon(made)
         self.daemons.append(made)
@@ -76,9 +78,9 @@ class Stage:
         made.plays = [node['filename'] for node in nodes if node['node-name'] == 'cfile']
         return made
 
-    async def thresholds(self):
-        for _ in range(self.events):
-            yield {}
+    async def heard(self, name):
+        for event in [{}] * self.events if name == 'BLOCK_WRITE_THRESHOLD' else self.failures:
+            yield event
         await asyncio.Event().wait()
 
     def count(self, path):

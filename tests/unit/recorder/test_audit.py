@@ -129,7 +129,7 @@ def test_a_cache_that_serves_all(stage, audited, bytes_read):
     run(stage, HASTY, rerecord_miss_percent=0)
     (daemon,) = stage.daemons
     require_untouched(stage, audited)
-    daemon.replace.assert_awaited_once_with(mock.ANY, stage.store.paths.sealed(KEY))
+    daemon.replace.assert_awaited_once_with(stage.store.paths.sealed(KEY))
     daemon.seal.assert_not_called()
     stage.seal.assert_not_called()
     assert count(stage) == Counters(audited_bytes=MIB, boot_bytes=MIB)
@@ -291,7 +291,7 @@ def test_an_audit_whose_recorder_was_killed_measures_nothing(stage, audited, nod
     builders.warm(stage.store, b'copied and more', key=AUDIT)
     found = adopt(stage, nodes)
     run(stage, HASTY, serve_only=True)
-    found[0].replace.assert_awaited_once_with(mock.ANY, stage.store.paths.sealed(KEY))
+    found[0].replace.assert_awaited_once_with(stage.store.paths.sealed(KEY))
     require_untouched(stage, audited)
     assert count(stage) == Counters()
 

@@ -6,12 +6,15 @@ from unittest import mock
 
 import pytest
 
+from nova_qcache import block_graph
 from nova_qcache import exception
 from nova_qcache import locks
 from nova_qcache.counters import Counters
 from nova_qcache.generation import Generations
 from nova_qcache.paths import Paths
+from nova_qcache.qemu_io import QemuIo
 from nova_qcache.recorder import service
+from nova_qcache.recorder import unreadable
 from nova_qcache.states import FinishReason
 from nova_qcache.states import Staleness
 from nova_qcache.states import State
@@ -184,8 +187,135 @@ def test_a_daemon_that_ends_again_and_again(stage):
     stage.daemons[-1].leave.assert_awaited_once()
 
 
+def test_a_guest_that_is_paused_finds_its_recorder_when_it_goes_on(stage):
+    """It has no connection from the death of its daemon on, and the grace is short."""
+    came: list[int] = []
+
+    def script(count):
+        if count == 3:
+            stage.daemons[-1].ended.set()
+        if count in (200, 201):
+            came.append(count)
+        return 1 if count < 3 or count in (200, 201) else 0
+
+    stage.script = script
+    run(stage, PATIENT)
+    assert came == [200, 201]
+
+
+def failure(node, sector, count):
+    return {'node-name': node, 'sector-num': sector, 'sectors-count': count}
+
+
+@pytest.fixture
+def readable():
+    """What the base gives: nothing, unless a test says otherwise."""
+    with mock.patch.object(QemuIo, 'readable', autospec=True, return_value=set()) as made:
+        yield made
+
+
+def test_what_cannot_be_read_is_refused_and_nothing_else(stage, readable):
+    stage.failures = [
+        failure('mute', 0, 8),  # says so of each question for zeros
+        failure(block_graph.SECOND_BASE, 15, 10),
+        {'node-name': block_graph.SECOND_BASE, 'sector-num': 'x'},
+    ]
+    readable.return_value = {16 * 512}
+    said: list[int] = []
+
+    def prepare(recorder):
+        def script(count):
+            said.append(recorder._unreadable.count)
+            return 1 if count < 20 or not said[-1] else 0
+
+        stage.script = script
+
+    run(stage, PATIENT, prepare)
+    (daemon,) = stage.daemons
+    blocks = [(15 * 512, 512), (16 * 512, 4096), (24 * 512, 512)]
+    assert readable.call_args_list[0].args[2] == blocks
+    assert daemon.refuse.await_args.args[0] == {15, 24}
+    assert said[-1] == 2
+
+
+def test_a_failure_holds_the_recorder_for_who_was_cut_off(stage, readable):
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
+    came: list[int] = []
+
+    def script(count):
+        if count == 200:
+            came.append(count)
+        return 1 if count < 3 or count == 200 else 0
+
+    stage.script = script
+    run(stage, PATIENT)
+    assert came == [200]
+
+
+def test_what_can_be_read_again_is_refused_no_more(stage, readable, caplog):
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
+    readable.side_effect = [set(), set(), {0}]
+    counts: list[int] = []
+
+    def prepare(recorder):
+        def script(count):
+            counts.append(recorder._unreadable.count)
+            return 0 if readable.call_count == 3 and not counts[-1] else 1
+
+        stage.script = script
+
+    with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
+        run(stage, PATIENT, prepare)
+    assert 1 in counts
+    assert stage.daemons[0].refuse.await_args.args[0] == set()
+    assert [
+        record.message.split(':')[0] for record in caplog.records if 'read' in record.message
+    ] == [
+        f'The base of image {KEY.image_id} cannot be read at offset 0; guests get an I/O error'
+        " there, as without a cache. See to the storage of 'memory",
+        f'The base of image {KEY.image_id} can be read again',
+    ]
+
+
+@pytest.mark.parametrize('what', ['the base', 'the daemon'])
+def test_a_base_of_which_nothing_can_be_told(stage, readable, what, caplog):
+    """A passing failure costs no more than the read."""
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
+    error = exception.DeadlinePassed(what='Reading', seconds=1, remedy='x')
+    if what == 'the base':
+        readable.side_effect = error
+    else:
+        stage.on_daemon = lambda daemon: setattr(daemon.refuse, 'side_effect', error)
+    one_guest_until(stage, lambda: stage.state is State.READY)
+    run(stage)
+    assert stage.state is State.READY
+    assert 'Reading' in caplog.text
+
+
+def test_the_oldest_of_too_many_are_forgotten(stage, readable):
+    stage.failures = [failure(block_graph.SECOND_BASE, 8 * at, 8) for at in range(3)]
+    one_guest_until(stage, lambda: readable.call_count == 3)
+    with mock.patch.object(unreadable, '_MOST_BLOCKS', 2):
+        run(stage, PATIENT)
+    assert stage.daemons[0].refuse.await_args.args[0] == set(range(8, 24))
+
+
+def test_a_new_daemon_refuses_the_same(stage, readable):
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
+
+    def script(count):
+        if readable.called and len(stage.daemons) == 1 and count > 5:
+            stage.failures = []
+            stage.daemons[0].ended.set()
+        return 1 if count < 20 else 0
+
+    stage.script = script
+    run(stage, PATIENT)
+    assert stage.daemons[1].refuse.await_args.args[0] == set(range(8))
+
+
 def test_daemons_that_serve_for_a_while_are_replaced_without_end(stage):
-    end_daemon(stage, lambda count: count % 5 == 0)
+    end_daemon(stage, lambda count: count % 5 == 0 and count < 40)
     with mock.patch.object(service, '_STEADY_SECONDS', 0.005):
         run(stage, PATIENT)
     assert len(stage.daemons) > 5

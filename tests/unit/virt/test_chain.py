@@ -131,6 +131,11 @@ def test_a_guest_of_a_recorder_waits_in_place_of_an_error(record):
     assert 'error_policy' not in driver.attrib, 'its own full overlay is none of our business'
 
 
+def test_where_qemu_waits_by_itself_an_error_is_the_base_s(record):
+    """A guest that is paused for a block that cannot be read is paused for good."""
+    assert 'rerror_policy' not in with_chain(record, 30).find('driver').attrib
+
+
 def test_reconnecting_is_only_asked_for_where_libvirt_knows_it(record):
     assert with_chain(record).find('.//reconnect') is None
     assert with_chain(record, 30).find('backingStore/source/reconnect').attrib == {'delay': '30'}

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A base some of whose blocks cannot be read: guests get I/O errors there, and nothing else."""
+
+from collections.abc import Collection
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.functional import bases
+from tests.functional import guests
+from tests.functional import users
+from tests.functional import waiting
+from tests.functional.site import MIB
+from tests.functional.site import NEVER
+from tests.functional.site import Site
+
+_BLOCK = 4096
+_SIZE = 2 * MIB
+_BAD = frozenset({100, 101, 102, 260, 511})
+"""Some beside each other, one alone in its cluster, and the last one."""
+
+
+def _byte(block: int) -> int:
+    return block % 251 + 1
+
+
+@pytest.fixture
+def server(site: Site) -> bases.NbdServer:
+    """Serves a base in which each block consists of one byte of its own."""
+    path = site.bases / 'base.raw'
+    path.write_bytes(b''.join(bytes([_byte(at)]) * _BLOCK for at in range(_SIZE // _BLOCK)))
+    path.chmod(0o644)
+    return bases.NbdServer(site, path, bad=[(at * _BLOCK, _BLOCK) for at in _BAD])
+
+
+def _unreadable(site: Site, chain: dict[str, Any]) -> set[int]:
+    """Read a chain block by block as a guest's qemu does, and return the blocks that it was given
+    an I/O error for; all others have the bytes of the base."""
+    blocks = range(_SIZE // _BLOCK)
+    command = ['qemu-io', '-r', f'json:{json.dumps(chain)}']
+    for at in blocks:
+        command += ['-c', f'read -P {_byte(at)} {at * _BLOCK} {_BLOCK}']
+    done = site.run(command, users.GUEST)
+    assert 'verification failed' not in done.stdout, done
+    read = {int(at) // _BLOCK for at in re.findall(r'bytes at offset (\d+)', done.stdout)}
+    failed = re.findall(r'^read failed: Input/output error$', done.stdout + done.stderr, re.M)
+    assert len(read) + len(failed) == len(blocks), done
+    return set(blocks) - read
+
+
+def _through(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the chain of a guest that waits for its recorder, as libvirt 9.2 makes it."""
+    node = {
+        'driver': 'nbd',
+        'server': {'type': 'unix', 'path': plan['socket']},
+        'export': plan['export'],
+        'reconnect-delay': NEVER,
+    }
+    return {'driver': 'raw', 'read-only': True, 'file': node}
+
+
+def _base_node(server: bases.NbdServer) -> dict[str, Any]:
+    return {'driver': 'nbd', 'server': {'type': 'unix', 'path': server.uri.partition('=')[2]}}
+
+
+def _require_errors(site: Site, chain: dict[str, Any], bad: Collection[int]) -> None:
+    assert _unreadable(site, chain) == set(bad)
+
+
+@pytest.mark.core
+def test_while_it_is_recorded_and_later(site: Site, server: bases.NbdServer) -> None:
+    plain = {'driver': 'raw', 'read-only': True, 'file': _base_node(server)}
+    _require_errors(site, plain, _BAD)
+    plan = site.record(server.uri)
+    with guests.NbdGuest(site, plan) as guest:
+        guest.require(server.path, 0, 65536)
+        _require_errors(site, _through(plan), _BAD)
+        assert site.recorder().unreadable_blocks == len(_BAD)
+        guest.require(server.path, 65536, 65536)
+        shown = site.ask('seal', site.image_id, '--wait')
+        assert shown['state'] == 'READY', 'what could be read is cached'
+        guest.require(server.path, 0, 131072)
+        _require_errors(site, _through(plan), _BAD)
+        site.kill(plan['daemon_pid'])
+        waiting.until(lambda: site.recorder().daemon_pid != plan['daemon_pid'], 'another daemon')
+        _require_errors(site, _through(plan), _BAD)
+    _require_errors(site, guests.play_chain(shown['path'], None), _BAD)
+
+
+def test_blocks_that_can_be_read_again(site: Site, server: bases.NbdServer) -> None:
+    plan = site.record(server.uri)
+    with guests.NbdGuest(site, plan):
+        _require_errors(site, _through(plan), _BAD)
+        server.mend()
+        waiting.until(lambda: not site.recorder().unreadable_blocks, 'another look at the base')
+        _require_errors(site, _through(plan), [])
+
+
+def test_where_nothing_is_recorded(site: Site, server: bases.NbdServer) -> None:
+    """A daemon that was started under the guests of a dead one."""
+    plan = site.record(server.uri)
+    with guests.NbdGuest(site, plan):
+        site.kill(plan['daemon_pid'])
+        waiting.until(lambda: site.show()['phase'] == 'serving', 'another daemon')
+        _require_errors(site, _through(plan), _BAD)
+
+
+def test_in_an_audit(site: Site, server: bases.NbdServer) -> None:
+    """It says nothing against the cache."""
+    plan = site.record(server.uri)
+    with guests.NbdGuest(site, plan) as guest:
+        guest.require(server.path, 0, 65536)
+        site.ask('seal', site.image_id, '--wait')
+    site.see_off()
+    generation = site.show()['generation']
+    command = site.recorder_command(
+        *('--audit', f'--base={server.uri}', f'--generation={generation}', '--revision=2'),
+        site.image_id,
+    )
+    with site.start(command) as recorder:
+        socket = waiting.until(
+            lambda: next(iter((site.run_path / 'guests').glob('*.nbd')), None), 'an audit'
+        )
+        audit = {'socket': str(socket), 'export': plan['export']}
+        waiting.until(lambda: site.recorder().phase.value == 'recording', 'an audit')
+        with guests.NbdGuest(site, audit):
+            _require_errors(site, _through(audit), _BAD)
+        site.see_off()
+        recorder.communicate(timeout=waiting.PATIENCE)
+    assert site.show()['state'] == 'READY'
+    assert site.plan(server.uri)['kind'] == 'PLAY'
+
+
+def test_a_comparison_that_fails_says_nothing(site: Site, server: bases.NbdServer) -> None:
+    plan = site.record(server.uri)
+    with guests.NbdGuest(site, plan) as guest:
+        guest.require(server.path, 0, MIB // 4)
+        site.ask('seal', site.image_id, '--wait')
+    site.see_off()
+    server.damage([(0, _BLOCK)])
+    done = site.qcache('verify', site.image_id)
+    assert done.returncode != 0, done
+    assert site.show()['state'] == 'READY'
