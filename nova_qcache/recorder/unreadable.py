@@ -77,9 +77,10 @@ class Unreadable:
                     list(blocks.items()),
                     _LOOK_SECONDS,
                 )
-            except exception.QcacheError as e:  # it says nothing of the blocks
+            except exception.QcacheError as e:
+                # Whoever asks for them would be cut off again: they are looked at later.
                 LOG.warning('The base of image %s: %s', self._image_id, e)
-                return
+                readable = set()
             before = set(self._blocks)
             for offset, length in blocks.items():
                 if offset in readable:

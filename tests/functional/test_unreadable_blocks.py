@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A base some of whose blocks cannot be read: guests get I/O errors there, and nothing else."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 import json
 import re
-from typing import Any
+import subprocess
+from typing import Any, Self
 
 import pytest
 
+from nova_qcache.keeper.guests import Guests
+from nova_qcache.libvirt_domains import Paused
+from nova_qcache.paths import Paths
 from tests.functional import bases
 from tests.functional import guests
 from tests.functional import users
@@ -131,6 +135,96 @@ def test_in_an_audit(site: Site, server: bases.NbdServer) -> None:
         recorder.communicate(timeout=waiting.PATIENCE)
     assert site.show()['state'] == 'READY'
     assert site.plan(server.uri)['kind'] == 'PLAY'
+
+
+class PausingGuest:
+    """A qemu that reads the first block of its disk, pauses when it cannot, and waits for no
+    recorder: as libvirt before 9.2 makes it. It is all the domains of a host."""
+
+    def __init__(self, site: Site, plan: dict[str, Any]) -> None:
+        node = _through(plan)
+        del node['file']['reconnect-delay']
+        self._xml = f"""<domain><devices><disk><source file='/x'/><target dev='vda'/><backingStore>
+            <source><host socket='{plan['socket']}'/></source></backingStore></disk></devices>
+            </domain>"""
+        self._process = site.start(
+            [
+                *('qemu-system-x86_64', '-machine', 'pc,accel=tcg', '-m', '64', '-nodefaults'),
+                *('-display', 'none', '-S', '-qmp', 'stdio'),
+                *('-blockdev', json.dumps({'node-name': 'disk', **node})),
+                *('-device', 'virtio-blk-pci,drive=disk,rerror=stop,bootindex=1'),
+            ],
+            stdin=subprocess.PIPE,
+            **users.GUEST.arguments(),
+        )
+        self.resumes = 0
+        self._ask('qmp_capabilities')
+        self._ask('cont')
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, command: str) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({'execute': command}) + '\n')
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            said = json.loads(line)
+            if 'return' in said:
+                return said['return']
+            assert 'error' not in said, said
+        raise AssertionError('qemu has ended')
+
+    @property
+    def is_paused(self) -> bool:
+        return bool(self._ask('query-status')['status'] == 'io-error')
+
+    # -- as the keeper asks libvirt
+
+    def living(self) -> Iterator[tuple[str, str]]:
+        yield 'domain one', self._xml
+
+    def paused(self) -> list[Paused]:
+        one = Paused('uuid', 'one', self._xml, frozenset({'vda'}), full=False)
+        return [one] if self.is_paused else []
+
+    def resume(self, uuid: str) -> None:
+        self.resumes += 1
+        self._ask('cont')
+
+
+def test_a_guest_that_an_older_libvirt_pauses(site: Site, server: bases.NbdServer) -> None:
+    """Nothing can hand it the error: it is left alone until there is none, and then goes on."""
+    site.configure(guest_grace_seconds=0)
+    server.mend()
+    plan = site.record(server.uri)
+    server.damage([(0, _BLOCK)])
+    with PausingGuest(site, plan) as guest:
+        keeper = Guests(Paths(site.cache_path, site.run_path), guest, [])
+
+        def look() -> int:
+            keeper.look()
+            return site.recorder().unreadable_blocks
+
+        waiting.until(lambda: guest.is_paused, 'a guest that is paused')
+        waiting.until(look, 'what cannot be read')
+        waiting.until(lambda: keeper.look() or guest.resumes == 2, 'two more tries')
+        waiting.until(lambda: guest.is_paused, 'a guest that is paused again')
+        asked = len(server.reads())
+        # Those of the recorder alone, which looks again.
+        waiting.until(lambda: keeper.look() or len(server.reads()) > asked, 'another look')
+        assert (guest.is_paused, guest.resumes) == (True, 2)
+        assert site.boot_plan(server.uri)['kind'] == 'PLAIN', 'a hard reboot helps it'
+        server.mend()
+        waiting.until(lambda: not look(), 'a base that can be read')
+        waiting.until(lambda: keeper.look() or guest.resumes > 2, 'a guest that goes on')
+        waiting.until(lambda: keeper.look() or not guest.is_paused, 'its read')
+        assert site.recorder().pid == plan['recorder_pid'], 'it was waited for'
 
 
 def test_a_comparison_that_fails_says_nothing(site: Site, server: bases.NbdServer) -> None:

@@ -279,7 +279,7 @@ def test_what_can_be_read_again_is_refused_no_more(stage, readable, caplog):
 
 @pytest.mark.parametrize('what', ['the base', 'the daemon'])
 def test_a_base_of_which_nothing_can_be_told(stage, readable, what, caplog):
-    """A passing failure costs no more than the read."""
+    """Whoever asks for it again gets an error, and is not cut off without end."""
     stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
     error = exception.DeadlinePassed(what='Reading', seconds=1, remedy='x')
     if what == 'the base':
@@ -290,6 +290,7 @@ def test_a_base_of_which_nothing_can_be_told(stage, readable, what, caplog):
     run(stage)
     assert stage.state is State.READY
     assert 'Reading' in caplog.text
+    assert stage.daemons[0].refuse.await_args.args[0] == set(range(8)), 'until it can be told'
 
 
 def test_the_oldest_of_too_many_are_forgotten(stage, readable):
