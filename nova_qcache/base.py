@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a recorder must know of a base before a guest may read it through a cache."""
 
-import pathlib
-import tempfile
-
 from nova_qcache import exception
 from nova_qcache.qemu_img import QemuImg
 from nova_qcache.source import Source
@@ -48,23 +45,18 @@ def inspect(source: Source, qemu_img: QemuImg) -> int:
 
 def answers(source: Source, qemu_img: QemuImg) -> bool:
     """Return whether the base can be read now; it is asked for some bytes and given a moment."""
-    with tempfile.TemporaryDirectory(prefix='nova-qcache-') as folder:
-        path = pathlib.Path(folder, 'probe')
-        try:
-            qemu_img.first_bytes(source.protocol_node(), _PROBE_BYTES, path, _PROBE_SECONDS)
-        except exception.QcacheError:
-            return False
+    try:
+        qemu_img.first_bytes(source.protocol_node(), _PROBE_BYTES, _PROBE_SECONDS)
+    except exception.QcacheError:
+        return False
     return True
 
 
 def _first_bytes_by_qemu(source: Source, qemu_img: QemuImg) -> bytes:
-    with tempfile.TemporaryDirectory(prefix='nova-qcache-') as folder:
-        path = pathlib.Path(folder, 'header')
-        try:
-            qemu_img.first_bytes(source.protocol_node(), _HEADER_BYTES, path)
-        except exception.ToolFailed as e:
-            raise _unreadable(source, e) from e
-        return path.read_bytes()
+    try:
+        return qemu_img.first_bytes(source.protocol_node(), _HEADER_BYTES)
+    except exception.ToolFailed as e:
+        raise _unreadable(source, e) from e
 
 
 def _require_format(source: Source, header: bytes) -> None:

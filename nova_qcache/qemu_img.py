@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -131,23 +132,26 @@ class QemuImg:
         answer = self._run('info', '--output=json', json_filename(node))
         return _parsed(answer, lambda described: {**described})
 
-    def first_bytes(
-        self, node: Node, count: int, path: pathlib.Path, seconds: float = _SECONDS
-    ) -> None:
-        """Write the first ``count`` bytes of what a protocol node reaches to a new file."""
+    def first_bytes(self, node: Node, count: int, seconds: float = _SECONDS) -> bytes:
+        """Return the first ``count`` bytes of what a protocol node reaches, or the sectors of 512
+        bytes that there are."""
         source = json_filename({'driver': 'raw', 'read-only': True, 'file': node})
-        self._run(
-            'dd',
-            '-f',
-            'raw',
-            '-O',
-            'raw',
-            f'bs={count}',
-            'count=1',
-            f'if={source}',
-            f'of={path}',
-            seconds=seconds,
-        )
+        # In memory: qemu-img syncs what it has written, and a boot waits for it.
+        with open(os.memfd_create('first-bytes'), 'rb') as file:
+            place = f'/proc/{os.getpid()}/fd/{file.fileno()}'
+            self._run(
+                'dd',
+                '-f',
+                'raw',
+                '-O',
+                'raw',
+                f'bs={count}',
+                'count=1',
+                f'if={source}',
+                f'of={place}',
+                seconds=seconds,
+            )
+            return file.read()
 
     def create_cache(
         self,

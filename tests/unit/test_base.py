@@ -70,7 +70,7 @@ def test_a_good_base(tool, base_format):
 
 @pytest.mark.parametrize('base_format', GOOD)
 def test_first_bytes_that_take_qemu(tool, base_format):
-    tool.first_bytes.side_effect = lambda node, count, path: path.write_bytes(GOOD[base_format])
+    tool.first_bytes.return_value = GOOD[base_format]
     source = MemorySource(base_format, None)
     assert base.inspect(source, tool) == MIB
     assert tool.first_bytes.call_args.args[0] == source.protocol_node()

@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import os
 import pathlib
 import subprocess
 from unittest import mock
@@ -192,10 +193,10 @@ def test_info_that_is_no_object(run, answer):
 
 
 def test_first_bytes(run):
-    QemuImg('img').first_bytes({'driver': 'nbd'}, 512, pathlib.Path('/out'))
+    QemuImg('img').first_bytes({'driver': 'nbd'}, 512)
     program, command, *options = run.call_args.args[0]
     assert (program, command) == ('img', 'dd')
-    assert {'bs=512', 'count=1', 'of=/out'} < set(options)
+    assert {'bs=512', 'count=1'} < set(options)
     source = next(option for option in options if option.startswith('if=json:'))
     assert json.loads(source[8:]) == {
         'driver': 'raw',
@@ -203,6 +204,25 @@ def test_first_bytes(run):
         'file': {'driver': 'nbd'},
     }
     assert options[options.index('-f') + 1] == 'raw', 'a header is never interpreted here'
+
+
+@pytest.mark.parametrize('there', [100_000, 700])
+def test_first_bytes_wait_for_no_disk(tmp_path, monkeypatch, there):
+    """qemu-img syncs what it has written."""
+    base = tmp_path / 'base'
+    base.write_bytes(bytes(range(100)) * (there // 100))
+    places = []
+
+    def look(command, **arguments):
+        (place,) = (word[3:] for word in command if word.startswith('of='))
+        places.append(os.readlink(place))
+        return real(command, **arguments)
+
+    real = qemu_img.run
+    monkeypatch.setattr(qemu_img, 'run', look)
+    node = {'driver': 'file', 'filename': str(base)}
+    assert QemuImg().first_bytes(node, 65536).rstrip(b'\0') == base.read_bytes()[:65536]
+    assert [place.startswith('/memfd:') for place in places] == [True]
 
 
 @pytest.mark.parametrize(('extended', 'word'), [(True, 'on'), (False, 'off')])
