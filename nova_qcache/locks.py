@@ -8,10 +8,12 @@ waited for, only tried:
 2. ``recorder-<stem>``, held by a recorder for its whole life: it names the supervisor of that
    cache.
 3. ``pool``, held while room is made for a recording, or caches are evicted.
-4. ``image-<image id>``, held for the milliseconds in which the state of a cache of that image
-   changes.
-5. ``generation-<base>``, beside the base: held while its counter is read, changed and synced.
-6. ``statistics``, held while counters of an image are read, changed and written.
+4. ``image-<image id>``, held while the state of a cache of that image changes, and until that is
+   on disk.
+5. ``lease-<image id>``, held while a boot takes a lease of a cache of that image, or while it is
+   seen that nobody uses one that goes. What is on disk is not waited for: a boot waits for it.
+6. ``generation-<base>``, beside the base: held while its counter is read, changed and synced.
+7. ``statistics``, held while counters of an image are read, changed and written.
 
 The tests see to it that nobody waits for one out of order, see :data:`complain`.
 
@@ -36,7 +38,16 @@ from oslo_concurrency import lockutils
 from nova_qcache import exception
 from nova_qcache.key import CacheKey
 
-__all__ = ['clear_away', 'generation', 'image', 'keeper', 'pool', 'recorder', 'statistics']
+__all__ = [
+    'clear_away',
+    'generation',
+    'image',
+    'keeper',
+    'lease',
+    'pool',
+    'recorder',
+    'statistics',
+]
 
 _POLL_SECONDS = 0.005
 _MODE = 0o600
@@ -49,8 +60,9 @@ class _Rank(enum.IntEnum):
     RECORDER = 2
     POOL = 3
     IMAGE = 4
-    GENERATION = 5
-    STATISTICS = 6
+    LEASE = 5
+    GENERATION = 6
+    STATISTICS = 7
 
 
 complain: Callable[[str], None] | None = None
@@ -95,6 +107,14 @@ def image(folder: pathlib.Path, image_id: str, seconds: float) -> AbstractContex
     return _hold(_Rank.IMAGE, folder, f'image-{image_id}', seconds)
 
 
+def lease(folder: pathlib.Path, image_id: str, seconds: float) -> AbstractContextManager[None]:
+    """Hold the lock under which leases of the caches of one image are taken.
+
+    :raises LockTimeout: after ``seconds``
+    """
+    return _hold(_Rank.LEASE, folder, f'lease-{image_id}', seconds)
+
+
 def generation(folder: pathlib.Path, name: str, seconds: float) -> AbstractContextManager[None]:
     """Hold the lock of a base's counter; ``folder`` is where the counter is, on the storage of the
     base.
@@ -126,10 +146,12 @@ def clear_away(folder: pathlib.Path, keys: Collection[CacheKey]) -> None:
     :param keys: of all caches that are there
     :raises OSError: if the folder cannot be read
     """
-    kept = {f'recorder-{key.stem}' for key in keys} | {f'image-{key.image_id}' for key in keys}
+    kept = {f'recorder-{key.stem}' for key in keys}
+    kept |= {f'{kind}-{key.image_id}' for key in keys for kind in ('image', 'lease')}
     for name in sorted(set(os.listdir(folder)) - kept):
         kind = name.partition('-')[0]
-        rank = {'recorder': _Rank.RECORDER, 'image': _Rank.IMAGE}.get(kind)
+        ranks = {'recorder': _Rank.RECORDER, 'image': _Rank.IMAGE, 'lease': _Rank.LEASE}
+        rank = ranks.get(kind)
         if rank is not None:
             with contextlib.suppress(exception.LockTimeout), _hold(rank, folder, name, 0):
                 (folder / name).unlink(missing_ok=True)

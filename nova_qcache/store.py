@@ -172,7 +172,10 @@ class Store:
             if now is None:
                 return
             self._set_state(
-                dataclasses.replace(now, state=State.STALE, stale_reason=reason), now.state
+                dataclasses.replace(now, state=State.STALE, stale_reason=reason),
+                now.state,
+                # A boot that records waits for this, and no lookup finds such a cache anyway.
+                sync=staleness is not Staleness.WRITTEN,
             )
         # Recording again on top of a cache is no trouble with it.
         level = logging.INFO if staleness is Staleness.REVISION else logging.WARNING
@@ -220,7 +223,8 @@ class Store:
     def lease(self, key: CacheKey, take: Callable[[], None]) -> bool:
         """Take a lease of a READY cache, and return whether it still is: nothing is discarded
         between the two."""
-        with self._locked(key):
+        # Not under the lock of its image: what others write to the disk would be waited for.
+        with self._leasing(key):
             if self._state(key) is not State.READY:
                 return False
             take()
@@ -233,7 +237,9 @@ class Store:
             they may go is the caller's question.
         """
         with self._locked(key):
-            require()
+            with self._leasing(key):
+                require()
+                self.paths.record(key).unlink(missing_ok=True)
             self._remove(key)
 
     def discard_recording(self, key: CacheKey) -> None:
@@ -277,6 +283,9 @@ class Store:
 
     def _locked(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.image(self.paths.locks, key.image_id, self._lock_seconds)
+
+    def _leasing(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
+        return locks.lease(self.paths.locks, key.image_id, self._lock_seconds)
 
     def _carried(self, record: CacheRecord, generation: Generation) -> CacheRecord | None:
         """Return what a cache was carried over to, None if nothing is there.

@@ -171,11 +171,19 @@ def test_a_cache_that_goes_between_preview_and_lease(boots, ready, store, leased
 
 def test_a_cache_that_is_locked_for_long(boots, ready, paths, leased):
     boots._store = Store(paths, 0)
-    with locks.image(paths.locks, IMAGE, 0):
+    with locks.lease(paths.locks, IMAGE, 0):
         plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
     assert plan.kind is PlanKind.PLAIN
-    assert f'image-{IMAGE}' in plan.reason
+    assert f'lease-{IMAGE}' in plan.reason
     assert leased() == {}
+
+
+def test_a_boot_that_plays_waits_for_no_state_that_is_written(boots, ready, paths):
+    """On a disk to which others write much, that takes seconds."""
+    boots._store = Store(paths, 0)
+    with locks.image(paths.locks, IMAGE, 0):
+        plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
+    assert plan.kind is PlanKind.PLAY
 
 
 @pytest.mark.parametrize('kind', ['play', 'record'])

@@ -220,15 +220,19 @@ def names(folder):
 def test_files_of_locks_go_with_their_caches(tmp_path):
     gone = CacheKey(OTHER_IMAGE, KEY.generation)
     for key in (KEY, gone):
-        with locks.recorder(tmp_path, key), locks.image(tmp_path, key.image_id, 0):
+        with (
+            locks.recorder(tmp_path, key),
+            locks.image(tmp_path, key.image_id, 0),
+            locks.lease(tmp_path, key.image_id, 0),
+        ):
             pass
     with locks.keeper(tmp_path, 0), locks.pool(tmp_path, 0), locks.statistics(tmp_path, 0):
         with locks.generation(tmp_path, 'base', 0):
             pass
         others = ['generation-base', 'keeper', 'pool', 'statistics']
-        assert len(names(tmp_path)) == 8
+        assert len(names(tmp_path)) == 10
         locks.clear_away(tmp_path, [KEY])
-        kept = [f'image-{IMAGE}', f'recorder-{KEY.stem}']
+        kept = [f'image-{IMAGE}', f'lease-{IMAGE}', f'recorder-{KEY.stem}']
         assert names(tmp_path) == sorted([*others, *kept])
         locks.clear_away(tmp_path, [])
         assert names(tmp_path) == others

@@ -142,7 +142,7 @@ class TestRemoveOfWhatIsUsed:
 
         def look():
             try:
-                with locks.image(paths.locks, IMAGE, 0):
+                with locks.lease(paths.locks, IMAGE, 0):
                     held.append(False)
             except exception.LockTimeout:
                 held.append(True)

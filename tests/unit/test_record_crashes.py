@@ -23,6 +23,7 @@ from nova_qcache import sealed_file
 from nova_qcache.key import CacheKey
 from nova_qcache.source import BaseIdentity
 from nova_qcache.states import FinishReason
+from nova_qcache.states import Staleness
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.sites import CONTENT
@@ -109,6 +110,12 @@ def retire(site: Site) -> None:
     site.store.retire(record, 'differs')
 
 
+def retire_written(site: Site) -> None:
+    record = site.store.load(KEY)
+    if record is not None:
+        site.store.retire(record, 'differs', Staleness.WRITTEN)
+
+
 def refresh(site: Site) -> None:
     record = site.store.load(KEY)
     assert record is not None
@@ -188,6 +195,13 @@ CHANGES = {
     'seal again': Change(rename_a_recording, seal, Site.cache),
     'fill, check and seal': Change(begin, fill_and_seal, Site.cache),
     'retire': Change(Site.ready, retire, Site.cache),
+    'retire one of a generation of before': Change(
+        Site.ready,
+        retire_written,
+        Site.cache,
+        is_new=lambda cache: cache.startswith(('STALE', 'COLD')),  # no boot uses it
+        waits=False,
+    ),
     'refresh': Change(Site.ready, refresh, Site.cache),
     'carry over': Change(Site.ready, carry_over, both_caches, ('READY READY',)),
     'discard WARMING': dataclasses.replace(discarding, prepare=Site.warm),
