@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import glob
 import os
+import traceback
 from typing import Any
 
 from oslo_config import cfg
@@ -38,7 +39,7 @@ def read(
     try:
         conf(arguments, project='nova', prog=prog, **more)
     except UnicodeDecodeError as e:
-        raise cfg.Error(f'A configuration file is not UTF-8: {e}.') from e
+        raise _not_text(e) from e
     except OSError as e:
         raise exception.FileUnfit(
             what='The configuration file',
@@ -46,6 +47,27 @@ def read(
             reason=e.strerror or str(e),
             remedy='Name another one with --config-file',
         ) from e
+
+
+def _not_text(error: UnicodeDecodeError) -> exception.FileUnfit:
+    """Say where it is: the error has neither the file's name, nor a place in more than a part."""
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    parsers = [each['self'] for each in frames if isinstance(each.get('self'), cfg.ConfigParser)]
+    path = parsers[-1].filename
+    place = 'it'
+    with open(path, 'rb') as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode(error.encoding)
+            except UnicodeDecodeError as e:
+                place = f'byte {e.start + 1} of line {number} (0x{line[e.start]:02x})'
+                break
+    return exception.FileUnfit(
+        what='The configuration file',
+        path=path,
+        reason=f'{place} is not {error.encoding.upper()}',
+        remedy='Save it in that encoding',
+    )
 
 
 def names(conf: cfg.ConfigOpts) -> list[str]:

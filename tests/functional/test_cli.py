@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 from typing import Any
 
@@ -77,6 +78,25 @@ def test_help_and_version(site: Site) -> None:
     assert verbs <= set(re.findall(r'^  (\w+) ', done.stdout, re.MULTILINE)), done
     done = site.qcache('record', '--help')
     assert (done.returncode, '--base-format' in done.stdout) == (0, True), done
+
+
+@pytest.mark.parametrize('program', ['nova-qcache', 'nova-qcache-status'])
+def test_ctrl_c_in_the_first_moments(site: Site, program: str) -> None:
+    """In the middle of an import, in a destructor: from there no exception comes out."""
+    modules = site.make_folder('modules')
+    (modules / 'oslo_config').mkdir()
+    (modules / 'oslo_config' / '__init__.py').write_text("""
+import os, signal
+class Gone:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+Gone()
+print('It goes on.')
+""")
+    paths = filter(None, [str(modules), site.environment.get('PYTHONPATH')])
+    site.environment['PYTHONPATH'] = ':'.join(paths)
+    done = site.run([str(site.product.scripts / program), '--help'])
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, '', '')
 
 
 def test_list_and_show(site: Site, base: pathlib.Path) -> None:

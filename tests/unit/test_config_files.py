@@ -51,7 +51,15 @@ def test_a_folder_is_no_file(tmp_path):
     )
 
 
-def test_a_file_that_is_no_text(file):
-    file.write_bytes(b'[qcache]\nquota = \xff')
-    with pytest.raises(cfg.Error, match='A configuration file is not UTF-8: '):
-        read(f'--config-file={file}')
+@pytest.mark.parametrize('where', ['--config-file', '--config-dir'])
+def test_a_file_that_is_no_text(file, tmp_path, where):
+    comment = '# gr\u00fcn, and far behind the first part that is read\n' * 1000
+    text = f'[qcache]\n{comment}# gr\u00fcn'
+    file.write_bytes(text.encode() + b', gr\xfcn\nquota = 5\n')
+    (tmp_path / 'two.conf').write_text('[qcache]\n')
+    with pytest.raises(exception.FileUnfit) as caught:
+        read(f'{where}={file if where == "--config-file" else tmp_path}')
+    assert str(caught.value) == (
+        f'The configuration file {str(file)!r} cannot be used: '
+        'byte 12 of line 1002 (0xfc) is not UTF-8. Save it in that encoding.'
+    )

@@ -10,6 +10,7 @@ import pathlib
 import pwd
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from unittest import mock
@@ -21,6 +22,7 @@ import tqdm
 from nova_qcache import exception
 from nova_qcache.cmd import entry
 from nova_qcache.cmd import shell
+from nova_qcache.cmd import status
 from nova_qcache.inspection import CacheView
 from tests.unit import builders
 from tests.unit.builders import IMAGE
@@ -181,13 +183,33 @@ def test_ctrl_c_is_one_line(run, manager, interrupted):
     assert ended.err == 'Interrupted. What has begun may go on: see `nova-qcache list`.\n'
 
 
-@pytest.mark.parametrize('program', [entry.nova_qcache, entry.nova_qcache_status])
-def test_ctrl_c_while_modules_are_imported(capsys, program):
-    with mock.patch.object(
-        importlib, 'import_module', autospec=True, side_effect=KeyboardInterrupt
-    ):
+@pytest.mark.parametrize(
+    ('program', 'module'), [(entry.nova_qcache, shell), (entry.nova_qcache_status, status)]
+)
+def test_ctrl_c_before_main_is_ready(capsys, program, module):
+    with mock.patch.object(module, 'main', autospec=True, side_effect=KeyboardInterrupt):
         assert program() in (130, 255)
     assert capsys.readouterr() == ('', 'Interrupted.\n')
+
+
+@pytest.mark.parametrize(
+    ('before', 'meanwhile'),
+    [(signal.default_int_handler, signal.SIG_DFL), (signal.SIG_IGN, signal.SIG_IGN)],
+)
+def test_ctrl_c_while_modules_are_imported(monkeypatch, before, meanwhile):
+    seen = []
+
+    def load(name):
+        seen.append(signal.getsignal(signal.SIGINT))
+        return mock.Mock(main=lambda: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+
+    former = signal.signal(signal.SIGINT, before)
+    try:
+        with mock.patch.object(importlib, 'import_module', autospec=True, side_effect=load):
+            assert entry.nova_qcache() == 0
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert seen == [meanwhile, before]
 
 
 @pytest.mark.parametrize('path', ['/nowhere/x.log', '/'])
