@@ -178,15 +178,15 @@ class Boots:
         image_id: str,
         base: str,
         base_format: str,
-        quota_mib: int | None = None,
+        quota: str | None = None,
         progress: Progress = silent,
         image_hash: str = '',
     ) -> Plan:
         """Start a recorder, or tell the one at work that one more guest comes, and wait until
         guests can connect.
 
-        :raises WrongState: if there is a cache already, or a recording with another quota than the
-            one that is asked for
+        :param quota: in place of the configured one, in the words of that option
+        :raises WrongState: if there is a cache already, or a recording with another quota
         :raises RecorderFailed: if it does not start, with the reason, or the one at work does not
             record any more
         :raises NoRoom, TooManyRecorders: if another recording has no room, or no leave
@@ -196,7 +196,7 @@ class Boots:
         source = self._source(base, base_format)
         source.identity()  # what is not there gets no counter either
         key = self._judge.recording(image_id, source)
-        return self._record(key, source, image_hash, quota_mib, progress)
+        return self._record(key, source, image_hash, quota, progress)
 
     # -- below
 
@@ -205,21 +205,21 @@ class Boots:
         key: CacheKey,
         source: Source,
         image_hash: str,
-        quota_mib: int | None = None,
+        quota: str | None = None,
         progress: Progress = silent,
     ) -> Plan:
         self.keep()  # first, so that it is there when the first guest is
         with self._starting(key):
             try:
-                if quota_mib is not None:
-                    self._require_quota(key, quota_mib)
+                if quota is not None:
+                    self._require_quota(key, quota)
                 status = self._recorder(key).expect_guest()
             except exception.RecorderUnreachable:
-                with self._pool.room(key, qcache_conf.quota_bytes(self._conf, quota_mib)):
+                with self._pool.room(key, qcache_conf.quota_bytes(self._conf, quota)):
                     status = launch.start(
                         self.paths,
                         key,
-                        self._recorder_arguments(key, source, quota_mib, image_hash),
+                        self._recorder_arguments(key, source, quota, image_hash),
                         self._conf.qcache.start_timeout_seconds,
                         progress,
                     )
@@ -353,28 +353,28 @@ class Boots:
             lock.release()
 
     def _recorder_arguments(
-        self, key: CacheKey, source: Source, quota_mib: int | None, image_hash: str
+        self, key: CacheKey, source: Source, quota: str | None, image_hash: str
     ) -> list[str]:
         arguments = qcache_conf.config_arguments(self._conf)
-        if quota_mib is not None:
-            arguments.append(f'--quota-mib={quota_mib}')
+        if quota is not None:
+            arguments.append(f'--quota={quota}')
         if image_hash:
             arguments.append(f'--image-hash={image_hash}')
         arguments += [f'--base={source.reference}', f'--base-format={source.base_format}']
         arguments += [f'--generation={key.generation}', f'--revision={key.revision}']
         return [*arguments, key.image_id]
 
-    def _require_quota(self, key: CacheKey, quota_mib: int) -> None:
+    def _require_quota(self, key: CacheKey, quota: str) -> None:
         """:raises RecorderUnreachable: if no recorder is at work
         :raises WrongState: if the one at work keeps to another quota
         """
         self._recorder(key).status()
-        record, quota = self._store.load(key), qcache_conf.quota_bytes(self._conf, quota_mib)
-        if record is not None and record.quota != quota:
+        record, wanted = self._store.load(key), qcache_conf.quota_bytes(self._conf, quota)
+        if record is not None and record.quota != wanted:
             raise exception.WrongState(
                 image_id=key.image_id,
                 state=f'{record.state.value} with a quota of {record.quota} bytes',
-                wanted=f'one of {quota}',
+                wanted=f'one of {wanted}',
                 remedy='Leave out --quota to join its recording, or remove it first',
             )
 

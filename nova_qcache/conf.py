@@ -21,6 +21,7 @@ from nova_qcache import options
 
 __all__ = [
     'MIB',
+    'amount',
     'budget_bytes',
     'cluster_bytes',
     'config_arguments',
@@ -39,7 +40,7 @@ _LARGEST_MIB = 2**63 // MIB - 1
 
 _PERCENT = re.compile(r'([0-9]{1,9}(?:\.[0-9]{1,9})?)%')
 _PLAIN = re.compile(r'[0-9]{1,19}')
-_AMOUNT = re.compile(r'([0-9]{1,19}(?:\.[0-9]{1,9})?)(k|[KMGTP])(i?)B')
+_AMOUNT = re.compile(r'([0-9]{1,19}(?:\.[0-9]{1,9})?)(k|[KMGTP])(|B|iB)')
 
 _NOVA_OPTS = [
     cfg.StrOpt('state_path', default='/var/lib/nova'),
@@ -168,13 +169,15 @@ def validate(conf: cfg.ConfigOpts) -> None:
         budget_bytes(conf, _LARGEST_MIB * MIB)
 
 
-def quota_bytes(conf: cfg.ConfigOpts, mib: int | None = None) -> int:
-    """Return the quota in bytes; ``mib`` in place of the option if it is given.
+def quota_bytes(conf: cfg.ConfigOpts, given: str | None = None) -> int:
+    """Return the quota in bytes.
+
+    :param given: in place of the option, in the same words
 
     :raises InvalidOption: if it is no amount
     :raises InvalidQuota: if it is not positive, or less than one cluster
     """
-    quota = _amount('quota', conf.qcache.quota, MIB) if mib is None else mib * MIB
+    quota = _amount('quota', conf.qcache.quota if given is None else given, MIB)
     if quota <= 0:
         raise exception.InvalidQuota(
             quota=quota, reason='leaves no room for anything', remedy='to 1 or more'
@@ -262,17 +265,30 @@ def _amount(option: str, value: str, unit: int, else_: str = '') -> int:
     :param unit: bytes of what has no unit
     :param else_: what else it may be, for the remedy
     """
-    # Without what oslo.utils understands, too: bits, for one, which "10Gb" would be.
+    found = amount(value, unit)
+    if found is None:
+        unit_name = 'bytes' if unit == 1 else 'MiB'
+        remedy = f'Give {else_}a number of {unit_name}, or one with a unit, such as 512MiB or 40GB'
+        _refuse(option, repr(value), 'it is no amount', remedy)
+    return found
+
+
+def amount(value: str, unit: int) -> int | None:
+    """Return the bytes of an amount as options have it, such as 512, 512M, 512MiB or 0.5GB, or
+    None if it is none.
+
+    :param unit: bytes of what has no unit
+    """
+    # Without what oslo.utils understands, too: bits, for one, which "10Gb" would be. A letter
+    # alone is what it is to qemu: binary.
     if _PLAIN.fullmatch(value):
         return int(value) * unit
     match = _AMOUNT.fullmatch(value)
     if match is None:
-        unit_name = 'bytes' if unit == 1 else 'MiB'
-        remedy = f'Give {else_}a number of {unit_name}, or one with a unit, such as 512MiB or 40GB'
-        _refuse(option, repr(value), 'it is no amount', remedy)
-    number, prefix, binary = match.groups()
+        return None
+    number, prefix, kind = match.groups()
     power = 'KMGTP'.index(prefix.upper()) + 1
-    return int(fractions.Fraction(number) * (1024 if binary else 1000) ** power)
+    return int(fractions.Fraction(number) * (1000 if kind == 'B' else 1024) ** power)
 
 
 def _require_type(conf: cfg.ConfigOpts, opt: cfg.Opt) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from cliff import lister
 from cliff import show
 
+from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache import plan as plan_module
 from nova_qcache.cmd import inspect
@@ -44,6 +45,14 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f'{text} is no number of seconds above 0')
     return seconds
+
+
+def _amount(text: str) -> str:
+    if qcache_conf.amount(text, qcache_conf.MIB) is None:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no amount: give a number of MiB, or one with a unit, such as 512M or 1GB'
+        )
+    return text
 
 
 def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
@@ -91,12 +100,16 @@ class Record(show.ShowOne):
         _add_image(parser)
         _add_base(parser, required=True)
         parser.add_argument(
-            '--quota', type=int, metavar='MIB', help='quota in MiB in place of the configured one'
+            '--quota',
+            type=_amount,
+            metavar='SIZE',
+            help='quota in place of the configured one: a number of MiB, or one with a unit, such '
+            'as 512M or 1GB',
         )
         shell.add_examples(
             parser,
             'record IMAGE --base /srv/base.raw',
-            'record IMAGE --base nbd+unix:///image?socket=/run/nbd.sock --quota 256',
+            'record IMAGE --base nbd+unix:///image?socket=/run/nbd.sock --quota 256M',
         )
         return parser
 
@@ -106,7 +119,7 @@ class Record(show.ShowOne):
             parsed_args.image_id,
             parsed_args.base,
             parsed_args.base_format,
-            quota_mib=parsed_args.quota,
+            quota=parsed_args.quota,
             progress=shell.progress,
         )
         shown = dict.fromkeys(inspect.FIELDS) | _plan_fields(plan)

@@ -38,7 +38,7 @@ _CLI_OPTS = [
     cfg.StrOpt('image-id', required=True, positional=True, help='UUID of the image'),
     cfg.StrOpt('base', required=True, help='Path or URI of its base'),
     cfg.StrOpt('base-format', default='raw', help='Format of the base: raw or qcow2'),
-    cfg.IntOpt('quota-mib', help='Quota in MiB in place of the option quota'),
+    cfg.StrOpt('quota', deprecated_name='quota-mib', help='Quota in place of the option quota'),
     cfg.StrOpt('image-hash', default='', help="Glance's hash of the image's content"),
     cfg.BoolOpt('serve-only', help='Record nothing: serve the guests of one that was killed'),
     cfg.StrOpt('generation', help='That of the cache in place of that of the base'),
@@ -87,7 +87,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
             raise exception.RecorderFailed(image_id=image_id, reason=reason)
         generation = current
     settings = Settings(
-        quota=qcache_conf.quota_bytes(conf, conf.quota_mib),
+        quota=qcache_conf.quota_bytes(conf, conf.quota),
         cluster_size=qcache_conf.cluster_bytes(conf),
         extended_l2=group.extended_l2,
         limits=Limits(
@@ -126,8 +126,8 @@ async def _keep_the_keeper(conf: cfg.ConfigOpts, paths: Paths) -> None:
 
 def _own_arguments(conf: cfg.ConfigOpts) -> list[str]:
     arguments = [f'--base={conf.base}', f'--base-format={conf.base_format}']
-    if conf.quota_mib is not None:
-        arguments.append(f'--quota-mib={conf.quota_mib}')
+    if conf.quota is not None:
+        arguments.append(f'--quota={conf.quota}')
     if conf.audit:
         arguments.append('--audit')
     return [*arguments, conf.image_id]

@@ -18,8 +18,8 @@ the base. A Debian 12 server reads about 80 MiB of its image while it boots.
 
 Possible values:
 
-* An amount, such as ``512MiB`` or ``1GB``; without a unit it is MiB. It must fit into the free
-  space of ``cache_path`` and have room for the tables of the disk beside what is cached;
+* An amount, such as ``512M``, ``512MiB`` or ``1GB``; without a unit it is MiB. It must fit into
+  the free space of ``cache_path`` and have room for the tables of the disk beside what is cached;
   ``nova-qcache check`` tells.
 
 Related options:

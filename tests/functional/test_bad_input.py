@@ -29,7 +29,11 @@ def _record(
 
 @pytest.mark.parametrize(
     ('mib', 'said'),
-    [('0', 'quota of 0 bytes'), ('-7', str(-7 * MIB)), (str(10**15), str(10**15 * MIB))],
+    [
+        ('0', 'quota of 0 bytes'),
+        (str(10**15), str(10**15 * MIB)),
+        ('9999999P', str(9999999 << 50)),
+    ],
 )
 def test_quota(site: Site, base: pathlib.Path, mib: str, said: str) -> None:
     require_refused(site, _record(site, base, 'raw', f'--quota={mib}'), said, '[qcache] quota')
@@ -251,7 +255,7 @@ def test_a_misspelt_option(site: Site) -> None:
 @pytest.mark.parametrize(
     ('option', 'value', 'said'),
     [
-        ('quota', '512M', 'it is no amount. Give a number of MiB, or one with a unit, such as'),
+        ('quota', '512Mb', 'it is no amount. Give a number of MiB, or one with a unit, such as'),
         ('max_recorders', 'many', 'it is not a whole number. '),
         ('start_keeper', 'perhaps', 'it is not True or False. '),
     ],

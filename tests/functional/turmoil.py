@@ -146,7 +146,7 @@ class Actor:
             self._manager.release(consumer)
 
     def record(self, image: Image) -> str:
-        plan = self._manager.record(image.id, image.base, 'raw', quota_mib=2)
+        plan = self._manager.record(image.id, image.base, 'raw', quota='2')
         if plan.kind is plan_module.PlanKind.RECORD and self._random.random() < 0.5:
             return self._read_while_recording(image, plan, leased=False)
         return plan.kind.value

@@ -86,22 +86,22 @@ def test_a_new_recorder(boots, paths, conf, launch_start):
 
 
 def test_a_new_recorder_with_a_quota_of_its_own(boots, launch_start):
-    boots.record(*BOOT, quota_mib=3)
-    assert '--quota-mib=3' in launch_start.call_args.args[2]
+    boots.record(*BOOT, quota='3')
+    assert '--quota=3' in launch_start.call_args.args[2]
 
 
-@pytest.mark.parametrize('quota', [None, 16, 3])
+@pytest.mark.parametrize('quota', [None, '16', '16M', '3'])
 def test_a_recording_is_joined_if_it_has_the_quota_that_is_asked_for(
     boots, store, recorder, quota
 ):
     builders.warm(store, base='memory://base', quota=16 * MIB)
     recorder.status.side_effect = recorder.expect_guest.side_effect = None
     recorder.status.return_value = recorder.expect_guest.return_value = builders.status()
-    if quota != 3:
-        assert boots.record(*BOOT, quota_mib=quota).kind is PlanKind.RECORD
+    if quota != '3':
+        assert boots.record(*BOOT, quota=quota).kind is PlanKind.RECORD
         return
     with pytest.raises(exception.WrongState) as caught:
-        boots.record(*BOOT, quota_mib=quota)
+        boots.record(*BOOT, quota=quota)
     assert f'with a quota of {16 * MIB} bytes and cannot become one of {3 * MIB}' in str(
         caught.value
     )
@@ -110,8 +110,8 @@ def test_a_recording_is_joined_if_it_has_the_quota_that_is_asked_for(
 
 def test_a_recording_that_died_gets_the_quota_that_is_asked_for(boots, store, launch_start):
     builders.warm(store, base='memory://base', quota=16 * MIB)
-    boots.record(*BOOT, quota_mib=3)
-    assert '--quota-mib=3' in launch_start.call_args.args[2]
+    boots.record(*BOOT, quota='3')
+    assert '--quota=3' in launch_start.call_args.args[2]
 
 
 def test_a_new_recorder_is_told_what_glance_says_of_the_image(boots, launch_start):
@@ -140,7 +140,7 @@ def test_a_new_recorder_has_a_place_and_room(boots, launch_start):
     launch_start.side_effect = lambda *_: room.__enter__.called and builders.status()
     boots._pool = mock.create_autospec(Pool, instance=True)
     boots._pool.room.return_value = room
-    assert boots.record(*BOOT, quota_mib=3).kind is PlanKind.RECORD
+    assert boots.record(*BOOT, quota='3').kind is PlanKind.RECORD
     boots._pool.room.assert_called_once_with(KEY, 3 * MIB)
 
 
@@ -166,10 +166,10 @@ def test_a_base_that_cannot_be_read_in_places(boots, recorder, launch_start):
     launch_start.assert_not_called()
 
 
-@pytest.mark.parametrize(('mib', 'quota'), [(0, 0), (-1, -MIB), (2**43, 2**63)])
+@pytest.mark.parametrize(('mib', 'quota'), [('0', 0), (str(2**43), 2**63)])
 def test_no_quota(boots, launch_start, mib, quota):
     with pytest.raises(exception.InvalidQuota, match=f'A quota of {quota} bytes'):
-        boots.record(*BOOT, quota_mib=mib)
+        boots.record(*BOOT, quota=mib)
     launch_start.assert_not_called()
 
 

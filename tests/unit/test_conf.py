@@ -27,15 +27,9 @@ TOO_SMALL = {
 
 QUOTAS = [
     (0, 'A quota of 0 bytes leaves no room', 'Set [qcache] quota (MiB) to 1 or more'),
-    (-1, f'A quota of {-MIB} bytes leaves no room', 'Set [qcache] quota (MiB) to 1 or more'),
     (
         2**43,
         f'A quota of {2**63} bytes is more than a file can have',
-        'Set [qcache] quota (MiB) to a smaller number',
-    ),
-    (
-        10**30,
-        f'A quota of {10**30 * MIB} bytes is more than a file can have',
         'Set [qcache] quota (MiB) to a smaller number',
     ),
     (
@@ -109,9 +103,7 @@ def test_subclusters_need_large_clusters(tmp_path):
     assert 'Set cluster_size to 16KiB or more' in said
 
 
-@pytest.mark.parametrize(
-    ('mib', 'reason', 'remedy'), [each for each in QUOTAS if 0 <= each[0] < 10**19]
-)
+@pytest.mark.parametrize(('mib', 'reason', 'remedy'), QUOTAS)
 def test_no_quota(tmp_path, mib, reason, remedy):
     said = refusal(tmp_path, quota=mib, cluster_size=2 * MIB)
     assert reason in said
@@ -122,7 +114,7 @@ def test_no_quota(tmp_path, mib, reason, remedy):
 def test_no_quota_of_one_recording(tmp_path, mib, reason, remedy):
     conf = builders.config(tmp_path, quota=16, cluster_size=2 * MIB)
     with pytest.raises(exception.InvalidQuota) as caught:
-        qcache_conf.quota_bytes(conf, mib)
+        qcache_conf.quota_bytes(conf, str(mib))
     assert reason in str(caught.value)
     assert remedy in str(caught.value)
 
@@ -135,8 +127,10 @@ def test_no_quota_of_one_recording(tmp_path, mib, reason, remedy):
         ('16MiB', None, 16 * MIB),
         ('0.5GiB', None, 512 * MIB),
         ('500MB', None, 500_000_000),
-        (16, 3, 3 * MIB),
-        (0, 3, 3 * MIB),
+        ('16M', None, 16 * MIB),
+        ('0.5G', None, 512 * MIB),
+        (16, '3', 3 * MIB),
+        (0, '3MB', 3_000_000),
     ],
 )
 def test_quota_in_bytes(tmp_path, option, given, quota):
@@ -271,7 +265,7 @@ def test_shares_out_of_range(tmp_path, option, text, allowed):
 @pytest.mark.parametrize(
     'text',
     [
-        '', 'much', '-1', '-5%', '+5GiB', '40 GiB', '40G', '512M', '40Gib', '10Gb', '5 %', '%',
+        '', 'much', '-1', '-5%', '+5GiB', '40 GiB', '512m', '512Mi', '40Gib', '10Gb', '5 %', '%',
         '.5%', '5%%', '1e9', '1,5GiB', '40gib', '5B', '9' * 20,
         '9' * 20 + 'GiB', 'nan%', '\u0663GiB',
     ],
@@ -305,7 +299,7 @@ def test_more_than_all_misses(tmp_path):
 
 @pytest.mark.parametrize('option', ['quota', 'scrub_mib'])
 def test_what_a_number_without_a_unit_is_said(tmp_path, option):
-    assert 'Give a number of MiB, or one with a unit' in refusal(tmp_path, **{option: '512M'})
+    assert 'Give a number of MiB, or one with a unit' in refusal(tmp_path, **{option: '512Mb'})
     of = {'quota': qcache_conf.quota_bytes, 'scrub_mib': qcache_conf.scrub_bytes}
     assert of[option](builders.config(tmp_path, **{option: '8'})) == 8 * MIB
     assert of[option](builders.config(tmp_path, **{option: '8MiB'})) == 8 * MIB

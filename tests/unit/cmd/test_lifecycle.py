@@ -66,17 +66,24 @@ class TestRecord:
         assert (shown['kind'], shown['socket']) == ('RECORD', '/run/x.nbd')
         assert (shown['state'], shown['cache_bytes']) == ('WARMING', 2)
         manager.record.assert_called_once_with(
-            IMAGE, BASE, 'raw', quota_mib=None, progress=shell.progress
+            IMAGE, BASE, 'raw', quota=None, progress=shell.progress
         )
         manager.caches.assert_called_once_with(IMAGE)
 
-    @pytest.mark.parametrize('quota', [0, -1, 3, 10**30])
+    @pytest.mark.parametrize('quota', ['0', '3', '512M', '0.5GiB', '1GB'])
     def test_its_own_quota(self, run, manager, quota):
         manager.record.return_value = RECORD
         manager.caches.return_value = []
         ended = run('record', IMAGE, '--base', BASE, f'--quota={quota}')
         assert ended.code == 0
-        assert manager.record.call_args.kwargs['quota_mib'] == quota
+        assert manager.record.call_args.kwargs['quota'] == quota
+
+    @pytest.mark.parametrize('quota', ['', '-1', '1e3', '5X', '10Gb', '1 GiB'])
+    def test_no_quota(self, run, manager, quota):
+        ended = run('record', IMAGE, '--base', BASE, f'--quota={quota}')
+        assert (ended.code, ended.out) == (2, '')
+        assert f'argument --quota: {quota!r} is no amount: give' in ended.err
+        manager.record.assert_not_called()
 
 
 class TestSeal:

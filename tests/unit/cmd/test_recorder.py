@@ -73,8 +73,10 @@ def test_a_recorder_is_made_of_options_and_arguments(run, service, base, short_f
     service.return_value.run.assert_awaited_once_with()
 
 
-def test_a_quota_of_its_own(run, service):
-    assert run('--quota-mib=3') == 0
+@pytest.mark.parametrize('option', ['--quota=3', '--quota=3M', '--quota-mib=3'])
+def test_a_quota_of_its_own(run, service, option):
+    """The last one is what a recorder of an older version was started with."""
+    assert run(option) == 0
     assert service.call_args.args[4].quota == 3 * MIB
 
 
@@ -152,8 +154,8 @@ def test_an_error_is_its_last_words(run, service, capsys, error):
         ([], '../x', "'../x' is not an image ID"),
         (['--base-format=vmdk'], IMAGE, "its format is 'vmdk'"),
         (['--base=relative'], IMAGE, 'it is not an absolute path'),
-        (['--quota-mib=0'], IMAGE, 'A quota of 0 bytes'),
-        (['--quota-mib=-1'], IMAGE, f'A quota of {-MIB} bytes'),
+        (['--quota=0'], IMAGE, 'A quota of 0 bytes'),
+        (['--quota=-1'], IMAGE, "[qcache] quota = '-1': it is no amount"),
     ],
 )
 def test_arguments_that_make_no_sense(run, service, capsys, options, image_id, words):
