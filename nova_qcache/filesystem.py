@@ -87,31 +87,32 @@ def free_bytes(path: pathlib.Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def reserve(path: pathlib.Path, size: int) -> None:
+def reserve(path: pathlib.Path, size: int, folder: pathlib.Path | None = None) -> None:
     """Allocate ``size`` bytes for a file without changing its length, so that later writes cannot
     find a full disk.
 
+    :param folder: where it is, if it has no name
     :raises NoReservation: if the space is not there or the file system only pretends
     """
-    folder = str(path.parent)
+    folder = path.parent if folder is None else folder
     remedy = (
         'Free space there, lower [qcache] quota, or put [qcache] cache_path on a file system that '
         'reserves space'
     )
-    free = free_bytes(path.parent)
+    free = free_bytes(folder)
     if free < size:
         # Trying it would fill the disk for a moment, and every other writer would notice.
         reason = f'{size} bytes cannot be reserved (No space left: {free} bytes are free)'
-        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
+        raise exception.NoReservation(path=str(folder), reason=reason, remedy=remedy)
     try:
         _fallocate(path, size)
     except OSError as e:
         reason = f'{size} bytes cannot be reserved ({e.strerror})'
-        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy) from e
+        raise exception.NoReservation(path=str(folder), reason=reason, remedy=remedy) from e
     got = allocated_bytes(path)
     if got < size:
         reason = f'the file system reserved {got} bytes of {size} and reported success'
-        raise exception.NoReservation(path=folder, reason=reason, remedy=remedy)
+        raise exception.NoReservation(path=str(folder), reason=reason, remedy=remedy)
 
 
 def _fallocate(path: pathlib.Path, size: int) -> None:

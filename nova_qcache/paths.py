@@ -38,6 +38,7 @@ from nova_qcache.key import CacheKey
 
 __all__ = ['Paths']
 
+_MAKE_IT = 'Make it, and give it to the user that nova-compute runs as'
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less the NUL
 
 
@@ -150,6 +151,24 @@ class Paths:
         ):
             self._prepare_one(path, mode, make=make)
 
+    def missing(self) -> list[str]:
+        """Return the folders that are yet to be made, of those that are in no other one of ours.
+
+        :raises FolderUnfit: if this user could not make one of them
+        """
+        found = []
+        for path in (self.cache_path, self.run_path):
+            if os.path.lexists(path):
+                continue
+            if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+                raise exception.FolderUnfit(
+                    path=str(path),
+                    reason=f'it is not there, and user {os.geteuid()} cannot make it',
+                    remedy=_MAKE_IT,
+                )
+            found.append(str(path))
+        return found
+
     def require(self) -> None:
         """Look whether the folders are still there, in microseconds. They are not made again: an
         empty mount point is no place for caches.
@@ -213,7 +232,7 @@ class Paths:
                     remedy='Give it to the user that nova-compute runs as, or act as that user',
                 )
         except OSError as e:
-            remedy = 'Make it, and give it to the user that nova-compute runs as'
+            remedy = _MAKE_IT
             if e.errno == errno.EROFS:
                 remedy = 'Mount it for writing, or name another folder'
             raise exception.FolderUnfit(

@@ -2,6 +2,7 @@
 """Is this host fit: the tools, the folders and their file system, each finding with its remedy."""
 
 from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import difflib
 import enum
@@ -49,7 +50,7 @@ class Finding:
 
 
 def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    """Look at everything, one finding each; only the folders stay behind."""
+    """Look at everything, one finding each; nothing is changed, and no folder made."""
     configuration = _finding('configuration', lambda: _configuration(conf))
     yield configuration
     if configuration.grade is Grade.OK:
@@ -63,10 +64,11 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     folders = _finding('folders', lambda: _folders(paths))
     yield folders
     if folders.grade is Grade.OK:
-        yield _finding('reservation', lambda: _reservation(paths.cache_path))
-        yield _finding('O_DIRECT', lambda: _direct_io(paths.cache_path), Grade.WARNING)
+        folder = filesystem.place(paths.cache_path)
+        yield _finding('reservation', lambda: _reservation(folder))
+        yield _finding('O_DIRECT', lambda: _direct_io(folder), Grade.WARNING)
         yield _finding('budget', lambda: _budget(conf, paths.cache_path))
-        yield _finding('space', lambda: _space(paths.cache_path, qcache_conf.quota_bytes(conf)))
+        yield _finding('space', lambda: _space(folder, qcache_conf.quota_bytes(conf)))
         yield _confinement(paths.guests)
     if conf.qcache.libvirt_uri:
         # A warning: without it nothing is evicted, and paused guests are not resumed.
@@ -132,24 +134,33 @@ def _drivers(tool: qemu_img.QemuImg) -> str:
 
 
 def _folders(paths: Paths) -> str:
-    paths.prepare()
+    missing = paths.missing()
+    paths.prepare(make=False)
     longest = CacheKey('0' * 8 + '-0000' * 3 + '-' + '0' * 12, Generation('0' * 12, 10**6))
     paths.require_short_sockets(longest)
     if paths.qemu_group:
-        with tempfile.NamedTemporaryFile(dir=paths.cache_path, prefix='.probe-') as probe:
-            paths.share(pathlib.Path(probe.name))
-    return f'{paths.cache_path}, {paths.run_path}'
+        with _probe(filesystem.place(paths.cache_path)) as probe:
+            paths.share(probe)
+    made = f'; nova-compute makes {" and ".join(missing)} when it starts' if missing else ''
+    return f'{paths.cache_path}, {paths.run_path}{made}'
+
+
+@contextlib.contextmanager
+def _probe(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file of that file system without a name: even the times of the folder stay."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        yield pathlib.Path(f'/proc/self/fd/{file.fileno()}')
 
 
 def _reservation(folder: pathlib.Path) -> str:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-') as probe:
-        filesystem.reserve(pathlib.Path(probe.name), _PROBE_BYTES)
+    with _probe(folder) as probe:
+        filesystem.reserve(probe, _PROBE_BYTES, folder)
     return 'the file system reserves space'
 
 
 def _direct_io(folder: pathlib.Path) -> str:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-') as probe:
-        if not filesystem.supports_direct_io(pathlib.Path(probe.name)):
+    with _probe(folder) as probe:
+        if not filesystem.supports_direct_io(probe):
             raise exception.FolderUnfit(
                 path=str(folder),
                 reason='its file system has no O_DIRECT, which guests with cache=none need',
@@ -171,7 +182,8 @@ def _space(folder: pathlib.Path, quota: int) -> str:
 
 def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
     limits, mib = pool.limits(conf, folder), qcache_conf.MIB
-    taken, free = Inventory(folder).allocated(), filesystem.free_bytes(folder)
+    taken = Inventory(folder).allocated()
+    free = filesystem.free_bytes(filesystem.place(folder))
     found = (
         f'caches take {taken // mib} MiB of {limits.budget // mib}, and {free // mib} MiB are '
         f'free, of which {limits.min_free // mib} stay so'

@@ -28,10 +28,11 @@ class Check(lister.Lister):
 
         findings = list(suitability.examine(shell.conf(self.app)))
         self.failed = any(finding.grade is suitability.Grade.ERROR for finding in findings)
-        rows = [
-            (finding.subject, finding.grade.value, finding.found, finding.remedy)
-            for finding in findings
-        ]
+        rows = [(each.subject, each.grade.value, each.found, each.remedy) for each in findings]
+        if shell.is_for_program(parsed_args):
+            return ('subject', 'grade', 'found', 'remedy'), [
+                tuple(value or None for value in row) for row in rows
+            ]
         return ('Subject', 'Grade', 'Found', 'Remedy'), rows
 
     def run(self, parsed_args: argparse.Namespace) -> int:

@@ -46,8 +46,8 @@ def require_unfit(site: Site, subject: str, *said: str) -> None:
     """Check that ``check`` finds the host unfit, and says so in the row of that subject."""
     done = site.qcache('check', '-f', 'json')
     assert (done.returncode, done.stderr) == (1, ''), done
-    (finding,) = (row for row in json.loads(done.stdout) if row['Subject'] == subject)
-    assert finding['Grade'] == 'error'
+    (finding,) = (row for row in json.loads(done.stdout) if row['subject'] == subject)
+    assert finding['grade'] == 'error'
     for words in said:
-        assert words in finding['Found'] + finding['Remedy'], finding
-    assert finding['Remedy'], finding
+        assert words in finding['found'] + finding['remedy'], finding
+    assert finding['remedy'], finding

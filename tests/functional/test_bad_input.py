@@ -245,11 +245,11 @@ def test_a_libvirt_that_does_not_tell(site: Site) -> None:
 
 def test_a_misspelt_option(site: Site) -> None:
     site.configure(qouta=5)
-    found = {row['Subject']: row for row in site.ask('check')}
-    assert found['options']['Grade'] == 'warning'
-    assert f'no option qouta ({site.config}); ' in found['options']['Found']
-    assert found['options']['Remedy'] == 'Did you mean quota?'
-    assert found['configuration']['Found'] == f'read from {site.config}'
+    found = {row['subject']: row for row in site.ask('check')}
+    assert found['options']['grade'] == 'warning'
+    assert f'no option qouta ({site.config}); ' in found['options']['found']
+    assert found['options']['remedy'] == 'Did you mean quota?'
+    assert found['configuration']['found'] == f'read from {site.config}'
 
 
 @pytest.mark.parametrize(

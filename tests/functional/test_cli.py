@@ -159,10 +159,10 @@ def test_record_of_what_is_ready(site: Site, base: pathlib.Path, cache: dict[str
 def test_check(site: Site) -> None:
     findings = site.ask('check')
     *others, glance = findings
-    assert {finding['Grade'] for finding in others} == {'ok'}, findings
-    assert (glance['Subject'], glance['Grade']) == ('glance', 'warning')
-    assert 'glance_auth_section' in glance['Remedy']  # there are no credentials here
-    subjects = {finding['Subject'] for finding in findings}
+    assert {finding['grade'] for finding in others} == {'ok'}, findings
+    assert (glance['subject'], glance['grade']) == ('glance', 'warning')
+    assert 'glance_auth_section' in glance['remedy']  # there are no credentials here
+    subjects = {finding['subject'] for finding in findings}
     assert {'qemu_storage_daemon', 'block drivers', 'reservation', 'O_DIRECT'} <= subjects
     assert not [path for path in site.cache_path.iterdir() if path.is_file()]
     table = site.qcache('check')

@@ -169,8 +169,8 @@ def test_over_budget_at_start(site: Site, base: pathlib.Path) -> None:
     first, second = _recorded(site, base), _recorded(site, base)
     site.ask('pin', second)
     site.configure(cache_budget=f'{_QUOTA_MIB}MiB')
-    found = {row['Subject']: row for row in _check(site)}
-    assert found['budget']['Grade'] == 'warning'
+    found = {row['subject']: row for row in _check(site)}
+    assert found['budget']['grade'] == 'warning'
     _manage(site, 'manager.sweep()')
     assert _there(site) == {second}
     assert _evictions(site, first) == {'room': 1}
@@ -228,7 +228,7 @@ def test_a_share_that_has_no_room_for_one_quota(
     assert done.returncode == 1, done
     assert 'cache_budget = 12%' in done.stderr
     assert f'a quota is {_QUOTA_MIB * MIB} bytes' in done.stderr
-    assert {row['Subject']: row['Grade'] for row in _check(site)}['budget'] == 'error'
+    assert {row['subject']: row['grade'] for row in _check(site)}['budget'] == 'error'
 
 
 def test_what_stays_free(site: Site, base: pathlib.Path, small: pathlib.Path) -> None:

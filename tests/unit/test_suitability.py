@@ -17,6 +17,7 @@ from nova_qcache import qemu_img
 from nova_qcache import suitability
 from nova_qcache.glance import Glance
 from nova_qcache.libvirt_domains import LibvirtDomains
+from nova_qcache.paths import Paths
 from nova_qcache.suitability import Finding
 from nova_qcache.suitability import Grade
 from tests.unit import builders
@@ -127,14 +128,27 @@ def test_each_tool_is_the_configured_one(short_folder, version):
     ]
 
 
-def test_nothing_stays_behind(conf, paths):
-    examine(conf)
-    assert sorted(os.listdir(paths.cache_path)) == [
-        'generations',
-        'locks',
-        'pins',
-        'statistics',
-    ]
+def test_folders_that_are_yet_to_be_made(short_folder):
+    conf = builders.config(short_folder)
+    paths = Paths.from_conf(conf)
+    assert not paths.cache_path.exists()
+    made = f'nova-compute makes {paths.cache_path} and {paths.run_path} when it starts'
+    assert examine(conf)['folders'].found.endswith(f'; {made}')
+    paths.prepare()
+    assert examine(conf)['folders'].found == f'{paths.cache_path}, {paths.run_path}'
+
+
+@pytest.mark.parametrize('option', ['cache_path', 'run_path'])
+def test_a_folder_that_cannot_be_made(short_folder, option):
+    path = short_folder / 'none' / 'x'
+    found = examine(builders.config(short_folder, **{option: str(path)}))['folders']
+    assert found == Finding(
+        'folders',
+        Grade.ERROR,
+        f'The folder {str(path)!r} cannot be used: it is not there, and user {os.geteuid()} '
+        'cannot make it',
+        'Make it, and give it to the user that nova-compute runs as.',
+    )
 
 
 def test_a_configuration_that_makes_no_sense(short_folder):

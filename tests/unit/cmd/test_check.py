@@ -26,10 +26,10 @@ def test_check(run, manager_class, findings, code):
     assert (ended.code, ended.err) == (code, '')
     assert json.loads(ended.out) == [
         {
-            'Subject': finding.subject,
-            'Grade': finding.grade.value,
-            'Found': finding.found,
-            'Remedy': finding.remedy,
+            'subject': finding.subject,
+            'grade': finding.grade.value,
+            'found': finding.found,
+            'remedy': finding.remedy or None,
         }
         for finding in findings
     ]

@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import base as base_module
+from nova_qcache.cmd import status
 from nova_qcache.generation import Generations
 from nova_qcache.key import CacheKey
 from nova_qcache.paths import Paths
@@ -17,7 +18,7 @@ from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import OTHER_IMAGE
 
-LOOKS = ['list', 'show', 'stats', 'stats --host', 'plan']
+LOOKS = ['list', 'show', 'stats', 'stats --host', 'plan', 'check']
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def tree(*folders):
 @pytest.mark.parametrize('command', LOOKS)
 def test_on_a_fresh_host(look, short_folder, base, command):
     before = tree(short_folder, base.parent)
-    assert look(command).code == (1 if command == 'show' else 0)
+    ended = look(command)
+    assert ended.code == (1 if command == 'show' else 0), ended.out
     assert tree(short_folder, base.parent) == before
 
 
@@ -57,6 +59,19 @@ def test_the_next_boot_on_a_fresh_host(look):
     plan = look('plan').json
     assert (plan['kind'], plan['reason']) == ('RECORD', 'no cache yet')
     assert (plan['generation'], plan['socket']) == (None, None)
+
+
+@pytest.mark.parametrize('is_fresh', [True, False])
+def test_upgrade_check(short_folder, base, is_fresh):
+    conf = builders.config(short_folder)
+    if not is_fresh:
+        Paths.from_conf(conf).prepare()
+    before = tree(short_folder, base.parent)
+    assert status.main([f'--config-file={short_folder / "nova.conf"}', 'upgrade', 'check']) in (
+        0,
+        1,
+    )
+    assert tree(short_folder, base.parent) == before
 
 
 @pytest.mark.parametrize('there', ['ready', 'touched', 'damaged', 'stale', 'recorded', 'broken'])

@@ -199,9 +199,13 @@ def test_ctrl_c_before_main_is_ready(capsys, program, module):
 def test_ctrl_c_while_modules_are_imported(monkeypatch, before, meanwhile):
     seen = []
 
-    def load(name):
+    def main():
         seen.append(signal.getsignal(signal.SIGINT))
-        return mock.Mock(main=lambda: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+        return 0
+
+    def load(name):
+        main()
+        return mock.Mock(main=main)
 
     former = signal.signal(signal.SIGINT, before)
     try:
