@@ -223,7 +223,6 @@ class Boots:
                         self._conf.qcache.start_timeout_seconds,
                         progress,
                     )
-        self.keep()
         if status.refusal:
             if status.phase is Phase.SERVING:  # it has dropped what it could not remove
                 self._store.discard_recording(key)

@@ -294,6 +294,8 @@ class Manager(Boots):
         state, remedy = views[-1].state, 'The next boot records it again'
         if state == State.WARMING.value:
             remedy = f'Seal it with `nova-qcache seal {image_id}`, or wait until it is'
+        elif state == State.COLD.value:
+            state += ' (only processes are left, which serve its guests)'
         return exception.CacheNotReady(
             image_id=image_id, state=state, reason=reason, remedy=remedy
         )

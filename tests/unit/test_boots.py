@@ -341,7 +341,7 @@ def test_a_keeper_is_started_where_it_is_wanted(boots, conf, current, ready, wan
         boots.plan(Boot(*BOOT))  # it leaves something to examine
         boots.record(*BOOT)
     file = f'--config-file={conf.config_file[0]}'
-    assert ensure.call_args_list == [mock.call(boots.paths, [file])] * (3 if wanted else 0)
+    assert ensure.call_args_list == [mock.call(boots.paths, [file])] * (2 if wanted else 0)
 
 
 def test_a_base_gets_as_long_as_the_option_says_to_come_back(boots, conf, find_source):

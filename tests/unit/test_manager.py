@@ -187,6 +187,17 @@ class TestSeal:
         said = f'The cache of image {IMAGE} is STALE: nothing is being recorded. The next boot'
         assert str(caught.value).startswith(said)
 
+    def test_a_recorder_that_only_serves(self, manager, served, at_work):
+        served.return_value = {KEY}
+        at_work.status.return_value = builders.status(Phase.SERVING, guests=1)
+        with pytest.raises(exception.CacheNotReady) as caught:
+            manager.seal(IMAGE)
+        assert str(caught.value) == (
+            f'The cache of image {IMAGE} is COLD (only processes are left, which serve its '
+            'guests): nothing is being recorded. The next boot records it again.'
+        )
+        at_work.seal.assert_not_called()
+
     def test_a_recording_beside_a_cache(self, manager, store, at_work):
         builders.ready(store)
         builders.warm(store, key=NEWER, created_at=1.0)
