@@ -40,11 +40,16 @@ def make_raw(site: Site, size: int, name: str = 'base.raw') -> pathlib.Path:
     return _given(path)
 
 
-def make_qcow2(site: Site, raw: pathlib.Path, name: str = 'base.qcow2') -> pathlib.Path:
-    """Make a qcow2 file with the content of a raw one."""
+def make_qcow2(
+    site: Site, raw: pathlib.Path, name: str = 'base.qcow2', options: Sequence[str] = ()
+) -> pathlib.Path:
+    """Make a qcow2 file with the content of a raw one.
+
+    :param options: more of those that ``qemu-img convert`` has
+    """
     path = site.bases / name
-    command = ['qemu-img', 'convert', '-q', '-f', 'raw', '-O', 'qcow2', str(raw), str(path)]
-    subprocess.run(command, check=True, timeout=waiting.PATIENCE)
+    command = ['qemu-img', 'convert', '-q', '-f', 'raw', '-O', 'qcow2', *options]
+    subprocess.run([*command, str(raw), str(path)], check=True, timeout=waiting.PATIENCE)
     return _given(path)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ __all__ = [
     'QUIET_KERNEL',
     'Kernel',
     'block_chains',
+    'blocks',
     'build',
     'checksums',
     'guest',
@@ -38,6 +40,9 @@ def _load(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+_BLOCK = re.compile(r'^QCACHE block (\d+) (\d+) ([0-9a-f]{64})\s*$', re.MULTILINE)
 
 
 block_chains = _load('block_chains')
@@ -102,6 +107,12 @@ def make_overlay(site: Site, name: str, base: str, base_format: str = 'raw') -> 
     os.chown(path, users.GUEST.uid, users.GUEST.gid)
     path.chmod(0o600)
     return path
+
+
+def blocks(console: str) -> list[tuple[int, int, str]]:
+    """Return what a guest has printed so far of what it read: (offset, length) in KiB, SHA-256."""
+    found = _BLOCK.findall(console)
+    return [(int(offset), int(length), digest) for offset, length, digest in found]
 
 
 def checksums(base: pathlib.Path, blocks: list[tuple[int, int]]) -> list[tuple[int, int, str]]:
