@@ -35,13 +35,12 @@ for name in pts shm mqueue hugepages; do
     ! mountpoint -q "/dev/$name" || mount --no-mtab --rbind "/dev/$name" "$folder/dev/$name"
 done
 mount --no-mtab --bind "$folder/dev" /dev
-mkdir -p /run/libvirt
-mount --no-mtab --bind "$folder/run" /run/libvirt
+mount --no-mtab --bind "$folder/run" /run
 mount --no-mtab --bind "$folder/etc" /etc/libvirt
 for name in lib cache log; do
     mount --no-mtab --bind "$folder/$name" "/var/$name/libvirt"
 done
-exec libvirtd --pid-file /run/libvirt/libvirtd.pid
+exec libvirtd
 """
 _LIBVIRTD = 'auth_unix_rw = "none"\nhost_uuid = "{}"\n'
 _QEMU = f"""
@@ -65,7 +64,7 @@ class Libvirt:
             (self.folder / name).mkdir(mode=0o755)
         (self.folder / 'etc' / 'libvirtd.conf').write_text(_LIBVIRTD.format(uuid.uuid4()))
         (self.folder / 'etc' / 'qemu.conf').write_text(_QEMU)
-        self._socket = self.folder / 'run' / 'libvirt-sock'
+        self._socket = self.folder / 'run' / 'libvirt' / 'libvirt-sock'
         with open(self.folder / 'log' / 'libvirtd.log', 'wb') as log:
             self._process = subprocess.Popen(
                 [
