@@ -82,6 +82,12 @@ class Cloud:
         reserved: int = inventory.reserved
         return reserved
 
+    def last_report(self, service: str) -> str:
+        """Return when a service of Nova has last said that it lives, in ISO 8601."""
+        (found,) = self.api.compute.services(binary=service)
+        time: str = found.updated_at
+        return time
+
     def at_end(self, undo: Callable[..., Any], *arguments: Any) -> None:
         """Call something at the end of the test, after its servers are gone."""
         self._undo.callback(undo, *arguments)

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from tests.openstack import hanging
 from tests.openstack import waiting
 from tests.openstack.cloud import Cloud
 from tests.openstack.compute import ComputeHost
@@ -118,6 +119,45 @@ def test_the_package_goes_while_a_recorder_works(
         server.wait_until_alive()
     finally:
         shutil.move(hidden, package)
+
+
+_EVENTLET = {
+    'concurrency_backend': 'eventlet',  # as Nova 31 and 32 are: one thread of the system for all
+    'report_interval': 1,
+    # Of Nova's own tasks that ask libvirt, the first one that waits would hold up all others.
+    'update_resources_interval': -1,
+    'sync_power_state_interval': -1,
+}
+
+
+@pytest.mark.options(DEFAULT=_EVENTLET)
+def test_libvirt_hangs_under_eventlet(cloud: Cloud, host: ComputeHost, configure, ready_calm: str):
+    server = cloud.boot(ready_calm)
+    server.wait_until_booted(boots=1)
+    proxy = host.host.outside('/run/libvirt-proxy')
+    with hanging.serve(proxy, host.host.libvirt_socket) as libvirt:
+        # Each time its upkeep asks libvirt who uses the cache that its budget has no room for.
+        configure(
+            DEFAULT=_EVENTLET,
+            libvirt={'connection_uri': 'qemu:///system?socket=/run/libvirt-proxy'},
+            image_cache={'manager_interval': 2},
+            qcache={'quota': '1MiB', 'cache_budget': '1MiB'},
+        )
+        libvirt.hang()
+        before = len(host.nova_log())
+        waiting.until(
+            lambda: 'no answer within' in host.nova_log()[before:],
+            'a question to libvirt that is given up',
+        )
+        reported = cloud.last_report('nova-compute')
+        waiting.until(
+            lambda: cloud.last_report('nova-compute') > reported,
+            'a report of a nova-compute that waits for libvirt',
+        )
+        libvirt.go_on()
+        configure(DEFAULT=_EVENTLET)
+    server.reboot('HARD').wait_until_booted(boots=2)
+    assert host.kind(server) == 'PLAY'
 
 
 def _package(stack):

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A libvirt that hangs at a question, which no signal to its process brings about."""
+
+from collections.abc import Iterator
+import contextlib
+import pathlib
+import socket
+import struct
+import threading
+
+__all__ = ['LibvirtProxy', 'serve']
+
+_HEADER = struct.Struct('>IIIi')
+"""The length with itself, the program, its version and the procedure; more follows."""
+_DOMAIN_GET_XML_DESC = 14
+_REMOTE_PROGRAM = 0x20008086
+
+
+class LibvirtProxy:
+    """Hands on what a libvirtd and its clients say to each other, over a socket of its own.
+
+    While it hangs, no question for the XML of a domain gets through, and none that the same
+    client asks after it.
+    """
+
+    def __init__(self, socket_path: pathlib.Path, libvirtd: pathlib.Path) -> None:
+        self._libvirtd = libvirtd
+        self._goes_on = threading.Event()
+        self._goes_on.set()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._door = socket.socket(socket.AF_UNIX)
+        self._door.bind(str(socket_path))
+        socket_path.chmod(0o666)
+        self._door.listen()
+        self._start(self._accept)
+
+    def hang(self) -> None:
+        self._goes_on.clear()
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
+    def close(self) -> None:
+        self.go_on()
+        for each in [self._door, *self._sockets]:
+            with contextlib.suppress(OSError):  # the other side may have gone
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in [self._door, *self._sockets]:
+            each.close()
+
+    def _start(self, run, *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=run, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._door.accept()
+                server = socket.socket(socket.AF_UNIX)
+                self._sockets += [client, server]
+                server.connect(str(self._libvirtd))
+                self._start(self._questions, client, server)
+                self._start(self._answers, server, client)
+
+    def _questions(self, client: socket.socket, server: socket.socket) -> None:
+        with client.makefile('rb') as stream, _end_of(server):
+            while header := stream.read(_HEADER.size):
+                length, program, _, procedure = _HEADER.unpack(header)
+                rest = stream.read(length - _HEADER.size)
+                if (program, procedure) == (_REMOTE_PROGRAM, _DOMAIN_GET_XML_DESC):
+                    self._goes_on.wait()
+                server.sendall(header + rest)
+
+    def _answers(self, server: socket.socket, client: socket.socket) -> None:
+        with _end_of(client):
+            while data := server.recv(65536):
+                client.sendall(data)
+
+
+@contextlib.contextmanager
+def serve(socket_path: pathlib.Path, libvirtd: pathlib.Path) -> Iterator[LibvirtProxy]:
+    proxy = LibvirtProxy(socket_path, libvirtd)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+        socket_path.unlink()
+
+
+@contextlib.contextmanager
+def _end_of(other: socket.socket) -> Iterator[None]:
+    """When one side has gone, the other one is told."""
+    try:
+        with contextlib.suppress(OSError):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
