@@ -290,7 +290,10 @@ def test_two_disks_of_ours(chained):
 @pytest.mark.parametrize('xml', [documents.PLAIN, documents.DETECTED], ids=['plain', 'detected'])
 def test_a_plan_comes_in_and_goes_out_again(xml, plan):
     inserted = chain.insert(xml, documents.OVERLAY, plan)
+    assert isinstance(inserted, str)
     assert chain.is_in(inserted)
+    (disk,) = etree.fromstring(inserted).xpath(f'//disk[source/@file="{documents.OVERLAY}"]')
+    assert len(disk.findall('backingStore')) == 1, 'what libvirt had found goes'
     assert documents.same(chain.strip(inserted), documents.PLAIN)
 
 
