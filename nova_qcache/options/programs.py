@@ -17,7 +17,8 @@ The command ``nova-qcache`` and the keeper use it: nova-compute has a connection
 
 Possible values:
 
-* A URI that the user of nova-compute may open, for writing too: the keeper resumes guests.
+* A URI that the user of nova-compute may open, for writing too: the keeper resumes guests,
+  and takes chains out of what they are saved with.
 * Empty: no guest of this host is libvirt's.
 
 Related options:

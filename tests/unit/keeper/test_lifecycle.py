@@ -3,6 +3,7 @@
 
 import sys
 import threading
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -27,7 +28,7 @@ def connection():
 @pytest.fixture
 def libvirt(connection):
     """With an event loop that was begun before the first connection, and does nothing."""
-    made = fake_libvirt.module(connection)
+    made: Any = fake_libvirt.module(connection)
     made.virEventRegisterDefaultImpl = mock.Mock(side_effect=lambda: made.opened.append('loop'))
     made.virEventRunDefaultImpl = mock.Mock()
     with (
@@ -95,12 +96,12 @@ def test_no_module(happened):
 
 
 def test_the_loop_goes_on_after_an_error():
-    made = fake_libvirt.module(fake_libvirt.Connection([]))
+    made: Any = fake_libvirt.module(fake_libvirt.Connection([]))
     made.virEventRunDefaultImpl = mock.Mock(
         side_effect=[0, fake_libvirt.LibvirtError('x'), 0, _EndOfTest]
     )
     with (
-        mock.patch.object(lifecycle.time, 'sleep', autospec=True) as slept,
+        mock.patch('nova_qcache.keeper.lifecycle.time.sleep', autospec=True) as slept,
         pytest.raises(_EndOfTest),
     ):
         lifecycle._run(made)

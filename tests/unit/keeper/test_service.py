@@ -149,7 +149,8 @@ def test_it_ends_with_its_folders(keeper, parts):
 def test_it_stays_as_long_as_a_guest_may_be_saved(paths, parts):
     saved = mock.create_autospec(SavedGuests, instance=True)
     saved.is_needed.side_effect = [True] * 40 + [False] * 1000
-    Keeper(paths, *parts, saved).run()
+    revival, requests, examiner, guests = parts
+    Keeper(paths, revival, requests, examiner, guests, saved).run()
     assert saved.is_needed.call_count > 40
     assert saved.look.called
 
