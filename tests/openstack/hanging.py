@@ -19,14 +19,15 @@ _REMOTE_PROGRAM = 0x20008086
 class LibvirtProxy:
     """Hands on what a libvirtd and its clients say to each other, over a socket of its own.
 
-    While it hangs, no question for the XML of a domain gets through, and none that the same
-    client asks after it.
+    While it hangs, no question for the XML of a domain gets through. All else does: a client that
+    gets no answer to its keepalive would not wait.
     """
 
     def __init__(self, socket_path: pathlib.Path, libvirtd: pathlib.Path) -> None:
         self._libvirtd = libvirtd
-        self._goes_on = threading.Event()
-        self._goes_on.set()
+        self._lock = threading.Lock()
+        self._hangs = False
+        self._held: list[tuple[socket.socket, bytes]] = []
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._door = socket.socket(socket.AF_UNIX)
@@ -36,10 +37,15 @@ class LibvirtProxy:
         self._start(self._accept)
 
     def hang(self) -> None:
-        self._goes_on.clear()
+        with self._lock:
+            self._hangs = True
 
     def go_on(self) -> None:
-        self._goes_on.set()
+        with self._lock, contextlib.suppress(OSError):  # whoever asked may have gone
+            self._hangs = False
+            while self._held:
+                server, question = self._held.pop()
+                server.sendall(question)
 
     def close(self) -> None:
         self.go_on()
@@ -70,10 +76,13 @@ class LibvirtProxy:
         with client.makefile('rb') as stream, _end_of(server):
             while header := stream.read(_HEADER.size):
                 length, program, _, procedure = _HEADER.unpack(header)
-                rest = stream.read(length - _HEADER.size)
-                if (program, procedure) == (_REMOTE_PROGRAM, _DOMAIN_GET_XML_DESC):
-                    self._goes_on.wait()
-                server.sendall(header + rest)
+                question = header + stream.read(length - _HEADER.size)
+                with self._lock:
+                    is_for_xml = (program, procedure) == (_REMOTE_PROGRAM, _DOMAIN_GET_XML_DESC)
+                    if self._hangs and is_for_xml:
+                        self._held.append((server, question))
+                    else:
+                        server.sendall(question)
 
     def _answers(self, server: socket.socket, client: socket.socket) -> None:
         with _end_of(client):
