@@ -21,7 +21,7 @@ from tests.functional.site import Site
 __all__ = ['Domain', 'Libvirt']
 
 _ENTER = """
-for file in passwd group libvirt/hooks; do mount --bind "$1/$file" "/etc/$file" || exit; done
+for file in passwd group libvirt; do mount --bind "$1/$file" "/etc/$file" || exit; done
 shift
 exec "$@"
 """
