@@ -5,7 +5,7 @@ All processes of a test have its folder in their environment or on their command
 that the product starts and leaves to themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import pathlib
@@ -20,7 +20,7 @@ import psutil
 
 from tests.functional import waiting
 
-__all__ = ['VARIABLE', 'Account', 'processes_of']
+__all__ = ['VARIABLE', 'Account', 'opened', 'processes_of']
 
 VARIABLE = 'QCACHE_TEST_FOLDER'
 
@@ -77,6 +77,17 @@ class Account:
                 process.kill()
         psutil.wait_procs(processes, timeout=waiting.PATIENCE)
         return problems
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Account]:
+    """An account that is closed at the end: nothing may be left then."""
+    book = Account()
+    try:
+        yield book
+    finally:
+        problems = book.close()
+    assert not problems, '\n'.join(problems)
 
 
 def processes_of(folder: pathlib.Path) -> list[psutil.Process]:

@@ -51,10 +51,8 @@ def product() -> Iterator[installation.Installation]:
 def book() -> Iterator[account.Account]:
     """The account of what a test starts: at its end nothing of it may be left."""
     _require_root()
-    account_of_test = account.Account()
-    yield account_of_test
-    problems = account_of_test.close()
-    assert not problems, '\n'.join(problems)
+    with account.opened() as account_of_test:
+        yield account_of_test
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from tests.functional import real_guests
 from tests.functional import users
 from tests.functional import waiting
 from tests.functional.guests import NbdGuest
+from tests.functional.libvirt_host import CountingDomain
+from tests.functional.libvirt_host import Libvirt
 from tests.functional.real_guests import Kernel
-from tests.functional.real_libvirt import Domain
-from tests.functional.real_libvirt import Libvirt
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
@@ -42,7 +42,7 @@ def _libvirt(site: Site, hook: str = '') -> Libvirt:
     """Return one beside caches that lie on a tmpfs."""
     # Before libvirtd starts: it has a mount namespace of its own.
     site.mount(site.cache_path, '-t', 'tmpfs', 'tmpfs', user=users.PRODUCT)
-    made = Libvirt(site, hook)
+    made = Libvirt(site.account, hook)
     site.configure(libvirt_uri=made.uri)
     return made
 
@@ -53,8 +53,10 @@ def libvirt(site: Site) -> Libvirt:
 
 
 @pytest.fixture
-def domain(site: Site, libvirt: Libvirt, built: pathlib.Path, base: pathlib.Path) -> Domain:
-    return Domain(libvirt, site, Kernel(site, built), base)
+def domain(
+    site: Site, libvirt: Libvirt, built: pathlib.Path, base: pathlib.Path
+) -> CountingDomain:
+    return CountingDomain(site, libvirt, Kernel(site, built), base)
 
 
 # -- snapshots with memory
@@ -79,7 +81,7 @@ def _removes(site: Site) -> bool:
 def test_a_snapshot_with_memory_keeps_its_cache(
     site: Site,
     libvirt: Libvirt,
-    domain: Domain,
+    domain: CountingDomain,
     base: pathlib.Path,
     cache: dict[str, Any],
     where: str,
@@ -162,7 +164,7 @@ def _switch_off(site: Site) -> None:
 def test_a_guest_that_somebody_else_saves(
     site: Site,
     libvirt: Libvirt,
-    domain: Domain,
+    domain: CountingDomain,
     base: pathlib.Path,
     keeping: None,
     phase: str,
@@ -186,7 +188,7 @@ def test_a_guest_that_somebody_else_saves(
         _switch_off(site)
     if not is_seen:
         assert _names_ours(site, libvirt)
-        libvirt.refusal('start', 'one')
+        assert libvirt.try_virsh('start', 'one').returncode != 0
         _keep(site)
         waiting.until(lambda: not _names_ours(site, libvirt), 'a plain memory image')
     libvirt.virsh('start', 'one')
@@ -208,8 +210,8 @@ def _hook(site: Site) -> str:
 
 def _start_recording(
     site: Site, libvirt: Libvirt, built: pathlib.Path, base: pathlib.Path
-) -> Domain:
-    domain = Domain(libvirt, site, Kernel(site, built), base)
+) -> CountingDomain:
+    domain = CountingDomain(site, libvirt, Kernel(site, built), base)
     domain.start(site.boot_plan(base))
     domain.wait_until_it_reads()
     return domain

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests import chains
+from tests.functional import account
 from tests.functional import guests
 from tests.functional import libvirt_host
 from tests.functional import real_guests
@@ -34,9 +35,8 @@ def built() -> pathlib.Path:
 
 @pytest.fixture(scope='module')
 def libvirt() -> Iterator[Libvirt]:
-    host = Libvirt()
-    yield host
-    host.end()
+    with account.opened() as book:
+        yield Libvirt(book)
 
 
 class Image:
@@ -66,7 +66,6 @@ class Image:
         overlay = real_guests.make_overlay(self.site, target, str(self.base))
         if self.kind == 'PLAY':
             return libvirt_host.disk(overlay, chains.play(self.way, self.base), target, driver)
-        driver = f"{driver or 'cache=' + repr('none')} rerror_policy='stop'"
         return libvirt_host.disk(overlay, chains.record(self.way), target, driver)
 
     def write(
@@ -221,25 +220,22 @@ def test_operations_that_leave_the_cache_behind(
 def test_storage_migration(libvirt: Libvirt, image: Image) -> None:
     """With the XML that Nova's driver gives it: the destination has no cache and no recorder."""
     site = image.site
-    there = Libvirt()
-    try:
-        with _written_to(libvirt, image) as domain:
-            domain.require_equal(image.content)
-            overlay = real_guests.make_overlay(site, 'there', str(image.base))
-            arriving = site.folder / 'arriving.xml'
-            arriving.write_text(_with_plain_disk(domain.virsh('dumpxml', '--migratable'), overlay))
-            place = site.make_folder('migration', users.GUEST)
-            sockets = [f'--migrateuri=unix://{place}/memory', f'--disks-uri=unix://{place}/disks']
-            domain.virsh(
-                *('migrate', '--desturi', there.uri, '--live', '--copy-storage-inc'),
-                *('--xml', str(arriving), *sockets),
-            )
-            domain.libvirt = there
-            assert image.way not in domain.opened()
-            domain.require_equal(image.content)
-            image.require_sound()
-    finally:
-        there.end()
+    there = Libvirt(site.account)
+    with _written_to(libvirt, image) as domain:
+        domain.require_equal(image.content)
+        overlay = real_guests.make_overlay(site, 'there', str(image.base))
+        arriving = site.folder / 'arriving.xml'
+        arriving.write_text(_with_plain_disk(domain.virsh('dumpxml', '--migratable'), overlay))
+        place = site.make_folder('migration', users.GUEST)
+        sockets = [f'--migrateuri=unix://{place}/memory', f'--disks-uri=unix://{place}/disks']
+        domain.virsh(
+            *('migrate', '--desturi', there.uri, '--live', '--copy-storage-inc'),
+            *('--xml', str(arriving), *sockets),
+        )
+        domain.libvirt = there
+        assert image.way not in domain.opened()
+        domain.require_equal(image.content)
+        image.require_sound()
 
 
 def _with_plain_disk(xml: str, overlay: pathlib.Path) -> str:
