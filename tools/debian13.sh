@@ -46,7 +46,10 @@ run_tests() {
     mkdir -p "$work"
     log=$(mktemp)
     need_profiles test
-    need_packages python3-libvirt python3-nova python3-pip
+    # Beside Nova itself, what its own tests are made with: the fakes of its libvirt are among them.
+    need_packages python3-ddt python3-fixtures python3-gabbi python3-libvirt python3-nova \
+        python3-oslotest python3-pip python3-placement python3-requests-mock python3-testtools \
+        python3-wsgi-intercept
     step 'making the environment venv-test' "$log" environment "$work/venv-test"
     # The driver's tests find Debian's Nova in the same one.
     ln -sfn venv-test "$work/venv-nova-debian"
