@@ -11,7 +11,8 @@ waited for, only tried:
 4. ``image-<image id>``, held while the state of a cache of that image changes, and until that is
    on disk.
 5. ``lease-<image id>``, held while a boot takes a lease of a cache of that image, or while it is
-   seen that nobody uses one that goes. What is on disk is not waited for: a boot waits for it.
+   seen that nobody uses one that goes, which is a question to libvirt. Nobody syncs under it: a
+   boot waits for it.
 6. ``generation-<base>``, beside the base: held while its counter is read, changed and synced.
 7. ``statistics``, held while counters of an image are read, changed and written.
 

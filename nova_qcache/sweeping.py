@@ -110,7 +110,14 @@ def _sweep_one(store: Store, key: CacheKey) -> bool:
     if record is None and sealed.exists() and sealed.stat().st_nlink > 1:
         store.discard_recording(key)  # whoever carried a cache over was killed before its record
         return False
-    if record is None and paths.record(key).exists() and not sealed.exists():
+    if record is None and paths.record(key).exists() and sealed.exists():
+        store.discard(key)
+        LOG.warning(
+            'The cache of image %s is removed: a crash of the host left its record empty',
+            key.image_id,
+        )
+        return False
+    if record is None and paths.record(key).exists():
         store.discard_recording(key)  # of a recording that a crash of the host left by halves
     elif record is None and recording.exists():
         recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files

@@ -62,7 +62,8 @@ How long to wait for a lock that another process of nova-qcache holds, in second
 
 Possible values:
 
-* A number from 1. The locks are held for milliseconds.
+* A number from 1. Most locks are held for milliseconds; some while something is written to the
+  disk, or libvirt is asked. A boot that does not get one in time is plain.
 
 Related options:
 

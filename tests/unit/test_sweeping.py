@@ -86,6 +86,26 @@ def test_a_sealed_cache_stays(sweep, store, paths):
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.parametrize('content', [b'', bytes(300)])
+def test_a_cache_whose_record_a_crash_of_the_host_left_empty(
+    sweep, store, paths, caplog, content
+):
+    """Of one that was retired without waiting for the disk."""
+    builders.ready(store)
+    paths.record(KEY).write_bytes(content)
+    assert sweep() == []
+    assert not paths.record(KEY).exists()
+    assert not paths.sealed(KEY).exists()
+    assert 'is removed: a crash of the host left its record empty' in caplog.text
+
+
+def test_a_cache_with_an_empty_record_stays_as_long_as_somebody_names_it(store, paths):
+    builders.ready(store)
+    paths.record(KEY).write_bytes(b'')
+    assert sweeping.sweep(store, Leases(paths.leases, 300), lambda key: key == KEY) == []
+    assert paths.sealed(KEY).exists()
+
+
 def test_a_record_that_cannot_be_read_is_an_operators(sweep, paths):
     paths.record(KEY).write_text('{')
     paths.recording(KEY).write_text('x')
