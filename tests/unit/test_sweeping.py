@@ -87,9 +87,7 @@ def test_a_sealed_cache_stays(sweep, store, paths):
 
 
 @pytest.mark.parametrize('content', [b'', bytes(300)])
-def test_a_cache_whose_record_a_crash_of_the_host_left_empty(
-    sweep, store, paths, caplog, content
-):
+def test_a_cache_whose_record_a_crash_of_the_host_left_empty(sweep, store, paths, caplog, content):
     """Of one that was retired without waiting for the disk."""
     builders.ready(store)
     paths.record(KEY).write_bytes(content)

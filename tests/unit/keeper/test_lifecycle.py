@@ -76,9 +76,8 @@ def test_a_connection_that_is_lost(libvirt, connection, happened):
 
 def test_a_libvirt_that_is_not_there(libvirt, happened):
     made = Lifecycle(URI, happened)
-    with mock.patch.object(
-        libvirt, 'openReadOnly', side_effect=fake_libvirt.LibvirtError('refused')
-    ):
+    refused = fake_libvirt.LibvirtError('refused')
+    with mock.patch.object(libvirt, 'openReadOnly', autospec=True, side_effect=refused):
         for _ in range(2):
             with pytest.raises(exception.DomainsUnknown, match='refused'):
                 made.listen()
