@@ -13,6 +13,7 @@ import functools
 import importlib
 import operator
 from typing import Any
+from xml.parsers import expat
 
 from nova_qcache import exception
 from nova_qcache import native
@@ -236,6 +237,8 @@ def _stripped(libvirt: Any, domain: Any) -> Saved | None:
         if e.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
             return None  # it has gone, or has started
         return Saved(name, _saved_xml(libvirt, domain), e)
+    except expat.ExpatError as e:
+        return Saved(name, error=e)
     return Saved(name, xml) if xml else None
 
 

@@ -14,6 +14,7 @@ import logging
 import pathlib
 import threading
 from typing import Protocol
+from xml.parsers import expat
 
 from nova_qcache import control
 from nova_qcache import exception
@@ -99,13 +100,24 @@ class SavedGuests:
             )
             self._hold(saved.xml)
         self._has_chains = has_chains or any(
-            stripping.is_in(xml) for _, xml in self._domains.living()
+            _may_have_one(xml) for _, xml in self._domains.living()
         )
 
     def _hold(self, xml: str) -> None:
         """Let the recorders stay that it would read through."""
-        for path in map(pathlib.Path, paths_in(xml) if xml else ()):
+        try:
+            paths = paths_in(xml)
+        except exception.DomainsUnknown:  # no XML that anybody can read
+            return
+        for path in map(pathlib.Path, paths):
             key = CacheKey.from_stem(path.stem)
             if key is not None and path == self._paths.nbd_socket(key):
                 with contextlib.suppress(exception.RecorderUnreachable):
                     control.RecorderClient(self._paths.control_socket(key)).hold()
+
+
+def _may_have_one(xml: str) -> bool:
+    try:
+        return stripping.is_in(xml)
+    except expat.ExpatError:  # nobody can tell, and no other domain has to wait for that
+        return True

@@ -5,6 +5,7 @@ import sys
 import threading
 from typing import Any
 from unittest import mock
+from xml.parsers import expat
 
 import pytest
 
@@ -395,6 +396,15 @@ def test_one_that_cannot_be_stripped_stops_no_other(host):
         Saved('two', '', broken),
         Saved('three', SAVED),
     ]
+
+
+def test_one_whose_xml_nobody_can_read_stops_no_other(host):
+    host.domains = [Domain('one', saved='<domain>'), Domain('two', saved=SAVED)]
+    for domain in host.domains:
+        domain.tells_secrets = True
+    one, two = LibvirtDomains(URI).strip_saved()
+    assert (one.name, one.xml, type(one.error)) == ('one', '', expat.ExpatError)
+    assert two == Saved('two', SAVED)
 
 
 def test_its_version_by_a_connection_that_may_write(host):

@@ -35,6 +35,11 @@ def playing(paths):
 
 
 @pytest.fixture
+def unreadable():
+    return '<domain>'
+
+
+@pytest.fixture
 def domains():
     made = mock.create_autospec(LibvirtDomains, instance=True)
     made.strip_saved.return_value = []
@@ -96,6 +101,12 @@ def test_as_long_as_a_guest_runs_on_a_chain_somebody_is_there(saved, domains, re
     assert not saved.is_needed()
 
 
+def test_a_guest_whose_xml_nobody_can_read_may_have_a_chain(saved, domains, unreadable):
+    domains.living.return_value = [('domain one', unreadable), ('domain two', xml(''))]
+    saved.look()
+    assert saved.is_needed()
+
+
 def test_a_boot_that_is_on_its_way_needs_somebody(saved, leases):
     leases.take('an-instance', KEY)
     assert saved.is_needed()
@@ -132,7 +143,7 @@ def test_one_that_cannot_be_stripped_keeps_its_recorder(
     assert said == [f'The saved state of domain one keeps naming its cache: {ERROR}']
 
 
-@pytest.mark.parametrize('what', ['playing', None])
+@pytest.mark.parametrize('what', ['playing', 'unreadable', None])
 def test_one_that_cannot_be_stripped_and_names_no_recorder(
     saved, domains, recorder, request, what
 ):
