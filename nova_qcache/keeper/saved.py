@@ -13,6 +13,7 @@ import contextlib
 import logging
 import pathlib
 import threading
+import time
 from typing import Protocol
 from xml.parsers import expat
 
@@ -33,6 +34,9 @@ LOG = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 10
 """From one look to the next without an event. Not longer than the keeper stays after a lease."""
+_UNTOLD_SECONDS = 180
+"""For how long it is taken that there are chains, until libvirt has told. It may start after
+nova-compute."""
 
 
 class Domains(Protocol):
@@ -64,6 +68,7 @@ class SavedGuests:
         self._events = events
         self._happened = happened
         self._has_chains = False
+        self._untold_until = time.monotonic() + _UNTOLD_SECONDS
         self._complaints = Repetition()
 
     def is_needed(self) -> bool:
@@ -72,7 +77,11 @@ class SavedGuests:
 
         :raises OSError: if leases cannot be read
         """
-        return self._has_chains or any(True for _ in self._leases.active())
+        return (
+            self._has_chains
+            or time.monotonic() < self._untold_until
+            or any(True for _ in self._leases.active())
+        )
 
     def look(self) -> None:
         """Look at all domains, and again at each event, until there was none for a while.
@@ -102,6 +111,7 @@ class SavedGuests:
         self._has_chains = has_chains or any(
             _may_have_one(xml) for _, xml in self._domains.living()
         )
+        self._untold_until = 0
 
     def _hold(self, xml: str) -> None:
         """Let the recorders stay that it would read through."""

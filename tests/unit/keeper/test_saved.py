@@ -2,7 +2,10 @@
 """Guests that somebody saves: when they are looked at, and who stays for them."""
 
 import logging
+from operator import attrgetter
 import threading
+import time
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -107,7 +110,24 @@ def test_a_guest_whose_xml_nobody_can_read_may_have_a_chain(saved, domains, unre
     assert saved.is_needed()
 
 
+@pytest.mark.parametrize('fails', ['events.listen', 'domains.strip_saved', 'domains.living'])
+def test_until_libvirt_has_told_somebody_is_there_for_a_while(saved, events, domains, fails):
+    asked = attrgetter(fails)(SimpleNamespace(events=events, domains=domains))
+    asked.side_effect = exception.DomainsUnknown(uri='x', reason='not there yet')
+    assert saved.is_needed()
+    with pytest.raises(exception.DomainsUnknown):
+        saved.look()
+    assert saved.is_needed()
+    much_later = time.monotonic() + 600
+    with mock.patch.object(saved_module.time, 'monotonic', autospec=True, return_value=much_later):
+        assert not saved.is_needed()
+    asked.side_effect = None
+    saved.look()
+    assert not saved.is_needed()
+
+
 def test_a_boot_that_is_on_its_way_needs_somebody(saved, leases):
+    saved.look()
     leases.take('an-instance', KEY)
     assert saved.is_needed()
     leases.release('an-instance')
