@@ -8,6 +8,7 @@ memory image is without a chain as soon as it is seen, and as long as a guest ru
 somebody is there to see it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 import contextlib
 import logging
@@ -69,7 +70,7 @@ class SavedGuests:
         self._happened = happened
         self._has_chains = False
         self._untold_until = time.monotonic() + _UNTOLD_SECONDS
-        self._complaints = Repetition()
+        self._complaints: defaultdict[str, Repetition] = defaultdict(Repetition)
 
     def is_needed(self) -> bool:
         """Return whether a guest may be saved with a chain of ours, as far as is known: one
@@ -102,7 +103,7 @@ class SavedGuests:
                 continue
             has_chains = True
             LOG.log(
-                self._complaints.level(saved.error),
+                self._complaints[saved.name].level(saved.error),
                 'The saved state of domain %s keeps naming its cache: %s',
                 saved.name,
                 saved.error,

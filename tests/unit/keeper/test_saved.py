@@ -163,6 +163,18 @@ def test_one_that_cannot_be_stripped_keeps_its_recorder(
     assert said == [f'The saved state of domain one keeps naming its cache: {ERROR}']
 
 
+def test_each_one_that_cannot_be_stripped_is_named(saved, domains, caplog):
+    """Nova's names of domains differ in digits only."""
+    names = ['instance-00000001', 'instance-00000002']
+    domains.strip_saved.return_value = [Saved(name, '', ERROR) for name in names]
+    for _ in range(3):
+        saved.look()
+    said = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
+    assert said == [
+        f'The saved state of domain {name} keeps naming its cache: {ERROR}' for name in names
+    ]
+
+
 @pytest.mark.parametrize('what', ['playing', 'unreadable', None])
 def test_one_that_cannot_be_stripped_and_names_no_recorder(
     saved, domains, recorder, request, what
