@@ -30,6 +30,7 @@ class Lifecycle:
         self._uri = uri
         self._happened = happened
         self._connection: Any = None
+        self._callback = 0
         self._loop: threading.Thread | None = None
 
     def listen(self) -> None:
@@ -44,6 +45,7 @@ class Lifecycle:
         except ImportError as e:
             reason = 'this Python has no module libvirt'
             raise exception.DomainsUnknown(uri=self._uri, reason=reason) from e
+        self._forget(libvirt)
         try:
             self._listen(libvirt)
         except libvirt.libvirtError as e:
@@ -57,10 +59,20 @@ class Lifecycle:
             self._loop.start()
         connection = libvirt.openReadOnly(self._uri)
         connection.setKeepAlive(_KEEP_ALIVE_SECONDS, _KEEP_ALIVE_COUNT)
-        connection.domainEventRegisterAny(
+        self._callback = connection.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda *_: self._happened(), None
         )
         self._connection = connection
+
+    def _forget(self, libvirt: Any) -> None:
+        """Let go of a lost connection: as long as it has a callback, it stays open."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.domainEventDeregisterAny(self._callback)
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.close()
 
 
 def _run(libvirt: Any) -> None:

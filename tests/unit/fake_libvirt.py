@@ -143,7 +143,13 @@ class Connection:
     ) -> int:
         assert (domain, event) == (None, VIR_DOMAIN_EVENT_ID_LIFECYCLE)
         self.callbacks.append(callback)
-        return len(self.callbacks)
+        return len(self.callbacks) - 1
+
+    def domainEventDeregisterAny(self, callback: int) -> int:
+        del self.callbacks[callback]
+        if self.close_error:
+            raise self.close_error
+        return 0
 
     def getLibVersion(self) -> Any:
         return 9_002_001

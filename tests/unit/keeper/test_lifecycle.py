@@ -74,6 +74,17 @@ def test_a_connection_that_is_lost(libvirt, connection, happened):
     assert happened.call_count == 2
 
 
+@pytest.mark.parametrize('error', [None, fake_libvirt.LibvirtError('client socket is closed')])
+def test_a_connection_that_is_lost_is_let_go(libvirt, connection, happened, error):
+    made = Lifecycle(URI, happened)
+    made.listen()
+    connection.is_open = False
+    connection.close_error = error
+    made.listen()
+    assert connection.closed == 1
+    assert len(connection.callbacks) == 1
+
+
 def test_a_libvirt_that_is_not_there(libvirt, happened):
     made = Lifecycle(URI, happened)
     refused = fake_libvirt.LibvirtError('refused')
