@@ -4,14 +4,15 @@
 Nova's driver takes our chain out of what Nova saves. Others save guests, too: an operator with
 ``virsh managedsave``, the service libvirt-guests when the host goes off. What they start again may
 be after the host's next boot, when no recorder is there, and no cache that lay on a tmpfs. So each
-memory image is without a chain as soon as it is seen, and as long as a guest runs that has one,
-somebody is there to see it.
+memory image is without a chain as soon as it is seen, and the keeper is there to see it as long as
+a guest runs that has one.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 import contextlib
 import logging
+import math
 import pathlib
 import threading
 import time
@@ -35,6 +36,8 @@ LOG = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 10
 """From one look to the next without an event. Not longer than the keeper stays after a lease."""
+_LIVING_SECONDS = 5
+"""From asking for the XML of all that run to doing so again, however many events there are."""
 _UNTOLD_SECONDS = 180
 """For how long it is taken that there are chains, until libvirt has told. It may start after
 nova-compute."""
@@ -89,19 +92,28 @@ class SavedGuests:
 
         :raises DomainsUnknown: if libvirt does not tell
         """
-        self._look()
-        while self._happened.wait(_EVERY_SECONDS):
-            self._look()
+        living_at = -math.inf
+        while True:
+            self._happened.clear()
+            self._events.listen()
+            kept = self._strip_saved()
+            if time.monotonic() - living_at >= _LIVING_SECONDS:
+                living_at = time.monotonic()
+                self._has_chains = kept or self._may_live()
+                self._untold_until = 0
+            else:
+                self._has_chains = True  # whoever has just started may have one
+            if not self._happened.wait(_EVERY_SECONDS):
+                return
 
-    def _look(self) -> None:
-        self._happened.clear()
-        self._events.listen()
-        has_chains = False
+    def _strip_saved(self) -> bool:
+        """Return whether one keeps its chain."""
+        kept = False
         for saved in self._domains.strip_saved():
             if saved.error is None:
                 LOG.info('The saved state of domain %s names its cache no more', saved.name)
                 continue
-            has_chains = True
+            kept = True
             LOG.log(
                 self._complaints[saved.name].level(saved.error),
                 'The saved state of domain %s keeps naming its cache: %s',
@@ -109,10 +121,11 @@ class SavedGuests:
                 saved.error,
             )
             self._hold(saved.xml)
-        self._has_chains = has_chains or any(
-            _may_have_one(xml) for _, xml in self._domains.living()
-        )
-        self._untold_until = 0
+        return kept
+
+    def _may_live(self) -> bool:
+        """Return whether a guest may run that has a chain."""
+        return any(_may_have_one(xml) for _, xml in self._domains.living())
 
     def _hold(self, xml: str) -> None:
         """Let the recorders stay that it would read through."""

@@ -86,6 +86,31 @@ def test_it_looks_again_at_each_event(saved, domains, happened):
     assert domains.strip_saved.call_count == 3
 
 
+def test_a_boot_of_many_asks_for_the_xml_of_all_only_now_and_then(saved, domains, happened):
+    """Meanwhile one that has just started may have a chain."""
+    clock = [time.monotonic() + 1e6]
+    needed = []
+
+    def strip_saved():
+        needed.append(saved.is_needed())
+        clock[0] += 1
+        if domains.strip_saved.call_count < 8:
+            happened.set()
+        return []
+
+    domains.strip_saved.side_effect = strip_saved
+    with mock.patch.object(
+        saved_module.time, 'monotonic', autospec=True, side_effect=lambda: clock[0]
+    ):
+        saved.look()
+        assert domains.living.call_count == 2
+        # It has asked at the first and at the sixth.
+        assert needed == [False, False, True, True, True, True, False, True]
+        assert saved.is_needed()
+        saved.look()
+        assert not saved.is_needed()
+
+
 def test_nobody_is_there(saved):
     saved.look()
     assert not saved.is_needed()
