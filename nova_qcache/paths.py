@@ -30,6 +30,7 @@ import grp
 import os
 import pathlib
 import shutil
+import stat
 
 from oslo_config import cfg
 
@@ -154,17 +155,20 @@ class Paths:
     def missing(self) -> list[str]:
         """Return the folders that are yet to be made, of those that are in no other one of ours.
 
-        :raises FolderUnfit: if this user could not make one of them
+        :raises FolderUnfit: if this user could not make one of them, or none but root could
         """
         found = []
         for path in (self.cache_path, self.run_path):
             if os.path.lexists(path):
                 continue
+            obstacle = None
             if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+                obstacle = f'user {os.geteuid()} cannot make it'
+            elif os.geteuid() == 0 and _is_closed_to_others(path.parent):
+                obstacle = 'only root can make it'  # nova-compute is somebody else
+            if obstacle is not None:
                 raise exception.FolderUnfit(
-                    path=str(path),
-                    reason=f'it is not there, and user {os.geteuid()} cannot make it',
-                    remedy=_MAKE_IT,
+                    path=str(path), reason=f'it is not there, and {obstacle}', remedy=_MAKE_IT
                 )
             found.append(str(path))
         return found
@@ -238,3 +242,9 @@ class Paths:
             raise exception.FolderUnfit(
                 path=str(path), reason=e.strerror or str(e), remedy=remedy
             ) from e
+
+
+def _is_closed_to_others(folder: pathlib.Path) -> bool:
+    """Return whether nobody but root may write to a folder of root's."""
+    found = folder.stat()
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

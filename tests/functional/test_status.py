@@ -72,9 +72,10 @@ def test_root_leaves_nothing(site: Site) -> None:
     site.configure(qemu_group='')  # a user without a name is in no other group
     done = _status(site, 'upgrade', 'check', '--json', user=users.ROOT)
     folders = _checks(done)['folders']
-    assert folders['result'] == 0
-    # It acts as the owner of the folder above, who is root here.
-    assert f'nova-compute makes {site.cache_path} when it starts' in folders['details']
+    # It acts as the owner of the folder above, who is root here: nova-compute could not make it.
+    assert folders['result'] == 2
+    assert f'{str(site.cache_path)!r} cannot be used: it is not there' in folders['details']
+    assert 'only root can make it' in folders['details']
     assert not site.cache_path.exists()
     assert list(site.run_path.iterdir()) == []
 

@@ -101,6 +101,31 @@ def test_a_folder_that_is_none(tmp_path, fresh, name, kind):
     assert 'Move it away or name another folder' in said
 
 
+@pytest.mark.parametrize(
+    ('user', 'owner', 'mode', 'fits'),
+    [
+        (0, 0, 0o755, False),
+        (0, 0, 0o1777, True),
+        (0, 0, 0o775, True),
+        (0, 1000, 0o755, True),
+        (1000, 1000, 0o755, True),
+    ],
+)
+def test_what_only_root_could_make_is_not_yet_to_be_made(short_folder, user, owner, mode, fits):
+    """Root looks for nova-compute, which is somebody else."""
+    found = mock.Mock(st_uid=owner, st_mode=stat.S_IFDIR | mode)
+    paths = Paths(short_folder / 'a', short_folder / 'b')
+    with (
+        mock.patch('os.geteuid', autospec=True, return_value=user),
+        mock.patch.object(pathlib.Path, 'stat', autospec=True, return_value=found),
+    ):
+        if fits:
+            assert paths.missing() == [str(paths.cache_path), str(paths.run_path)]
+        else:
+            with pytest.raises(exception.FolderUnfit, match='only root can make it'):
+                paths.missing()
+
+
 def test_a_missing_parent_is_not_made(tmp_path):
     paths = Paths(tmp_path / 'no' / 'cache', tmp_path / 'run')
     said = unfit(paths)

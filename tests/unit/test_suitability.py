@@ -13,6 +13,7 @@ from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import libvirt_guests
+from nova_qcache import paths as paths_module
 from nova_qcache import qemu_img
 from nova_qcache import suitability
 from nova_qcache.glance import Glance
@@ -38,6 +39,14 @@ SUBJECTS = [
     'confinement',
     'glance',
 ]
+
+
+@pytest.fixture(autouse=True)
+def anybody():
+    """The folders of tests are root's if root runs these."""
+    with mock.patch.object(paths_module, '_is_closed_to_others', autospec=True) as made:
+        made.return_value = False
+        yield
 
 
 @pytest.fixture
