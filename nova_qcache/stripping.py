@@ -2,7 +2,8 @@
 """Chains of ours in the XML of domains: seen, and taken out.
 
 Without lxml, which only comes with Nova. All else is written as it was read: libvirt wants the
-namespaces of metadata declared where they are.
+namespaces of metadata declared where they are. But up to Python 3.12 minidom writes line breaks
+in attributes as they are, and whoever reads them next sees blanks.
 """
 
 from collections.abc import Iterator

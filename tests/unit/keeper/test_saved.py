@@ -99,9 +99,7 @@ def test_a_boot_of_many_asks_for_the_xml_of_all_only_now_and_then(saved, domains
         return []
 
     domains.strip_saved.side_effect = strip_saved
-    with mock.patch.object(
-        saved_module.time, 'monotonic', autospec=True, side_effect=lambda: clock[0]
-    ):
+    with mock.patch.object(time, 'monotonic', autospec=True, side_effect=lambda: clock[0]):
         saved.look()
         assert domains.living.call_count == 2
         # It has asked at the first and at the sixth.
@@ -144,7 +142,7 @@ def test_until_libvirt_has_told_somebody_is_there_for_a_while(saved, events, dom
         saved.look()
     assert saved.is_needed()
     much_later = time.monotonic() + 600
-    with mock.patch.object(saved_module.time, 'monotonic', autospec=True, return_value=much_later):
+    with mock.patch.object(time, 'monotonic', autospec=True, return_value=much_later):
         assert not saved.is_needed()
     asked.side_effect = None
     saved.look()
