@@ -39,7 +39,10 @@ def read(
     try:
         conf(arguments, project='nova', prog=prog, **more)
     except UnicodeDecodeError as e:
-        raise _not_text(e) from e
+        path = _parsed_in(e)
+        if path is None:
+            raise cfg.Error(str(e)) from e
+        raise _not_text(path, e) from e
     except OSError as e:
         raise exception.FileUnfit(
             what='The configuration file',
@@ -49,13 +52,17 @@ def read(
         ) from e
 
 
-def _not_text(error: UnicodeDecodeError) -> exception.FileUnfit:
-    """Say where it is: the error has neither the file's name, nor a place in more than a part."""
+def _parsed_in(error: UnicodeDecodeError) -> str | None:
+    """Return the file that was parsed: the error does not name it. None if it is of no file."""
     frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
     parsers = [each['self'] for each in frames if isinstance(each.get('self'), cfg.ConfigParser)]
-    path = parsers[-1].filename
+    return parsers[-1].filename if parsers else None
+
+
+def _not_text(path: str, error: UnicodeDecodeError) -> exception.FileUnfit:
+    """Say where it is: the error has a place in one of the parts only that were read."""
     place = 'it'
-    with open(path, 'rb') as file:
+    with contextlib.suppress(OSError), open(path, 'rb') as file:  # it may have gone since
         for number, line in enumerate(file, 1):
             try:
                 line.decode(error.encoding)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files that configure a program, and what stands in them."""
 
+from unittest import mock
+
 from oslo_config import cfg
 import pytest
 
@@ -49,6 +51,24 @@ def test_a_folder_is_no_file(tmp_path):
         f'The configuration file {str(tmp_path)!r} cannot be used: Is a directory. '
         'Name another one with --config-file.'
     )
+
+
+def test_a_file_that_is_no_text_and_gone_since(file):
+    file.write_bytes(b'[qcache]\n# gr\xfcn')
+    with (
+        open(file, encoding='utf-8') as given,
+        mock.patch('builtins.open', autospec=True) as opened,
+        pytest.raises(exception.FileUnfit) as caught,
+    ):
+        opened.side_effect = [given, FileNotFoundError]
+        read(f'--config-file={file}')
+    assert ': it is not UTF-8.' in str(caught.value)
+
+
+def test_what_is_no_text_and_no_file():
+    error = UnicodeDecodeError('utf-8', b'\xfc', 0, 1, 'invalid start byte')
+    with pytest.raises(cfg.Error, match='invalid start byte'):
+        config_files.read(mock.Mock(side_effect=error), [], 'nova-qcache')
 
 
 @pytest.mark.parametrize('where', ['--config-file', '--config-dir'])
