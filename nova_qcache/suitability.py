@@ -147,7 +147,8 @@ def _folders(paths: Paths) -> str:
 
 @contextlib.contextmanager
 def _probe(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file of that file system without a name: even the times of the folder stay."""
+    """A file of that file system without a name. Where that has no O_TMPFILE, it has one for a
+    moment, and the folder's times change."""
     with tempfile.TemporaryFile(dir=folder) as file:
         yield pathlib.Path(f'/proc/self/fd/{file.fileno()}')
 
@@ -206,14 +207,14 @@ def _libvirt(uri: str) -> str:
 
 
 def _libvirt_guests() -> Iterator[Finding]:
-    # A warning: the keeper makes their images plain, unless libvirtd ends too soon after that.
+    # A warning: the keeper makes their images plain, unless libvirtd stops too soon after that.
     saves = libvirt_guests.saves()
     if saves:
         yield Finding(
             'libvirt-guests',
             Grade.WARNING,
-            'it saves guests when the host goes off, and one that is saved with a cache at the '
-            'last moment does not start before nova-compute has',
+            'it saves guests when the host goes off, and a guest that is saved with a cache just '
+            'before libvirtd stops may not start until nova-compute has started',
             f'Set ON_SHUTDOWN=shutdown and ON_BOOT=ignore in {libvirt_guests.setting()}.',
         )
     elif saves is not None:
