@@ -19,6 +19,7 @@ from nova_qcache import boots as boots_module
 from nova_qcache import control
 from nova_qcache import exception
 from nova_qcache import locks
+from nova_qcache import paths as paths_module
 from nova_qcache import plugins
 from nova_qcache.boots import Boots
 from nova_qcache.generation import Generations
@@ -184,3 +185,11 @@ def boots(conf, source, launch_start, recorder, verifier, current, inspect_base)
 @pytest.fixture
 def manager(conf, source, launch_start, recorder, verifier, current, inspect_base):
     return Manager(conf)
+
+
+@pytest.fixture
+def others_may_write() -> Iterator[None]:
+    """To the folders that are above ours, which are root's if root runs the tests."""
+    with mock.patch.object(paths_module, '_is_closed_to_others', autospec=True) as made:
+        made.return_value = False
+        yield

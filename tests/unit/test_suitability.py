@@ -13,7 +13,6 @@ from nova_qcache import confinement
 from nova_qcache import exception
 from nova_qcache import filesystem
 from nova_qcache import libvirt_guests
-from nova_qcache import paths as paths_module
 from nova_qcache import qemu_img
 from nova_qcache import suitability
 from nova_qcache.glance import Glance
@@ -23,6 +22,8 @@ from nova_qcache.suitability import Finding
 from nova_qcache.suitability import Grade
 from tests.unit import builders
 from tests.unit.builders import MIB
+
+pytestmark = pytest.mark.usefixtures('others_may_write')
 
 SUBJECTS = [
     'configuration',
@@ -39,14 +40,6 @@ SUBJECTS = [
     'confinement',
     'glance',
 ]
-
-
-@pytest.fixture(autouse=True)
-def anybody():
-    """The folders of tests are root's if root runs these."""
-    with mock.patch.object(paths_module, '_is_closed_to_others', autospec=True) as made:
-        made.return_value = False
-        yield
 
 
 @pytest.fixture

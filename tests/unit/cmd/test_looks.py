@@ -18,6 +18,8 @@ from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import OTHER_IMAGE
 
+pytestmark = pytest.mark.usefixtures('others_may_write')
+
 LOOKS = ['list', 'show', 'stats', 'stats --host', 'plan', 'check']
 
 
