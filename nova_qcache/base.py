@@ -47,7 +47,7 @@ def answers(source: Source, qemu_img: QemuImg) -> bool:
     """Return whether the base can be read now; it is asked for some bytes and given a moment."""
     try:
         qemu_img.first_bytes(source.protocol_node(), _PROBE_BYTES, _PROBE_SECONDS)
-    except exception.QcacheError:
+    except (exception.QcacheError, OSError):  # too many files are open, for example
         return False
     return True
 

@@ -63,7 +63,7 @@ CACHE_FILE_NODE = 'cfile'
 RECORDING_NODE = 'cor'
 """It exists exactly as long as a daemon records."""
 SECOND_BASE = 'base2'
-"""Who asks it for bytes could not get them from anywhere else."""
+"""Read only when all else has failed."""
 _SERVED = ('old-either', 'either2', 'either')
 """What guests read; where there are two, the first one."""
 _REFUSING = ('refusing', 'refusing2')
@@ -197,9 +197,13 @@ def refusing(nodes: Collection[str], sectors: Collection[int]) -> list[Command]:
     old = [name for name in _REFUSING if name in nodes]
     if served is None or not (sectors or old):
         return []
+    cleared: list[Command] = []
+    if not sectors or len(old) == len(_REFUSING):  # one may have stayed when it was replaced
+        cleared = [('blockdev-reopen', {'options': [_top(served)]}), *_removing(*old)]
+        old = []
     if not sectors:
-        return [('blockdev-reopen', {'options': [_top(served)]}), *_removing(*old)]
-    new = next(name for name in _REFUSING if name not in nodes)
+        return cleared
+    new = next(name for name in _REFUSING if name not in old)
     node: Node = {
         'driver': 'blkdebug',
         'node-name': new,
@@ -211,6 +215,7 @@ def refusing(nodes: Collection[str], sectors: Collection[int]) -> list[Command]:
         ],
     }
     return [
+        *cleared,
         ('blockdev-add', node),
         ('blockdev-reopen', {'options': [_top(new)]}),
         *_removing(*old),

@@ -38,7 +38,7 @@ class Status:
     def refusal(self) -> str:
         """Why no more guests are to read through it; empty if they may."""
         if self.phase not in (Phase.RECORDING, Phase.SEALING):
-            return f'the one at work does not record any more: {self.note}'
+            return f'its recorder does not record any more: {self.note}'
         # Before libvirt 9.2 such a block pauses a guest, and only another chain helps it.
         return 'its base cannot be read in places' if self.unreadable_blocks else ''
 

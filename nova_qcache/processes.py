@@ -21,12 +21,14 @@ __all__ = [
     'connections',
     'listener_pid',
     'listening',
+    'run',
     'start_module',
     'with_argument',
 ]
 
 _EXEC_SECONDS = 1.0
 _POLL_SECONDS = 0.001
+_KILLED_SECONDS = 1.0
 
 
 def start_module(
@@ -48,6 +50,39 @@ def start_module(
         cwd='/',
         start_new_session=True,
     )
+
+
+def run(
+    command: Sequence[str], *, seconds: float, stdin: str | None = None
+) -> 'subprocess.CompletedProcess[str]':
+    """Run a program to its end, and return what it printed.
+
+    :raises OSError: if it cannot be started
+    :raises subprocess.TimeoutExpired: if it does not end in time, with the bytes that it printed.
+        It is killed, and left behind where even that does not end it: a process whose disk hangs
+        ends with its disk
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        told = None if stdin is None else stdin.encode()
+        stdout, stderr = process.communicate(told, timeout=seconds)
+    except BaseException:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_KILLED_SECONDS)
+        raise
+    finally:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # it has not read all of its input
+                    pipe.close()
+    said = stdout.decode(errors='replace'), stderr.decode(errors='replace')
+    return subprocess.CompletedProcess(command, process.returncode, *said)
 
 
 class Process:

@@ -10,6 +10,7 @@ import subprocess
 from typing import Any, TypeVar
 
 from nova_qcache import exception
+from nova_qcache import processes
 from nova_qcache.source import Node
 
 __all__ = [
@@ -28,6 +29,7 @@ _FORMATS = re.compile(r'^Supported (?:image )?formats:\s*(.*?)\n\n', re.MULTILIN
 """One line before qemu 10.0, then a paragraph of several."""
 
 _SECONDS = 60
+_MFD_NOEXEC_SEAL = 0x8
 _T = TypeVar('_T')
 
 
@@ -39,18 +41,10 @@ def run(
     :param option: the ``[qcache]`` option that says where the tool is
     :raises ToolMissing: if it cannot be started
     :raises ToolFailed: if it ended with an error
-    :raises DeadlinePassed: if it did not end in time; it is killed then
+    :raises DeadlinePassed: if it did not end in time; it is killed then, and not waited for
     """
     try:
-        done = subprocess.run(
-            command,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors='replace',
-            timeout=seconds,
-        )
+        done = processes.run(command, seconds=seconds, stdin=stdin)
     except OSError as e:
         raise exception.ToolMissing(
             tool=command[0], reason=e.strerror, package='QEMU (Debian: qemu-utils)', option=option
@@ -112,6 +106,17 @@ def json_filename(node: Node) -> str:
     )
 
 
+def _in_memory(name: str) -> int:
+    """Return the descriptor of a file that is on no disk.
+
+    :raises OSError: if there can be none
+    """
+    try:
+        return os.memfd_create(name)
+    except PermissionError:  # vm.memfd_noexec=2 wants MFD_NOEXEC_SEAL, which Linux 6.3 brought
+        return os.memfd_create(name, os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+
+
 class QemuImg:
     def __init__(self, program: str = 'qemu-img') -> None:
         self.program = program
@@ -137,7 +142,7 @@ class QemuImg:
         bytes that there are."""
         source = json_filename({'driver': 'raw', 'read-only': True, 'file': node})
         # In memory: qemu-img syncs what it has written, and a boot waits for it.
-        with open(os.memfd_create('first-bytes'), 'rb') as file:
+        with open(_in_memory('first-bytes'), 'rb') as file:
             place = f'/proc/{os.getpid()}/fd/{file.fileno()}'
             self._run(
                 'dd',

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program qemu-io, as a reader that compares two images range by range."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 import os
 import re
 import selectors
@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 
 from nova_qcache import exception
+from nova_qcache import processes
 from nova_qcache import qemu_img
 from nova_qcache.progress import Done
 from nova_qcache.progress import ignore
@@ -21,6 +22,7 @@ _STALL_SECONDS = 300
 _GROUP = 'rate'
 
 _DONE = re.compile(r'read (\d+)/\d+ bytes at offset (\d+)')
+_FAILED = 'read failed: '
 _MISMATCH = re.compile(r'blkverify: .*contents mismatch at offset (-?\d+)')
 
 
@@ -81,30 +83,29 @@ class QemuIo:
                 process.kill()
 
     def readable(
-        self, image: Node, extents: Iterable[tuple[int, int]], seconds: float
-    ) -> set[int]:
-        """Read ranges of an image one by one, and return the offsets of those that it gives.
+        self, image: Node, extents: Sequence[tuple[int, int]], seconds: float
+    ) -> dict[int, bool]:
+        """Read ranges of an image one by one, and return by their offsets whether it gives them.
+
+        If that takes longer than ``seconds``, the range that it hangs at counts as one that it
+        does not give, and nothing is said of those after it.
 
         :param image: a node tree without node names, read-only
         :param extents: (offset, length) in bytes, each within the image
         :raises ToolMissing: if the program cannot be run
-        :raises DeadlinePassed: if that takes longer than ``seconds``
         """
         script = ''.join(f'read {offset} {length}\n' for offset, length in extents)
         command = [self.program, '-r', qemu_img.json_filename(image)]
         try:
-            done = subprocess.run(
-                command, input=script, capture_output=True, text=True, timeout=seconds
-            )
+            said = processes.run(command, seconds=seconds, stdin=script).stdout
+            asked = len(extents)
         except OSError as e:
             raise self._missing(e) from e
         except subprocess.TimeoutExpired as e:
-            raise exception.DeadlinePassed(
-                what='Reading a base block by block',
-                seconds=seconds,
-                remedy='See whether the base hangs',
-            ) from e
-        return {int(offset) for _, offset in _DONE.findall(done.stdout)}
+            said = (e.stdout or b'').decode(errors='replace')
+            asked = len(_DONE.findall(said)) + said.count(_FAILED) + 1
+        read = {int(offset) for _, offset in _DONE.findall(said)}
+        return {offset: offset in read for offset, _ in extents[:asked]}
 
     def _missing(self, error: OSError) -> exception.ToolMissing:
         return exception.ToolMissing(

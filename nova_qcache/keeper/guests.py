@@ -133,7 +133,7 @@ class Guests:
         done.last_at = now
         if done.count == _MOST_RESUMES:
             LOG.error('Domain %s was resumed %d times, and is not again', paused.uuid, done.count)
-        LOG.warning('Domain %s goes on: its recorder is back', paused.name)
+        LOG.warning('Resuming domain %s: its recorder answers', paused.name)
         self._domains.resume(paused.uuid)
 
     def _unreadable_blocks(self, socket: pathlib.Path) -> int:

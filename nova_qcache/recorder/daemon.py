@@ -46,7 +46,8 @@ class ServingDaemon:
         self._is_forgotten = False
         self._changing = asyncio.Lock()
         """Of who changes what is served."""
-        self._refused: set[int] = set()
+        self._refused: set[int] | None = None
+        """None: nobody here knows."""
         asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
 
     @classmethod
@@ -167,6 +168,7 @@ class ServingDaemon:
             names = await self.node_names()
             if set(sectors) == self._refused and block_graph.is_refusing(names):
                 return
+            self._refused = None
             for command, arguments in block_graph.refusing(names, sectors):
                 await self.monitor.execute(command, arguments)
             self._refused = set(sectors)

@@ -235,6 +235,23 @@ def test_sectors_that_are_refused(served):
     assert block_graph.refusing(graph.nodes, []) == [], 'guests wait for each reopening'
 
 
+@pytest.mark.parametrize('sectors', [[], [3, 4]])
+def test_what_should_have_gone_is_in_nobodys_way(served, sectors):
+    """Both nodes are there where the daemon did not delete one when it was replaced."""
+    graph, child = served
+    before = dict(graph.nodes)
+    refuse(graph, [3])
+    for command in block_graph.refusing(graph.nodes, [3, 7])[:2]:
+        graph.execute(*command)
+    assert {'refusing', 'refusing2'} <= set(graph.nodes)
+    if sectors:
+        assert refuse(graph, sectors) == (child, sectors)
+    else:
+        for command in block_graph.refusing(graph.nodes, sectors):
+            graph.execute(*command)
+        assert graph.nodes == before
+
+
 def test_only_questions_about_them_are_refused(recording):
     refuse(recording, [3])
     (error,) = recording.nodes['refusing']['inject-error']

@@ -260,7 +260,7 @@ def test_one_of_before_an_upgrade_knows_of_nothing_that_cannot_be_read(path):
     [
         (builders.status(Phase.RECORDING), ''),
         (builders.status(Phase.SEALING), ''),
-        (builders.status(Phase.SERVING), 'the one at work does not record any more: a note'),
+        (builders.status(Phase.SERVING), 'its recorder does not record any more: a note'),
         (builders.status(unreadable_blocks=1), 'its base cannot be read in places'),
     ],
 )

@@ -231,3 +231,30 @@ def test_connections_of_a_path_with_blanks(short_folder):
 
 def test_nobody_is_connected_where_nobody_listens(path):
     assert processes.connections(path) == 0
+
+
+# -- programs that are run to their end
+
+
+def test_a_program_that_is_run():
+    done = processes.run(['sh', '-c', 'cat; echo \'\\377\' >&2; exit 3'], seconds=60, stdin='a')
+    assert (done.returncode, done.stdout, done.stderr) == (3, 'a', '\ufffd\n')
+
+
+def test_a_program_that_cannot_be_killed_is_left_behind():
+    """Its disk hangs: whoever waited for it would never return."""
+    with mock.patch.object(subprocess, 'Popen', autospec=True) as popen:
+        process = popen.return_value
+        process.__enter__.return_value = process
+        process.stdin, process.stdout, process.stderr = None, mock.Mock(), mock.Mock()
+        process.communicate.side_effect = subprocess.TimeoutExpired('x', 9, b'said')
+
+        def wait(timeout=None):
+            assert timeout is not None, 'for ever'
+            raise subprocess.TimeoutExpired('x', timeout)
+
+        process.wait.side_effect = wait
+        with pytest.raises(subprocess.TimeoutExpired) as caught:
+            processes.run(['x'], seconds=9)
+    assert caught.value.stdout == b'said'
+    process.kill.assert_called_once_with()

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
+from nova_qcache import processes
 from nova_qcache import qemu_img
 from nova_qcache.qemu_img import QemuImg
 
@@ -51,7 +52,7 @@ DRIVERS = {'blkverify', 'copy-on-read', 'file', 'nvme', 'qcow2', 'quorum', 'raw'
 
 @pytest.fixture
 def run():
-    with mock.patch.object(subprocess, 'run', autospec=True) as mocked:
+    with mock.patch.object(processes, 'run', autospec=True) as mocked:
         mocked.return_value = done()
         yield mocked
 
@@ -73,13 +74,12 @@ def ran(run):
 def test_run_returns_what_was_printed(run):
     run.return_value = done('an answer', 'a warning')
     assert qemu_img.run(['tool', 'x'], option='qemu_img') == 'an answer'
-    assert run.call_args.kwargs['stdin'] is subprocess.DEVNULL
+    assert run.call_args.kwargs['stdin'] is None
 
 
 def test_run_gives_input(run):
     qemu_img.run(['tool'], option='qemu_img', stdin='read 0 1')
-    assert run.call_args.kwargs['input'] == 'read 0 1'
-    assert run.call_args.kwargs['stdin'] is None
+    assert run.call_args.kwargs['stdin'] == 'read 0 1'
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_tool_that_hangs(run):
     run.side_effect = subprocess.TimeoutExpired('x', 7)
     with pytest.raises(exception.DeadlinePassed) as caught:
         qemu_img.run(['tool', 'check'], option='qemu_img', seconds=7)
-    assert run.call_args.kwargs['timeout'] == 7
+    assert run.call_args.kwargs['seconds'] == 7
     assert 'tool check took longer than 7 s' in str(caught.value)
     assert 'See whether the storage of its files hangs' in str(caught.value)
 
@@ -223,6 +223,18 @@ def test_first_bytes_wait_for_no_disk(tmp_path, monkeypatch, there):
     node = {'driver': 'file', 'filename': str(base)}
     assert QemuImg().first_bytes(node, 65536).rstrip(b'\0') == base.read_bytes()[:65536]
     assert [place.startswith('/memfd:') for place in places] == [True]
+
+
+def test_first_bytes_where_memory_is_never_run(run):
+    """vm.memfd_noexec=2."""
+
+    def memfd_create(name, flags=os.MFD_CLOEXEC):
+        if not flags & 0x8:
+            raise PermissionError(13, 'Permission denied')
+        return os.open(os.devnull, os.O_RDONLY)
+
+    with mock.patch.object(os, 'memfd_create', autospec=True, side_effect=memfd_create):
+        assert QemuImg().first_bytes({'driver': 'nbd'}, 512) == b''
 
 
 @pytest.mark.parametrize(('extended', 'word'), [(True, 'on'), (False, 'off')])

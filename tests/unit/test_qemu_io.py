@@ -3,11 +3,13 @@
 
 import json
 import pathlib
+import subprocess
 from unittest import mock
 
 import pytest
 
 from nova_qcache import exception
+from nova_qcache import processes
 from nova_qcache import qemu_io
 
 ONE = {'driver': 'null-co', 'size': 1}
@@ -173,7 +175,8 @@ def test_which_ranges_can_be_read(player):
     tool = player.play(
         f'{was_read(0, 4096)}read failed: Input/output error\n{was_read(8192, 512)}'
     )
-    assert tool.readable(ONE, [(0, 4096), (4096, 4096), (8192, 512)], 60) == {0, 8192}
+    found = tool.readable(ONE, [(0, 4096), (4096, 4096), (8192, 512)], 60)
+    assert found == {0: True, 4096: False, 8192: True}
     assert player.commands.read_text() == 'read 0 4096\nread 4096 4096\nread 8192 512\n'
     read_only, filename = player.arguments.read_text().splitlines()
     assert read_only == '-r'
@@ -181,12 +184,17 @@ def test_which_ranges_can_be_read(player):
 
 
 def test_an_image_that_cannot_be_opened_gives_nothing(player):
-    assert player.play('', code=1).readable(ONE, [(0, 4096)], 60) == set()
+    assert player.play('', code=1).readable(ONE, [(0, 4096)], 60) == {0: False}
 
 
-def test_an_image_that_hangs(player):
-    with pytest.raises(exception.DeadlinePassed, match='Reading a base block by block'):
-        player.play('', ending='exec sleep 60').readable(ONE, [(0, 4096)], 0.1)
+@pytest.mark.parametrize('says', [None, f'{was_read(0, 512)}read failed: Input/output error\n'])
+def test_what_was_said_before_an_image_hung_counts(says):
+    """And of what comes after that nobody can say anything."""
+    hung = subprocess.TimeoutExpired('qemu-io', 9, says and says.encode() + b'\xff')
+    extents = [(at, 512) for at in range(0, 2560, 512)]
+    with mock.patch.object(processes, 'run', autospec=True, side_effect=hung):
+        found = qemu_io.QemuIo().readable(ONE, extents, 9)
+    assert found == ({0: True, 512: False, 1024: False} if says else {0: False})
 
 
 def test_readable_without_the_program():

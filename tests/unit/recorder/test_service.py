@@ -210,8 +210,12 @@ def failure(node, sector, count):
 @pytest.fixture
 def readable():
     """What the base gives: nothing, unless a test says otherwise."""
-    with mock.patch.object(QemuIo, 'readable', autospec=True, return_value=set()) as made:
+    with mock.patch.object(QemuIo, 'readable', autospec=True, side_effect=gives()) as made:
         yield made
+
+
+def gives(*offsets):
+    return lambda tool, image, blocks, seconds: {at: at in offsets for at, _ in blocks}
 
 
 def test_what_cannot_be_read_is_refused_and_nothing_else(stage, readable):
@@ -220,7 +224,7 @@ def test_what_cannot_be_read_is_refused_and_nothing_else(stage, readable):
         failure(block_graph.SECOND_BASE, 15, 10),
         {'node-name': block_graph.SECOND_BASE, 'sector-num': 'x'},
     ]
-    readable.return_value = {16 * 512}
+    readable.side_effect = gives(16 * 512)
     said: list[int] = []
 
     def prepare(recorder):
@@ -254,7 +258,7 @@ def test_a_failure_holds_the_recorder_for_who_was_cut_off(stage, readable):
 
 def test_what_can_be_read_again_is_refused_no_more(stage, readable, caplog):
     stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
-    readable.side_effect = [set(), set(), {0}]
+    readable.side_effect = [{0: False}, {0: False}, {0: True}]
     counts: list[int] = []
 
     def prepare(recorder):
@@ -278,12 +282,12 @@ def test_what_can_be_read_again_is_refused_no_more(stage, readable, caplog):
 
 
 @pytest.mark.parametrize('what', ['the base', 'the daemon'])
-def test_a_base_of_which_nothing_can_be_told(stage, readable, what, caplog):
+def test_a_base_of_which_nothing_can_be_told(stage, readable, what, caplog, monkeypatch):
     """Whoever asks for it again gets an error, and is not cut off without end."""
     stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
-    error = exception.DeadlinePassed(what='Reading', seconds=1, remedy='x')
+    error = exception.InvalidBase(base='x', reason='Reading', remedy='x')
     if what == 'the base':
-        readable.side_effect = error
+        monkeypatch.setattr(builders.MemorySource, 'learn', mock.Mock(side_effect=error))
     else:
         stage.on_daemon = lambda daemon: setattr(daemon.refuse, 'side_effect', error)
     one_guest_until(stage, lambda: stage.state is State.READY)
@@ -295,10 +299,94 @@ def test_a_base_of_which_nothing_can_be_told(stage, readable, what, caplog):
 
 def test_the_oldest_of_too_many_are_forgotten(stage, readable):
     stage.failures = [failure(block_graph.SECOND_BASE, 8 * at, 8) for at in range(3)]
-    one_guest_until(stage, lambda: readable.call_count == 3)
+    one_guest_until(stage, lambda: readable.call_count == 2)
     with mock.patch.object(unreadable, '_MOST_BLOCKS', 2):
         run(stage, PATIENT)
     assert stage.daemons[0].refuse.await_args.args[0] == set(range(8, 24))
+
+
+def test_a_daemon_is_told_of_no_more_than_it_takes_in_a_moment(stage, readable):
+    """qemu takes 55 s for 16384 sectors, and serves nobody meanwhile."""
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8 * 1000)]
+    one_guest_until(stage, lambda: readable.call_count == 8)
+    run(stage, PATIENT)
+    told = [len(call.args[0]) for call in stage.daemons[0].refuse.await_args_list]
+    assert max(told) == 1024
+
+
+def test_reads_that_fail_together_are_looked_at_together(stage, readable):
+    """Guests that were cut off ask again a thousand times in the time of one look."""
+    stage.failures = [failure(block_graph.SECOND_BASE, 8 * (at % 3), 8) for at in range(1000)]
+    one_guest_until(stage, lambda: readable.called)
+    run(stage, PATIENT)
+    assert [call.args[2] for call in readable.call_args_list] == [
+        [(0, 4096), (4096, 4096), (8192, 4096)]
+    ]
+
+
+def test_what_was_not_looked_at_in_time_is_looked_at_next(stage, readable):
+    """A block that hangs says nothing of those after it."""
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 24)]
+    readable.side_effect = [{0: True, 4096: False}, {8192: True}]
+    one_guest_until(stage, lambda: readable.call_count == 2)
+    run(stage, PATIENT)
+    assert readable.call_args_list[1].args[2] == [(8192, 4096)]
+    assert stage.daemons[0].refuse.await_args.args[0] == set(range(8, 16))
+
+
+def test_what_guests_wait_for_is_looked_at_first(stage, readable):
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
+    one_guest_until(stage, lambda: readable.called)
+
+    def prepare(recorder):
+        recorder._unreadable._blocks = {4096: 4096}
+        recorder._unreadable._asked = {4096: 4096}
+
+    run(stage, PATIENT, prepare)
+    assert readable.call_args.args[2] == [(0, 4096), (4096, 4096)]
+
+
+def test_nothing_is_refused_because_nobody_can_look(stage, readable, caplog):
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)] * 3
+    readable.side_effect = exception.ToolMissing(
+        tool='qemu-io', reason='gone', package='x', option='qemu_io'
+    )
+    one_guest_until(stage, lambda: readable.called)
+    run(stage, PATIENT)
+    assert not any(call.args[0] for call in stage.daemons[0].refuse.await_args_list)
+    assert 'guests that read others are cut off' in caplog.text
+
+
+def test_a_base_is_looked_at_as_its_daemon_reads_it(stage, readable, monkeypatch):
+    """A recorder that took over a daemon has learned nothing of the base yet."""
+    learn = mock.Mock()
+    monkeypatch.setattr(builders.MemorySource, 'learn', learn)
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
+    one_guest_until(stage, lambda: readable.called)
+    run(stage, PATIENT)
+    learn.assert_called_once_with()
+
+
+def test_a_base_that_hangs_says_nothing_of_all_its_blocks(stage, readable, monkeypatch):
+    learn = mock.Mock(side_effect=[TimeoutError(), None])
+    monkeypatch.setattr(builders.MemorySource, 'learn', learn)
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 16)]
+    readable.side_effect = gives(4096)
+    one_guest_until(stage, lambda: readable.called)
+    run(stage, PATIENT)
+    assert stage.daemons[0].refuse.await_args.args[0] == set(range(8))
+
+
+def test_a_fault_in_a_look_is_not_the_last_one(stage, readable, caplog):
+    stage.failures = [failure(block_graph.SECOND_BASE, 0, 8)]
+    stage.on_daemon = lambda daemon: setattr(
+        daemon.refuse, 'side_effect', [RuntimeError('a fault of ours'), *[None] * 100]
+    )
+    one_guest_until(stage, lambda: readable.called)
+    with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
+        run(stage, PATIENT)
+    assert 'Failed to see to reads that fail' in caplog.text
+    assert stage.daemons[0].refuse.await_args.args[0] == set(range(8))
 
 
 def test_a_new_daemon_refuses_the_same(stage, readable):
