@@ -41,8 +41,8 @@ def recording(paths, reason='a note'):
 def test_the_recorder_at_work_is_told_of_one_more_guest(
     boots, paths, launch_start, recorder, phase
 ):
-    recorder.expect_guest.side_effect = None
-    recorder.expect_guest.return_value = builders.status(phase)
+    recorder.status.side_effect = recorder.expect_guest.side_effect = None
+    recorder.status.return_value = recorder.expect_guest.return_value = builders.status(phase)
     assert boots.record(*BOOT) == boots.plan(Boot(*BOOT)) == recording(paths)
     assert recorder.expect_guest.call_count == 2
     launch_start.assert_not_called()
@@ -50,8 +50,10 @@ def test_the_recorder_at_work_is_told_of_one_more_guest(
 
 @pytest.mark.parametrize('phase', [Phase.STARTING, Phase.SERVING, Phase.LEAVING])
 def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
-    recorder.expect_guest.side_effect = None
-    recorder.expect_guest.return_value = builders.status(phase, note='dropped: x')
+    recorder.status.side_effect = recorder.expect_guest.side_effect = None
+    recorder.status.return_value = recorder.expect_guest.return_value = builders.status(
+        phase, note='dropped: x'
+    )
     with pytest.raises(exception.RecorderFailed, match='dropped: x') as caught:
         boots.record(*BOOT)
     plan = boots.plan(Boot(*BOOT))
@@ -61,8 +63,10 @@ def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
 
 def test_what_a_recorder_has_dropped_and_left_keeps_one_boot_plain(boots, store, recorder):
     builders.warm(store, base='memory://base')
-    recorder.expect_guest.side_effect = None
-    recorder.expect_guest.return_value = builders.status(Phase.SERVING, note='dropped: x')
+    recorder.status.side_effect = recorder.expect_guest.side_effect = None
+    recorder.status.return_value = recorder.expect_guest.return_value = builders.status(
+        Phase.SERVING, note='dropped: x'
+    )
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
     assert store.keys() == []
     with builders.listening(store.paths.nbd_socket(KEY)):
@@ -158,9 +162,10 @@ def test_a_new_recorder_that_does_not_record(boots, launch_start):
 
 def test_a_base_that_cannot_be_read_in_places(boots, recorder, launch_start):
     """A guest that an older libvirt has paused for it gets another chain from its hard reboot."""
-    recorder.expect_guest.side_effect = None
-    recorder.expect_guest.return_value = builders.status(unreadable_blocks=1)
+    recorder.status.side_effect = None
+    recorder.status.return_value = builders.status(unreadable_blocks=1)
     plan = boots.plan(Boot(*BOOT))
+    recorder.expect_guest.assert_not_called()  # it would stay for who never comes
     assert (plan.kind, plan.cause) == (PlanKind.PLAIN, Cause.FAILED)
     assert 'its base cannot be read in places' in plan.reason
     launch_start.assert_not_called()
@@ -288,11 +293,11 @@ def test_of_many_boots_at_once_the_first_one_starts_the_recorder(
 
     def start(*arguments):
         time.sleep(0.05)  # the others come meanwhile
-        recorder.expect_guest.side_effect = None
+        recorder.status.side_effect = recorder.expect_guest.side_effect = None
         return builders.status()
 
     launch_start.side_effect = start
-    recorder.expect_guest.return_value = builders.status()
+    recorder.status.return_value = recorder.expect_guest.return_value = builders.status()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         plans = list(pool.map(lambda _: boots.plan(Boot(*BOOT)), range(8)))
     assert {plan.kind for plan in plans} == {PlanKind.RECORD}
