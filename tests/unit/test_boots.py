@@ -290,7 +290,7 @@ def test_plan_never_raises(
             'generation': current,
             'record': records,
             'list': keys,
-            'recorder': recorder.expect_guest,
+            'recorder': recorder.status,
             'launch': launch_start,
         }
         guilty[who].side_effect = error
