@@ -19,6 +19,7 @@ __all__ = [
     'Process',
     'bytes_read',
     'connections',
+    'end',
     'listener_pid',
     'listening',
     'run',
@@ -59,8 +60,7 @@ def run(
 
     :raises OSError: if it cannot be started
     :raises subprocess.TimeoutExpired: if it does not end in time, with the bytes that it printed.
-        It is killed, and left behind where even that does not end it: a process whose disk hangs
-        ends with its disk
+        It is ended then, as :func:`end` does
     """
     process = subprocess.Popen(
         command,
@@ -71,18 +71,22 @@ def run(
     try:
         told = None if stdin is None else stdin.encode()
         stdout, stderr = process.communicate(told, timeout=seconds)
-    except BaseException:
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_KILLED_SECONDS)
-        raise
     finally:
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # it has not read all of its input
-                    pipe.close()
+        end(process)
     said = stdout.decode(errors='replace'), stderr.decode(errors='replace')
     return subprocess.CompletedProcess(command, process.returncode, *said)
+
+
+def end(process: 'subprocess.Popen[bytes]') -> None:
+    """Kill a child, unless it has ended, and close its pipes. It is left behind where even that
+    does not end it: a process whose disk hangs ends with its disk."""
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_KILLED_SECONDS)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has not read all of its input
+                pipe.close()
 
 
 class Process:

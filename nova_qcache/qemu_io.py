@@ -76,11 +76,10 @@ class QemuIo:
                 )
             except OSError as e:
                 raise self._missing(e) from e
-        with process:
-            try:
-                return self._follow(process, expected, progress)
-            finally:
-                process.kill()
+        try:
+            return self._follow(process, expected, progress)
+        finally:
+            processes.end(process)
 
     def readable(
         self, image: Node, extents: Sequence[tuple[int, int]], seconds: float

@@ -171,6 +171,22 @@ def test_no_program(tmp_path):
 # -- what can be read
 
 
+def test_one_that_cannot_be_killed_is_left_behind(player):
+    """Its disk hangs: whoever waited for it would never return."""
+    wait = subprocess.Popen.wait
+
+    def in_time(process, timeout=None):
+        assert timeout is not None, 'for ever'
+        return wait(process, timeout)
+
+    with (
+        mock.patch.object(subprocess.Popen, 'wait', autospec=True, side_effect=in_time),
+        mock.patch.object(qemu_io, '_STALL_SECONDS', 0.1),
+        pytest.raises(exception.DeadlinePassed),
+    ):
+        compare(player.play('', ending='exec sleep 60'))
+
+
 def test_which_ranges_can_be_read(player):
     tool = player.play(
         f'{was_read(0, 4096)}read failed: Input/output error\n{was_read(8192, 512)}'
