@@ -91,8 +91,11 @@ def _what_is_there(cloud: Cloud, host: ComputeHost) -> dict[str, set[str]]:
         'images': {each.id for each in cloud.api.image.images()},
         'flavors': {each.id for each in cloud.api.compute.flavors()},
         'projects': {each.id for each in cloud.api.identity.projects()},
+        # Not what is COLD: recorders of another stack on this machine have sockets of such names.
         'caches': {
-            row['image_id'] for row in json.loads(host.qcache('list', '-f', 'json').stdout)
+            row['image_id']
+            for row in json.loads(host.qcache('list', '-f', 'json').stdout)
+            if row['state'] != 'COLD'
         },
     }
 
