@@ -213,9 +213,9 @@ class Boots:
             try:
                 if quota is not None:
                     self._require_quota(key, quota)
-                status = (recorder := self._recorder(key)).status()
+                status = self._recorder(key).status()
                 if not status.refusal:  # else it would wait for who never comes
-                    status = recorder.expect_guest()
+                    status = self._recorder(key).expect_guest()
             except exception.RecorderUnreachable:
                 with self._pool.room(key, qcache_conf.quota_bytes(self._conf, quota)):
                     status = launch.start(

@@ -98,7 +98,11 @@ class Unreadable:
                     await self._look()
                     await self._answer(daemon)
             except Exception:  # a fault of ours: the next failed read is seen to
-                LOG.exception('Failed to see to reads that fail of image %s', self._image_id)
+                LOG.exception(
+                    'Failed to look at unreadable blocks of image %s; looking at them again after'
+                    ' the next failed read',
+                    self._image_id,
+                )
 
     async def _look(self) -> None:
         """See which of the blocks in question can be read. What guests wait for comes first."""
@@ -109,7 +113,7 @@ class Unreadable:
             LOG.log(
                 self._complaints.level(e),
                 'Failed to find which blocks of the base of image %s can be read: %s; guests that'
-                ' read others are cut off',
+                ' read one that cannot are cut off',
                 self._image_id,
                 e,
             )
@@ -159,8 +163,8 @@ class Unreadable:
         except exception.QcacheError as e:
             LOG.log(
                 self._complaints.level(e),
-                'Failed to have reads answered that fail of image %s: %s; a guest that makes one'
-                ' is cut off',
+                'Failed to tell the daemon of image %s which blocks cannot be read: %s; a guest'
+                ' that reads one is cut off',
                 self._image_id,
                 e,
             )

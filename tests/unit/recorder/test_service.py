@@ -354,7 +354,7 @@ def test_nothing_is_refused_because_nobody_can_look(stage, readable, caplog):
     one_guest_until(stage, lambda: readable.called)
     run(stage, PATIENT)
     assert not any(call.args[0] for call in stage.daemons[0].refuse.await_args_list)
-    assert 'guests that read others are cut off' in caplog.text
+    assert 'guests that read one that cannot are cut off' in caplog.text
 
 
 def test_a_base_is_looked_at_as_its_daemon_reads_it(stage, readable, monkeypatch):
@@ -385,7 +385,7 @@ def test_a_fault_in_a_look_is_not_the_last_one(stage, readable, caplog):
     one_guest_until(stage, lambda: readable.called)
     with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
         run(stage, PATIENT)
-    assert 'Failed to see to reads that fail' in caplog.text
+    assert 'Failed to look at unreadable blocks' in caplog.text
     assert stage.daemons[0].refuse.await_args.args[0] == set(range(8))
 
 
