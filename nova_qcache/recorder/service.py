@@ -331,6 +331,7 @@ class Recorder:
     def _claim(self) -> dict[str, Any]:
         now = time.monotonic()
         waits = self._phase is Phase.RECORDING and self._finish.is_awaiting(now)
+        waits = waits and not self._unreadable.count  # as Status.refusal
         if waits:
             self._finish.expect_guest(now)
         return {**self._status(), 'claimed': waits}

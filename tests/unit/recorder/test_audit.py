@@ -199,6 +199,25 @@ def test_a_claim(stage, audited):
     require_untouched(stage, audited)
 
 
+def test_an_audit_whose_base_cannot_be_read_in_places_is_not_claimed(stage, audited):
+    answers: list = []
+
+    def prepare(recorder):
+        def script(number):
+            recorder._unreadable._blocks = {0: 4096}
+            if number == 5:
+                answers.append(recorder._door._handlers['claim']()['claimed'])
+                recorder._door._handlers['dismiss']()
+            return 0
+
+        stage.script = script
+
+    with mock.patch.object(recording, 'PATIENCE_SECONDS', 1000):
+        run(stage, FAITHFUL, prepare)
+    assert answers == [False]
+    require_untouched(stage, audited)
+
+
 def test_a_recording_cannot_be_claimed(stage):
     answers: list = []
 
