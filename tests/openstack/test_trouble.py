@@ -54,7 +54,11 @@ def test_the_cache_folder_is_full(cloud: Cloud, host: ComputeHost, stack, cold_c
         assert 'No room for another cache' in log
         assert len(_warnings(log)) <= 1, 'one for all servers, or none: it was said before'
     finally:
-        stack.exec(['umount', host.host.cache_path])
+        # A keeper that was started for these boots has its lock there, until it sees them gone.
+        umount = ['umount', host.host.cache_path]
+        waiting.until(
+            lambda: stack.exec(umount, check=False).returncode == 0, 'the end of the small folder'
+        )
 
 
 def test_the_base_is_closed_to_nova(cloud: Cloud, host: ComputeHost, ready_calm: str):
@@ -88,13 +92,8 @@ def test_a_chain_that_qemu_cannot_open_boots_plain(
 
 
 def test_options_that_make_no_sense(cloud: Cloud, host: ComputeHost, configure, ready_calm: str):
-    for option, value in (
-        ('quota', '0'),
-        ('quota', 'much'),
-        ('cache_path', 'relative'),
-        ('recording_idle_seconds', '0'),
-        ('cluster_size', '5000'),
-    ):
+    # One that oslo.config refuses, and one of our own rules; unit tests have all of them.
+    for option, value in (('quota', 'much'), ('cache_path', 'relative')):
         before = len(host.nova_log())
         configure(qcache={option: value})
         (message,) = _warnings(host.nova_log()[before:])
