@@ -23,6 +23,7 @@ __all__ = ['ComputeHost']
 
 _SERVICES = ('base', 'libvirtd', 'nova-compute', 'virtlogd')
 _KEEPER = 'nova_qcache.cmd.keeper'
+_KEEPER_LOG = 'keeper.log'
 _LINGERING = ('privsep-helper', _KEEPER)
 
 
@@ -116,13 +117,6 @@ class ComputeHost:
         shown: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
         return shown if shown.get('state') != 'COLD' else {}
 
-    def wait_for_state(self, image_id: str, state: str) -> dict[str, Any]:
-        def look() -> dict[str, Any]:
-            shown = self.show(image_id)
-            return shown if shown.get('state') == state else {}
-
-        return waiting.until(look, f'state {state} of the cache of {image_id}')
-
     def forget(self, image_id: str) -> None:
         """Make the cache of an image COLD.
 
@@ -134,8 +128,10 @@ class ComputeHost:
 
     def seal(self, image_id: str) -> dict[str, Any]:
         """End the recording of an image, unless it has ended, and return what is known of it."""
-        self.qcache('seal', '--wait', image_id, check=False)
-        return self.wait_for_state(image_id, 'READY')
+        self.qcache('seal', '--wait', image_id)
+        shown = self.show(image_id)
+        assert shown['state'] == 'READY', shown
+        return shown
 
     def figures(self) -> dict[str, Any]:
         """Return what was counted and measured on this host."""
@@ -173,12 +169,15 @@ class ComputeHost:
 
     def kill_recorders(self) -> None:
         """kill -9 of the keeper and of every recorder and daemon, as the end of a host does."""
-        for pid in self.keepers():
-            os.kill(pid, signal.SIGKILL)
-        waiting.until(lambda: not self.keepers(), 'the end of the keeper')
+        self.end_keepers()
         for pid in [*self.recorders(), *self.daemons()]:
             os.kill(pid, signal.SIGKILL)
         waiting.until(lambda: not self.recorders() and not self.daemons(), 'their end')
+
+    def end_keepers(self) -> None:
+        for pid in self.keepers():
+            os.kill(pid, signal.SIGKILL)
+        waiting.until(lambda: not self.keepers(), 'the end of the keeper')
 
     def power_cycle(self) -> None:
         """What is left when a host has been switched off and on: disks, and nothing in /run."""
@@ -229,7 +228,7 @@ class ComputeHost:
         folders = [self.run_folder / name for name in ('guests', 'control', 'leases')]
         for folder in folders:
             if folder.is_dir():
-                found += [str(path) for path in folder.iterdir()]
+                found += [str(path) for path in folder.iterdir() if path.name != _KEEPER_LOG]
         # A nova-compute that is killed while it starts a recorder leaves the room reserved.
         for path in (self.run_folder / 'reservations').glob('*.json'):
             with contextlib.suppress(OSError):

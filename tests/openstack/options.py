@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from qcache_stack.stack import Stack
 
+from tests.openstack.compute import ComputeHost
+
 __all__ = ['MARK', 'NovaOptions', 'marked', 'order']
 
 MARK = 'options'
@@ -33,6 +35,7 @@ class NovaOptions:
     def __init__(self, stack: Stack, present: Sections | None) -> None:
         """:param present: None if it is not known"""
         self._stack = stack
+        self._host = ComputeHost(stack)
         self._present = present
 
     def ensure(self, **sections: Mapping[str, Any]) -> None:
@@ -40,6 +43,7 @@ class NovaOptions:
         if sections == self._present:
             return
         self._present = None
+        self._host.end_keepers()  # each goes by the options that it was started with
         # It is killed, since a decent end takes ten seconds.
         self._stack.restart('nova-compute', kill=True, config=sections)
         self._present = sections
