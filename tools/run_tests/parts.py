@@ -79,7 +79,8 @@ def _ordinary(choice: Choice, kind: str) -> Iterator[Part]:
         more = {'PYTHON': choice.tool('python')}
         yield Part('15 faults', ['bench/faults.sh', '15', '--seed', '13'], more)
     elif kind == 'lowest':
-        # The benchmarks are run from a checkout, with what is current.
+        # The benchmarks are run from a checkout, with what is current. Random tests look for the
+        # project's own faults: once is enough.
         yield _pytest(
             choice,
             'unit tests, lowest versions',
@@ -87,6 +88,8 @@ def _ordinary(choice: Choice, kind: str) -> Iterator[Part]:
             'tests/unit',
             '--ignore=tests/unit/virt',
             '--ignore=tests/unit/bench',
+            '-m',
+            'not hypothesis and not random',
             *_BESIDE,
         )
 
