@@ -133,5 +133,5 @@ class Newcomer:
     def _boot(self, text: str) -> None:
         console = self._base.with_name(f'console-{text.partition("file=")[2][:6]}')
         self._guests.append(_Guest(self.terminal, text, console))
-        self._guests[-1].wait_until_it_says('data ok 32')
+        self._guests[-1].wait_until_it_says('data ok 16')
         self._guests[-1].wait_until_it_says('booted')

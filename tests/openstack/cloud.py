@@ -36,7 +36,7 @@ class Cloud:
             name=f'{path.name}-{uuid.uuid4().hex[:8]}',
             filename=str(path),
             disk_format=disk_format,
-            container_format='bare',
+            container_format=disk_format if disk_format in ('aki', 'ari') else 'bare',
             wait=True,
             timeout=waiting.PATIENCE_SECONDS,
             validate_checksum=False,

@@ -11,18 +11,18 @@ from tests.openstack.compute import ComputeHost
 
 @pytest.mark.core
 def test_the_first_server_records_and_the_second_plays(
-    cloud: Cloud, host: ComputeHost, cold_calm: str
+    cloud: Cloud, host: ComputeHost, cold_bootable: str
 ):
     before = host.base_bytes()
-    first = cloud.boot(cold_calm)
+    first = cloud.boot(cold_bootable)
     assert host.kind(first) == 'RECORD'
     first.wait_until_booted(boots=1)
-    shown = host.seal(cold_calm)
+    shown = host.seal(cold_bootable)
     recorded = host.base_bytes() - before
     assert len(host.recorders()) == 1  # its guest still reads through it
 
     before = host.base_bytes()
-    second = cloud.boot(cold_calm)
+    second = cloud.boot(cold_bootable)
     assert host.kind(second) == 'PLAY'
     overlay, cache, base = host.chain(second)
     assert overlay.endswith('/disk')

@@ -51,7 +51,7 @@ STATE_SIZE: Final = 1 * MIB
 
 BLOCK_SIZE: Final = 256 << 10
 DATA_BLOCKS: Final = DATA_SIZE // BLOCK_SIZE
-FIXED_BLOCKS: Final = tuple(range(8, DATA_BLOCKS, 16))
+FIXED_BLOCKS: Final = tuple(range(8, DATA_BLOCKS, 32))
 
 
 def _line(pattern: str) -> re.Pattern[str]:
