@@ -23,16 +23,16 @@ from unittest import mock
 
 from damage import Damage
 
-from nova_qcache import control
 from nova_qcache import exception
-from nova_qcache import generation
-from nova_qcache import leases
-from nova_qcache import record
-from nova_qcache.key import CacheKey
-from nova_qcache.key import canonical_image_id
-from nova_qcache.key import Generation
-from nova_qcache.qmp import Monitor
+from nova_qcache.bases import generation
+from nova_qcache.cache import leases
+from nova_qcache.model import record
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import canonical_image_id
+from nova_qcache.model.key import Generation
+from nova_qcache.qemu.qmp import Monitor
 from nova_qcache.recorder.door import Door
+from nova_qcache.system import control
 
 KEY = CacheKey('0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9', Generation('0123456789ab', 3))
 MOST_SHOWN = 5

@@ -17,7 +17,7 @@ import uuid
 from rig import BenchError
 from rig import Folders
 
-from nova_qcache.plan import EXPORT_NAME
+from nova_qcache.model.plan import EXPORT_NAME
 
 NBD_PYTHON = os.environ.get('NBD_PYTHON', '/usr/bin/python3')
 LOAD = pathlib.Path(__file__).resolve().with_name('nbd_load.py')

@@ -30,29 +30,29 @@ import figures
 from figures import Figure
 import rig
 
-from nova_qcache import counters
-from nova_qcache import plugins
-from nova_qcache import pool
-from nova_qcache import record
-from nova_qcache import sealed_file
-from nova_qcache import upkeep
-from nova_qcache.admission import Admission
-from nova_qcache.counters import Counters
-from nova_qcache.key import CacheKey
-from nova_qcache.key import Generation
-from nova_qcache.leases import Leases
-from nova_qcache.manager import Manager
-from nova_qcache.pins import Pins
-from nova_qcache.plan import Boot
-from nova_qcache.plan import Plan
-from nova_qcache.plan import PlanKind
-from nova_qcache.pool import Pool
-from nova_qcache.record import CacheRecord
-from nova_qcache.source import BaseIdentity
-from nova_qcache.states import FinishReason
-from nova_qcache.states import State
-from nova_qcache.store import Store
-from nova_qcache.usage import Usage
+from nova_qcache.cache import plugins
+from nova_qcache.cache import pool
+from nova_qcache.cache import sealed_file
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.leases import Leases
+from nova_qcache.cache.pins import Pins
+from nova_qcache.cache.pool import Pool
+from nova_qcache.cache.usage import Usage
+from nova_qcache.engine import upkeep
+from nova_qcache.engine.admission import Admission
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model import record
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.model.plan import Boot
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import BaseIdentity
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import State
+from nova_qcache.stats import counters
+from nova_qcache.stats.counters import Counters
 
 FEW = 5
 RATIO_BAR = 1.25  # the same, and noise

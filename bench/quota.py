@@ -32,8 +32,8 @@ import nbd_tools
 import rig
 
 from nova_qcache.exception import QcacheError
-from nova_qcache.plan import Plan
-from nova_qcache.states import State
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.states import State
 
 SEAL_SECONDS = 60
 BURST = ('--clients', 8, '--depth', 16, '--size', rig.MIB)

@@ -20,11 +20,11 @@ from oslo_config import cfg
 from oslo_log import log
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache import control
-from nova_qcache.key import CacheKey
-from nova_qcache.manager import Manager
-from nova_qcache.paths import Paths
-from nova_qcache.plan import Plan
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.plan import Plan
+from nova_qcache.system import control
+from nova_qcache.system.paths import Paths
 
 MIB = 1 << 20
 GIB = 1 << 30

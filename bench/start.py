@@ -22,7 +22,7 @@ from nbd_tools import load
 from nbd_tools import uri
 import rig
 
-from nova_qcache.plan import Boot
+from nova_qcache.model.plan import Boot
 
 START_BAR_MS = 500
 PLAN_BAR_MS = 5

@@ -12,7 +12,7 @@ from bench.compare import blocks
 from bench.compare import memory_limit
 from bench.compare.host import Host
 from bench.compare.host import Node
-from nova_qcache.plan import EXPORT_NAME
+from nova_qcache.model.plan import EXPORT_NAME
 
 __all__ = ['ALTERNATIVES', 'Alternative', 'Qcache']
 

@@ -23,9 +23,9 @@ from bench.compare.sample import Sample
 from bench.compare.scene import Scene
 from bench.compare.trace import Read
 from bench.compare.trace import Trace
-from nova_qcache import block_graph
-from nova_qcache import filesystem
-from nova_qcache import plugins
+from nova_qcache.cache import plugins
+from nova_qcache.qemu import block_graph
+from nova_qcache.system import files
 
 __all__ = ['measure']
 
@@ -177,7 +177,7 @@ def _changed_daemon(host: Host, changed: Mapping[str, Any]) -> Iterator[Node]:
     command += ['-b', source.filename, str(path), str(size)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=60)
     if changed.get('reserved', True):
-        filesystem.reserve(path, _QUOTA)
+        files.reserve(path, _QUOTA)
     if changed.get('records', True):
         nodes = block_graph.recording(source, path)
     else:

@@ -25,7 +25,7 @@ from bench.compare.replay import Cell
 from bench.compare.replay import replayed
 from bench.compare.scene import Scene
 from bench.compare.trace import Trace
-from nova_qcache import filesystem
+from nova_qcache.system import files
 
 __all__ = ['measure']
 
@@ -61,12 +61,12 @@ def measure(scene: Scene, trace: Trace, rounds: int) -> None:
 
 
 def _opened(file: pathlib.Path) -> Node:
-    return local_file(file, direct=filesystem.supports_direct_io(file))
+    return local_file(file, direct=files.supports_direct_io(file))
 
 
 def _on_disk(host: Host, cache: pathlib.Path) -> pathlib.Path:
     copy = pathlib.Path(shutil.copy(cache, host.folder / 'on-disk'))
-    filesystem.sync_file(copy)  # what is still to be written is in no one's way
+    files.sync_file(copy)  # what is still to be written is in no one's way
     return copy
 
 

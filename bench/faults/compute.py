@@ -17,8 +17,8 @@ from oslo_config import cfg
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.plan import Boot
 
 
 def _plan(manager: Manager, *arguments: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import time
 import psutil
 
 from bench.faults.guest import Node
-from nova_qcache import filesystem
+from nova_qcache.system import files
 from tests.functional import account
 from tests.functional import bases
 from tests.functional import users
@@ -66,7 +66,7 @@ class Disk:
             subprocess.run(command, check=True)
             site.mount(self.path, '-o', 'loop', str(self._image), user=users.PRODUCT)
             # Whose folder it is was so for long, and does not go with the power.
-            filesystem.sync_folder(self.path)
+            files.sync_folder(self.path)
 
     @property
     def is_mounted(self) -> bool:

@@ -7,8 +7,8 @@ import time
 from bench.faults.guest import Guest
 from bench.faults.row import Row
 from bench.faults.scene import Scene
-from nova_qcache import control
 from nova_qcache import exception
+from nova_qcache.system import control
 from tests.functional.waiting import PATIENCE
 
 __all__ = ['Patience']

@@ -19,9 +19,9 @@ from bench.faults.guest import DaemonGuest
 from bench.faults.guest import Guest
 from bench.faults.guest import Node
 from bench.faults.guest import NotBooted
-from nova_qcache import control
 from nova_qcache import exception
-from nova_qcache.plan import EXPORT_NAME
+from nova_qcache.model.plan import EXPORT_NAME
+from nova_qcache.system import control
 from tests.functional import account
 from tests.functional import users
 from tests.functional.site import Site

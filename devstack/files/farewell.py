@@ -14,11 +14,11 @@ import pathlib
 import sys
 import time
 
-from nova_qcache import control
-from nova_qcache import duty
 from nova_qcache import exception
-from nova_qcache import locks
-from nova_qcache.paths import Paths
+from nova_qcache.recorder import respawn
+from nova_qcache.system import control
+from nova_qcache.system import locks
+from nova_qcache.system.paths import Paths
 
 _PAUSE_SECONDS = 0.2
 
@@ -45,11 +45,11 @@ def main() -> int:
 
 def _recorders(paths: Paths) -> Iterator[str]:
     """Ask each recorder to leave, and yield what is known of those that are there."""
-    for key in duty.keys(paths):
+    for key in respawn.keys(paths):
         try:
             status = control.RecorderClient(paths.control_socket(key)).dismiss()
         except exception.RecorderUnreachable as e:
-            if duty.read(paths, key) is not None:  # or it has just left
+            if respawn.read(paths, key) is not None:  # or it has just left
                 yield f'the recorder of image {key.image_id}: {e}'
         else:
             yield (

@@ -24,10 +24,10 @@ class Check(lister.Lister):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         # Imported here: cliff imports all commands for each of them.
-        from nova_qcache import suitability
+        from nova_qcache.checks import preflight
 
-        findings = list(suitability.examine(shell.conf(self.app)))
-        self.failed = any(finding.grade is suitability.Grade.ERROR for finding in findings)
+        findings = list(preflight.examine(shell.conf(self.app)))
+        self.failed = any(finding.grade is preflight.Grade.ERROR for finding in findings)
         rows = [(each.subject, each.grade.value, each.found, each.remedy) for each in findings]
         if shell.is_for_program(parsed_args):
             return ('subject', 'grade', 'found', 'remedy'), [

@@ -10,9 +10,9 @@ from cliff import lister
 from cliff import show
 
 from nova_qcache import exception
+from nova_qcache.cache.view import CacheView
 from nova_qcache.cmd import shell
-from nova_qcache.inspection import CacheView
-from nova_qcache.states import State
+from nova_qcache.model.states import State
 
 __all__ = ['FIELDS', 'List', 'Show', 'fields', 'one', 'when']
 

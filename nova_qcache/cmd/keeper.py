@@ -13,8 +13,12 @@ from oslo_log import log
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.leases import Leases
+from nova_qcache.cache.usage import Usage
+from nova_qcache.cache.verify import Verifier
 from nova_qcache.cmd import logs
-from nova_qcache.generation import Generations
 from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
@@ -22,15 +26,11 @@ from nova_qcache.keeper.lifecycle import Lifecycle
 from nova_qcache.keeper.revival import Revival
 from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.keeper.service import Keeper
-from nova_qcache.leases import Leases
-from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.paths import Paths
-from nova_qcache.qemu_img import QemuImg
-from nova_qcache.qemu_io import QemuIo
+from nova_qcache.qemu.img import QemuImg
+from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder import launch
-from nova_qcache.store import Store
-from nova_qcache.usage import Usage
-from nova_qcache.verifier import Verifier
+from nova_qcache.system.libvirt_domains import LibvirtDomains
+from nova_qcache.system.paths import Paths
 
 __all__ = ['main']
 

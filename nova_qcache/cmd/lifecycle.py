@@ -10,11 +10,11 @@ from cliff import show
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
-from nova_qcache import plan as plan_module
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
-from nova_qcache.key import CacheKey
-from nova_qcache.source import FORMATS
+from nova_qcache.model import plan as plan_module
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.source import FORMATS
 
 __all__ = ['Invalidate', 'Plan', 'Record', 'Remove', 'Seal']
 

@@ -11,7 +11,7 @@ from cliff import show
 
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
-from nova_qcache.states import State
+from nova_qcache.model.states import State
 
 __all__ = ['Pin', 'Unpin']
 

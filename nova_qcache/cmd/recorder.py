@@ -13,20 +13,20 @@ from oslo_log import log
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
-from nova_qcache import key
-from nova_qcache import plugins
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache import plugins
+from nova_qcache.cache.catalog import Store
 from nova_qcache.cmd import logs
-from nova_qcache.generation import Generations
 from nova_qcache.keeper import launch as keeper
-from nova_qcache.key import CacheKey
-from nova_qcache.key import Generation
-from nova_qcache.paths import Paths
-from nova_qcache.qemu_img import QemuImg
+from nova_qcache.model import key
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import launch
 from nova_qcache.recorder.finish import Limits
 from nova_qcache.recorder.service import Recorder
 from nova_qcache.recorder.settings import Settings
-from nova_qcache.store import Store
+from nova_qcache.system.paths import Paths
 
 __all__ = ['main']
 

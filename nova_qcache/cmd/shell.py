@@ -20,11 +20,11 @@ from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
-from nova_qcache import filesystem
-from nova_qcache.progress import Done
+from nova_qcache.system import files
+from nova_qcache.system.progress import Done
 
 if TYPE_CHECKING:
-    from nova_qcache.manager import Manager
+    from nova_qcache.engine.manager import Manager
 
 __all__ = [
     'Shell',
@@ -157,7 +157,7 @@ def become_owner(cache_path: pathlib.Path) -> None:
     """
     if os.geteuid() != 0 or not cache_path.is_absolute():
         return
-    owner = filesystem.place(cache_path).stat()
+    owner = files.place(cache_path).stat()
     if owner.st_uid == 0:
         return
     try:
@@ -180,7 +180,7 @@ def manager(program: app.App, *, looks_only: bool = False) -> 'Manager':
     :raises QcacheError: if the configuration makes no sense
     """
     # Imported here: it takes longer than all else, and help does without.
-    from nova_qcache.manager import Manager
+    from nova_qcache.engine.manager import Manager
 
     return Manager(conf(program), looks_only=looks_only)
 

@@ -10,17 +10,17 @@ from typing import Any, TYPE_CHECKING
 
 from cliff import lister
 
-from nova_qcache import counters as counters_module
-from nova_qcache import figures as figures_module
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
-from nova_qcache.counters import Counters
-from nova_qcache.figures import Figures
-from nova_qcache.figures import ImageFigures
-from nova_qcache.history import Point
+from nova_qcache.reports import figures as figures_module
+from nova_qcache.reports.figures import Figures
+from nova_qcache.reports.figures import ImageFigures
+from nova_qcache.reports.history import Point
+from nova_qcache.stats import counters as counters_module
+from nova_qcache.stats.counters import Counters
 
 if TYPE_CHECKING:
-    from nova_qcache import plot
+    from nova_qcache.reports import plot
 
 __all__ = ['Stats']
 
@@ -75,11 +75,11 @@ class Stats(lister.Lister):
         figures = manager.figures()
         # Imported here: cliff imports all commands for each of them.
         if parsed_args.metrics is not None:
-            from nova_qcache import metrics
+            from nova_qcache.reports import metrics
 
             metrics.write(figures, parsed_args.metrics)
         if parsed_args.plot is not None:
-            from nova_qcache import plot
+            from nova_qcache.reports import plot
 
             plot.draw(_picture(figures, manager.history()), parsed_args.plot)
         is_for_program = shell.is_for_program(parsed_args)
@@ -242,7 +242,7 @@ def _when(seconds: float) -> str | None:
 
 
 def _picture(figures: Figures, points: Iterable[Point]) -> 'plot.Picture':
-    from nova_qcache import plot
+    from nova_qcache.reports import plot
 
     host, pool = figures.host, figures.pool
     ratio = counters_module.hit_ratio(host)

@@ -21,11 +21,11 @@ from oslo_upgradecheck import upgradecheck
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
-from nova_qcache import suitability
-from nova_qcache import upgrade
+from nova_qcache.checks import preflight
+from nova_qcache.checks import upgrade
+from nova_qcache.checks.preflight import Finding
+from nova_qcache.checks.preflight import Grade
 from nova_qcache.cmd import shell
-from nova_qcache.suitability import Finding
-from nova_qcache.suitability import Grade
 from nova_qcache.virt import seams
 
 __all__ = ['Checks', 'main']
@@ -63,7 +63,7 @@ class Checks(upgradecheck.UpgradeCommands):
 
 
 def _findings(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    of_host = list(suitability.examine(conf))
+    of_host = list(preflight.examine(conf))
     yield from of_host
     unfit = [finding.subject for finding in of_host if finding.grade is Grade.ERROR]
     # Without a configuration nobody knows the folders, and without them there is nothing in them.

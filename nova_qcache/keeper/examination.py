@@ -16,15 +16,15 @@ import time
 from typing import NamedTuple
 
 from nova_qcache import exception
-from nova_qcache import plugins
-from nova_qcache.counters import Counters
-from nova_qcache.generation import Generations
-from nova_qcache.key import CacheKey
-from nova_qcache.progress import silent
-from nova_qcache.states import State
-from nova_qcache.store import Store
-from nova_qcache.usage import Usage
-from nova_qcache.verifier import Verifier
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache import plugins
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.usage import Usage
+from nova_qcache.cache.verify import Verifier
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.states import State
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system.progress import silent
 
 __all__ = ['Examiner', 'Request', 'Requests']
 

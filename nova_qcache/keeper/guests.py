@@ -20,15 +20,15 @@ import time
 from typing import Protocol
 from xml.etree import ElementTree
 
-from nova_qcache import control
-from nova_qcache import duty
 from nova_qcache import exception
-from nova_qcache import overlay
-from nova_qcache import processes
-from nova_qcache.key import CacheKey
-from nova_qcache.libvirt_domains import Document
-from nova_qcache.libvirt_domains import Paused
-from nova_qcache.paths import Paths
+from nova_qcache.model.key import CacheKey
+from nova_qcache.qemu import overlay
+from nova_qcache.recorder import respawn
+from nova_qcache.system import control
+from nova_qcache.system import processes
+from nova_qcache.system.libvirt_domains import Document
+from nova_qcache.system.libvirt_domains import Paused
+from nova_qcache.system.paths import Paths
 
 __all__ = ['Domains', 'Guests']
 
@@ -166,7 +166,7 @@ class Guests:
 
     def _remember(self, key: CacheKey, disk: pathlib.Path) -> None:
         """A recorder whose duty was lost is known by its guests."""
-        if duty.read(self._paths, key) is not None:
+        if respawn.read(self._paths, key) is not None:
             return
         try:
             base = overlay.backing(disk)
@@ -175,7 +175,7 @@ class Guests:
             return
         if base is not None:
             more = [f'--base={base.path}', f'--base-format={base.format}', key.image_id]
-            duty.note(self._paths, key, [*self._arguments, *more])
+            respawn.note(self._paths, key, [*self._arguments, *more])
 
 
 def _disks(xml: str, paths: Paths) -> Iterator[tuple[str, pathlib.Path, pathlib.Path]]:

@@ -6,9 +6,9 @@ import logging
 import subprocess
 
 from nova_qcache import exception
-from nova_qcache import locks
-from nova_qcache import processes
-from nova_qcache.paths import Paths
+from nova_qcache.system import locks
+from nova_qcache.system import processes
+from nova_qcache.system.paths import Paths
 
 __all__ = ['ensure']
 

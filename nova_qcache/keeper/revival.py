@@ -15,19 +15,19 @@ import logging
 import subprocess
 import time
 
-from nova_qcache import block_graph
-from nova_qcache import duty
 from nova_qcache import exception
-from nova_qcache import locks
-from nova_qcache import plugins
-from nova_qcache import processes
-from nova_qcache.key import CacheKey
-from nova_qcache.paths import Paths
+from nova_qcache.cache import plugins
+from nova_qcache.cache.catalog import Store
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.source import Node
+from nova_qcache.model.states import State
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu.storage_daemon import StorageDaemon
 from nova_qcache.recorder import launch
-from nova_qcache.source import Node
-from nova_qcache.states import State
-from nova_qcache.storage_daemon import StorageDaemon
-from nova_qcache.store import Store
+from nova_qcache.recorder import respawn
+from nova_qcache.system import locks
+from nova_qcache.system import processes
+from nova_qcache.system.paths import Paths
 
 __all__ = ['Revival']
 
@@ -82,7 +82,7 @@ class Revival:
         """
         launch.reap()
         self._daemons = [each for each in self._daemons if not each.reap()]
-        keys = set(duty.keys(self._paths))
+        keys = set(respawn.keys(self._paths))
         for key in set(self._attempts) - keys:
             del self._attempts[key]
         for key in sorted(keys):
@@ -106,12 +106,12 @@ class Revival:
         try:
             # A recorder has it from its start to its end, long before and after it answers.
             with locks.recorder(self._paths.locks, key):
-                arguments = duty.read(self._paths, key)
+                arguments = respawn.read(self._paths, key)
                 if arguments is None:  # it has ended in good order
                     return
                 if attempts.count >= _MOST_ATTEMPTS:
                     LOG.error('The recorder of image %s is given up', key.image_id)
-                    duty.forget(self._paths, key)
+                    respawn.forget(self._paths, key)
                     return
                 is_new = not attempts.is_starting
                 if is_new:

@@ -19,16 +19,16 @@ import time
 from typing import Protocol
 from xml.parsers import expat
 
-from nova_qcache import control
 from nova_qcache import exception
-from nova_qcache import stripping
-from nova_qcache.key import CacheKey
-from nova_qcache.leases import Leases
-from nova_qcache.libvirt_domains import Document
-from nova_qcache.libvirt_domains import Saved
-from nova_qcache.paths import Paths
-from nova_qcache.repetition import Repetition
-from nova_qcache.usage import paths_in
+from nova_qcache.cache.leases import Leases
+from nova_qcache.cache.usage import paths_in
+from nova_qcache.model.key import CacheKey
+from nova_qcache.system import control
+from nova_qcache.system import stripping
+from nova_qcache.system.libvirt_domains import Document
+from nova_qcache.system.libvirt_domains import Saved
+from nova_qcache.system.paths import Paths
+from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Domains', 'SavedGuests']
 

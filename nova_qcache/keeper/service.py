@@ -11,14 +11,14 @@ import threading
 import time
 
 from nova_qcache import exception
-from nova_qcache import locks
 from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
 from nova_qcache.keeper.revival import Revival
 from nova_qcache.keeper.saved import SavedGuests
-from nova_qcache.paths import Paths
-from nova_qcache.repetition import Repetition
+from nova_qcache.system import locks
+from nova_qcache.system.paths import Paths
+from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Keeper']
 

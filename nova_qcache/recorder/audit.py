@@ -11,10 +11,10 @@ the cache knows to be zeros, which is read nowhere.
 
 import dataclasses
 
-from nova_qcache import processes
-from nova_qcache.counters import Counters
-from nova_qcache.record import CacheRecord
-from nova_qcache.source import Source
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import Source
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system import processes
 
 __all__ = ['PATIENCE_SECONDS', 'Audit', 'Measurement']
 

@@ -12,18 +12,18 @@ import contextlib
 import logging
 import pathlib
 
-from nova_qcache import block_graph
 from nova_qcache import exception
-from nova_qcache import processes
-from nova_qcache import qemu_img
-from nova_qcache.key import CacheKey
-from nova_qcache.paths import Paths
-from nova_qcache.qmp import Monitor
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.source import Node
+from nova_qcache.model.source import Source
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu import img
+from nova_qcache.qemu.qmp import Monitor
+from nova_qcache.qemu.storage_daemon import StorageDaemon
 from nova_qcache.recorder import quota
 from nova_qcache.recorder.settings import Settings
-from nova_qcache.source import Node
-from nova_qcache.source import Source
-from nova_qcache.storage_daemon import StorageDaemon
+from nova_qcache.system import processes
+from nova_qcache.system.paths import Paths
 
 __all__ = ['ServingDaemon']
 
@@ -245,7 +245,7 @@ class ServingDaemon:
         :raises ToolFailed: with its last words, if it ended
         """
         if not await self._reach():
-            await asyncio.to_thread(qemu_img.require_version, self._program, 'qemu_storage_daemon')
+            await asyncio.to_thread(img.require_version, self._program, 'qemu_storage_daemon')
             lines = self._paths.log(self._key).read_text(errors='replace').splitlines()
             raise exception.ToolFailed(
                 command=self._program, code='none', reason=lines[-1] if lines else 'it ended'

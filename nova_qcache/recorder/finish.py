@@ -9,7 +9,7 @@ import dataclasses
 import enum
 import math
 
-from nova_qcache.states import FinishReason
+from nova_qcache.model.states import FinishReason
 
 __all__ = ['FinishPoint', 'Limits', 'Verdict']
 

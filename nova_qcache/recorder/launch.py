@@ -7,14 +7,14 @@ import os
 import subprocess
 from typing import IO
 
-from nova_qcache import control
 from nova_qcache import exception
-from nova_qcache import processes
-from nova_qcache import waiting
-from nova_qcache.key import CacheKey
-from nova_qcache.paths import Paths
-from nova_qcache.progress import Progress
-from nova_qcache.progress import silent
+from nova_qcache.model.key import CacheKey
+from nova_qcache.system import control
+from nova_qcache.system import processes
+from nova_qcache.system import waiting
+from nova_qcache.system.paths import Paths
+from nova_qcache.system.progress import Progress
+from nova_qcache.system.progress import silent
 
 __all__ = ['BUSY', 'reap', 'spawn', 'start']
 

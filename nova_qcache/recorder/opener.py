@@ -7,19 +7,19 @@ import pathlib
 import shutil
 import time
 
-from nova_qcache import base
 from nova_qcache import exception
-from nova_qcache import filesystem
-from nova_qcache import sealed_file
+from nova_qcache.bases import probe
+from nova_qcache.cache import sealed_file
+from nova_qcache.cache.catalog import Store
 from nova_qcache.conf import MIB
-from nova_qcache.key import CacheKey
-from nova_qcache.qemu_img import QemuImg
-from nova_qcache.record import CacheRecord
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import Source
+from nova_qcache.model.states import State
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import quota
 from nova_qcache.recorder.settings import Settings
-from nova_qcache.source import Source
-from nova_qcache.states import State
-from nova_qcache.store import Store
+from nova_qcache.system import files
 
 __all__ = ['open_copy', 'open_recording', 'require_audited', 'require_cold_or_dirty']
 
@@ -83,7 +83,7 @@ def open_copy(
     :raises OSError: if it cannot be copied
     """
     original = store.require_unchanged(audited)
-    virtual_size = base.inspect(source, qemu_img)
+    virtual_size = probe.inspect(source, qemu_img)
     if virtual_size != audited.virtual_size:
         raise exception.InvalidBase(
             base=source.reference,
@@ -125,7 +125,7 @@ def open_recording(
     :raises NoReservation: if the file system cannot keep the quota for it
     """
     identity = source.identity()
-    virtual_size = base.inspect(source, qemu_img)
+    virtual_size = probe.inspect(source, qemu_img)
     record = CacheRecord(
         key=key,
         state=State.WARMING,
@@ -168,7 +168,7 @@ def open_recording(
 
 def _reserve(path: pathlib.Path, its_quota: int) -> None:
     try:
-        filesystem.reserve(path, quota.file_limit(its_quota))
+        files.reserve(path, quota.file_limit(its_quota))
     except exception.NoReservation as e:
         reason = f'for a quota of {its_quota} bytes {e.attributes["reason"]}'
         raise exception.NoReservation(**{**e.attributes, 'reason': reason}) from e

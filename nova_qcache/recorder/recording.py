@@ -13,15 +13,19 @@ import logging
 import pathlib
 import time
 
-from nova_qcache import block_graph
 from nova_qcache import exception
-from nova_qcache.counters import Counters
-from nova_qcache.generation import Generations
-from nova_qcache.key import CacheKey
-from nova_qcache.leases import Leases
-from nova_qcache.occupancy import Occupancy
-from nova_qcache.qemu_img import QemuImg
-from nova_qcache.record import CacheRecord
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.leases import Leases
+from nova_qcache.cache.space import Occupancy
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import Source
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import Staleness
+from nova_qcache.model.states import State
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import quota
 from nova_qcache.recorder import sealer
@@ -30,11 +34,7 @@ from nova_qcache.recorder.audit import PATIENCE_SECONDS
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.finish import FinishPoint
 from nova_qcache.recorder.settings import Settings
-from nova_qcache.source import Source
-from nova_qcache.states import FinishReason
-from nova_qcache.states import Staleness
-from nova_qcache.states import State
-from nova_qcache.store import Store
+from nova_qcache.stats.counters import Counters
 
 __all__ = ['Recording']
 

@@ -5,12 +5,12 @@ import asyncio
 import pathlib
 
 from nova_qcache import exception
-from nova_qcache import filesystem
-from nova_qcache import sealed_file
-from nova_qcache.qemu_img import QemuImg
-from nova_qcache.record import CacheRecord
-from nova_qcache.states import FinishReason
-from nova_qcache.store import Store
+from nova_qcache.cache import sealed_file
+from nova_qcache.cache.catalog import Store
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.states import FinishReason
+from nova_qcache.qemu.img import QemuImg
+from nova_qcache.system import files
 
 __all__ = ['seal']
 
@@ -46,9 +46,9 @@ def _seal(
         used = qemu_img.check(path)
         cached = sum(length for _, length in qemu_img.cached_extents(path))
         path.chmod(0o600)  # it is sealed already if a recorder was killed right after that
-        filesystem.release_tail(path, used)
+        files.release_tail(path, used)
         store.seal_file(path)
-        filesystem.sync_file(path)
+        files.sync_file(path)
         facts = sealed_file.describe(path, sealed_file.digest(path), reason)
     except (exception.ToolError, OSError) as e:
         raise _broken(path, record, str(e)) from e

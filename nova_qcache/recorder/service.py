@@ -16,16 +16,18 @@ import signal
 import time
 from typing import Any, TypeVar
 
-from nova_qcache import base
-from nova_qcache import block_graph
-from nova_qcache import duty
 from nova_qcache import exception
-from nova_qcache import locks
-from nova_qcache import processes
-from nova_qcache.key import CacheKey
-from nova_qcache.leases import Leases
-from nova_qcache.qemu_img import QemuImg
-from nova_qcache.qemu_io import QemuIo
+from nova_qcache.bases import probe
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.leases import Leases
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.source import Source
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import Phase
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu.img import QemuImg
+from nova_qcache.qemu.io import QemuIo
+from nova_qcache.recorder import respawn
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.door import Door
 from nova_qcache.recorder.finish import FinishPoint
@@ -33,10 +35,8 @@ from nova_qcache.recorder.finish import Verdict
 from nova_qcache.recorder.recording import Recording
 from nova_qcache.recorder.settings import Settings
 from nova_qcache.recorder.unreadable import Unreadable
-from nova_qcache.source import Source
-from nova_qcache.states import FinishReason
-from nova_qcache.states import Phase
-from nova_qcache.store import Store
+from nova_qcache.system import locks
+from nova_qcache.system import processes
 
 __all__ = ['Recorder']
 
@@ -119,8 +119,8 @@ class Recorder:
     async def _start(self) -> None:
         adopted = await ServingDaemon.adopt(self._paths, self._key)
         # That of a recorder which was killed: its guests wait, whatever becomes of this start.
-        is_missed = duty.read(self._paths, self._key) is not None
-        duty.note(self._paths, self._key, self._settings.arguments)
+        is_missed = respawn.read(self._paths, self._key) is not None
+        respawn.note(self._paths, self._key, self._settings.arguments)
         if adopted is not None:
             self._daemon = adopted
             await self._resume()
@@ -131,7 +131,7 @@ class Recorder:
         else:
             with contextlib.ExitStack() as undo:
                 if not is_missed:
-                    undo.callback(duty.forget, self._paths, self._key)
+                    undo.callback(respawn.forget, self._paths, self._key)
                 await self._start_recording()
                 undo.pop_all()
 
@@ -218,7 +218,9 @@ class Recorder:
         return task.result()
 
     async def _base_answers(self) -> bool:
-        return await self._meanwhile(asyncio.to_thread(base.answers, self._source, self._qemu_img))
+        return await self._meanwhile(
+            asyncio.to_thread(probe.answers, self._source, self._qemu_img)
+        )
 
     @property
     def _tick(self) -> float:
@@ -305,7 +307,7 @@ class Recorder:
             await self._recording.discard()
         await self._daemon.stop()
         if self._phase is Phase.LEAVING:
-            duty.forget(self._paths, self._key)
+            respawn.forget(self._paths, self._key)
 
     # -- what others say
 

@@ -5,7 +5,7 @@ would without a cache.
 The NBD server of qemu (7.2 to 10) cuts off a client whose read fails. One that waits for its
 server (``<reconnect>``) comes back at once and asks for the same, without end; one that does not
 loses what else it had in flight. So the recorder hears of the first failure, finds out which
-blocks cannot be read, and has its daemon answer for these (:mod:`nova_qcache.block_graph`).
+blocks cannot be read, and has its daemon answer for these (:mod:`nova_qcache.qemu.block_graph`).
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection
 import logging
 from typing import Any
 
-from nova_qcache import block_graph
 from nova_qcache import exception
-from nova_qcache import native
-from nova_qcache.qemu_io import QemuIo
+from nova_qcache.model.source import Source
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder.daemon import ServingDaemon
-from nova_qcache.repetition import Repetition
-from nova_qcache.source import Source
+from nova_qcache.system import native
+from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Unreadable']
 

@@ -11,10 +11,10 @@ import stat
 
 from lxml import etree
 
-from nova_qcache import plan as plan_module
-from nova_qcache.stripping import is_in
-from nova_qcache.stripping import ON_READ_ERROR
-from nova_qcache.stripping import strip
+from nova_qcache.model import plan as plan_module
+from nova_qcache.system.stripping import is_in
+from nova_qcache.system.stripping import ON_READ_ERROR
+from nova_qcache.system.stripping import strip
 
 __all__ = ['add', 'insert', 'is_in', 'strip']
 

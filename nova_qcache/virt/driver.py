@@ -21,8 +21,8 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.libvirt_domains import strip_saved
+from nova_qcache.system.libvirt_domains import LibvirtDomains
+from nova_qcache.system.libvirt_domains import strip_saved
 from nova_qcache.virt import chain
 from nova_qcache.virt import imagebackend
 from nova_qcache.virt import imagecache

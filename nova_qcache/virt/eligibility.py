@@ -14,8 +14,8 @@ from nova.compute import vm_states
 import nova.conf
 from nova.virt.libvirt import imagecache
 
-from nova_qcache.plan import Cause
-from nova_qcache.plan import Wish
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.plan import Wish
 
 __all__ = [
     'POLICIES',

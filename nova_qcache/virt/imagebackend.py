@@ -13,7 +13,7 @@ from nova.virt.libvirt import config as vconfig
 from nova.virt.libvirt import imagebackend
 from oslo_log import log as logging
 
-from nova_qcache.plan import Plan
+from nova_qcache.model.plan import Plan
 from nova_qcache.virt import chain
 from nova_qcache.virt.planner import Planner
 

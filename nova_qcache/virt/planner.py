@@ -16,16 +16,16 @@ import nova.conf
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from nova_qcache import confinement
 from nova_qcache import exception
-from nova_qcache import overlay
-from nova_qcache import process_survival
-from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
-from nova_qcache.plan import Cause
-from nova_qcache.plan import Plan
-from nova_qcache.plan import PlanKind
+from nova_qcache.checks import confinement
+from nova_qcache.checks import process_survival
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.plan import Boot
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.qemu import overlay
+from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.virt import eligibility
 
 __all__ = ['Planner']

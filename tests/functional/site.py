@@ -13,8 +13,8 @@ import uuid
 
 import psutil
 
-from nova_qcache import control
 from nova_qcache import exception
+from nova_qcache.system import control
 from tests.functional import account
 from tests.functional import installation
 from tests.functional import users
@@ -31,8 +31,8 @@ _PLAN = """
 import dataclasses, json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')

@@ -16,10 +16,10 @@ from oslo_config import cfg
 import pytest
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache import confinement
-from nova_qcache.key import CacheKey
-from nova_qcache.key import Generation
-from nova_qcache.paths import Paths
+from nova_qcache.checks import confinement
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.system.paths import Paths
 from tests import chains
 from tests.functional import account
 from tests.functional import waiting
@@ -168,7 +168,7 @@ def test_a_guest_that_plays_may_read_its_chain(make) -> None:
 
 
 def test_a_guest_that_records_may_not_connect(make, socket) -> None:
-    """When a libvirt makes a rule for the socket, nova_qcache.confinement asks for too much."""
+    """When a libvirt makes a rule for the socket, nova_qcache.checks.confinement asks for too much."""
     overlay = make('disk')
     found = rules(record_xml(overlay, socket))
     assert f'"{overlay}" rwk,' in found

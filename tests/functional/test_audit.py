@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from nova_qcache import control
 from nova_qcache import exception
-from nova_qcache import processes
-from nova_qcache.counters import Counters
-from nova_qcache.key import CacheKey
-from nova_qcache.ledger import Ledger
-from nova_qcache.paths import Paths
-from nova_qcache.record import CacheRecord
+from nova_qcache.cache.catalog import Store
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.states import Phase
+from nova_qcache.model.states import State
 from nova_qcache.recorder import launch
-from nova_qcache.states import Phase
-from nova_qcache.states import State
-from nova_qcache.store import Store
+from nova_qcache.stats.counter_store import Ledger
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system import control
+from nova_qcache.system import processes
+from nova_qcache.system.paths import Paths
 from tests.functional import bases
 from tests.functional import guests
 from tests.functional import users
@@ -32,7 +32,7 @@ from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
-_PATIENT = f'from nova_qcache import audits; audits._ANSWER_SECONDS = {waiting.PATIENCE}'
+_PATIENT = f'from nova_qcache.engine import audits; audits._ANSWER_SECONDS = {waiting.PATIENCE}'
 """A boot waits half a second for the answer of an audit, which a busy machine may need."""
 CACHED = 4 * MIB
 """The cache that is audited has so much of the beginning of its base."""

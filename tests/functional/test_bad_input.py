@@ -308,7 +308,7 @@ def test_a_qemu_without_a_driver(site: Site) -> None:
 
 _OTHER_GRAPH = """
 import sys
-from nova_qcache import block_graph
+from nova_qcache.qemu import block_graph
 from nova_qcache.cmd import recorder
 recording = block_graph.recording
 def other(*arguments):

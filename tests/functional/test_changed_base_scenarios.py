@@ -93,7 +93,7 @@ def _announce(site: Site, base: pathlib.Path) -> None:
     script = (
         'import sys\n'
         'from oslo_config import cfg\n'
-        'from nova_qcache import boots, conf as qcache_conf\n'
+        'from nova_qcache.engine import boots; from nova_qcache import conf as qcache_conf\n'
         'conf = cfg.ConfigOpts()\n'
         'qcache_conf.register_opts(conf)\n'
         "conf(['--config-file', sys.argv[1]], project='nova')\n"

@@ -25,7 +25,7 @@ _KEEP = """
 import sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
-from nova_qcache.manager import Manager
+from nova_qcache.engine.manager import Manager
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')

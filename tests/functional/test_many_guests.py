@@ -20,7 +20,7 @@ _RELEASE = """
 import json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
-from nova_qcache.manager import Manager
+from nova_qcache.engine.manager import Manager
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
@@ -32,8 +32,8 @@ _TAKE_ANEW = """
 import json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
@@ -45,8 +45,8 @@ _MANY_PLANS = """
 import json, sys, threading
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')

@@ -28,8 +28,8 @@ _MANAGER = """
 import json, sys
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.plan import Boot
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from nova_qcache.qemu_img import QemuImg
+from nova_qcache.qemu.img import QemuImg
 from tests.functional import bases
 from tests.functional import sealed
 from tests.functional import users

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from nova_qcache import block_graph
+from nova_qcache.qemu import block_graph
 from tests.functional import bases
 from tests.functional import sealed
 from tests.functional import waiting

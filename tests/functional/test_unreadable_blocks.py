@@ -10,8 +10,8 @@ from typing import Any, Self
 import pytest
 
 from nova_qcache.keeper.guests import Guests
-from nova_qcache.libvirt_domains import Paused
-from nova_qcache.paths import Paths
+from nova_qcache.system.libvirt_domains import Paused
+from nova_qcache.system.paths import Paths
 from tests.functional import bases
 from tests.functional import guests
 from tests.functional import users

@@ -27,15 +27,15 @@ from oslo_config import cfg
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
-from nova_qcache import manager as manager_module
-from nova_qcache import plan as plan_module
-from nova_qcache import sealed_file
-from nova_qcache.key import CacheKey
-from nova_qcache.manager import Manager
-from nova_qcache.plan import Boot
-from nova_qcache.record import CacheRecord
-from nova_qcache.states import State
-from nova_qcache.store import Store
+from nova_qcache.cache import sealed_file
+from nova_qcache.cache.catalog import Store
+from nova_qcache.engine import manager as manager_module
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model import plan as plan_module
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.plan import Boot
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.states import State
 
 _DISTRIBUTION_PYTHON = '/usr/bin/python3'
 _PIECE = 1024 * 1024

@@ -14,7 +14,7 @@ _PROGRAMS = {'nova_qcache.cmd.recorder': 'recorder', 'turmoil.py': 'actor'}
 
 def _watch(role: str) -> None:
     # Imported here: other programs of this environment have no nova_qcache.
-    from nova_qcache import locks
+    from nova_qcache.system import locks
 
     folder = pathlib.Path(os.environ['QCACHE_TEST_SPY'])
 

@@ -10,21 +10,21 @@ from typing import Any
 from oslo_config import cfg
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache import sealed_file
-from nova_qcache.control import Status
-from nova_qcache.counters import Counters
-from nova_qcache.key import CacheKey
-from nova_qcache.key import Generation
-from nova_qcache.plan import Boot
-from nova_qcache.record import CacheRecord
-from nova_qcache.record import SealedFile
-from nova_qcache.source import BaseIdentity
-from nova_qcache.source import Node
-from nova_qcache.source import Source
-from nova_qcache.states import FinishReason
-from nova_qcache.states import Phase
-from nova_qcache.states import State
-from nova_qcache.store import Store
+from nova_qcache.cache import sealed_file
+from nova_qcache.cache.catalog import Store
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.model.plan import Boot
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.record import SealedFile
+from nova_qcache.model.source import BaseIdentity
+from nova_qcache.model.source import Node
+from nova_qcache.model.source import Source
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import Phase
+from nova_qcache.model.states import State
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system.control import Status
 
 MIB = 1024 * 1024
 IMAGE = '0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9'

@@ -14,19 +14,19 @@ from unittest import mock
 from oslo_config import cfg
 import pytest
 
-from nova_qcache import base as base_module
-from nova_qcache import boots as boots_module
-from nova_qcache import control
 from nova_qcache import exception
-from nova_qcache import locks
-from nova_qcache import paths as paths_module
-from nova_qcache import plugins
-from nova_qcache.boots import Boots
-from nova_qcache.generation import Generations
-from nova_qcache.manager import Manager
-from nova_qcache.paths import Paths
+from nova_qcache.bases import probe
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache import plugins
+from nova_qcache.cache.catalog import Store
+from nova_qcache.engine import boots as boots_module
+from nova_qcache.engine.boots import Boots
+from nova_qcache.engine.manager import Manager
 from nova_qcache.recorder import launch
-from nova_qcache.store import Store
+from nova_qcache.system import control
+from nova_qcache.system import locks
+from nova_qcache.system import paths as paths_module
+from nova_qcache.system.paths import Paths
 from tests import seeds
 from tests.unit import builders
 
@@ -173,7 +173,7 @@ def current():
 @pytest.fixture
 def inspect_base():
     """The look into a base that is to be recorded; it is fit, unless a test says otherwise."""
-    with mock.patch.object(base_module, 'inspect', autospec=True, return_value=4096) as made:
+    with mock.patch.object(probe, 'inspect', autospec=True, return_value=4096) as made:
         yield made
 
 

@@ -12,22 +12,22 @@ import shutil
 import tempfile
 from unittest import mock
 
-from nova_qcache import sealed_file
-from nova_qcache.generation import Generations
-from nova_qcache.key import CacheKey
-from nova_qcache.key import Generation
-from nova_qcache.leases import Leases
-from nova_qcache.paths import Paths
-from nova_qcache.qemu_img import QemuImg
-from nova_qcache.record import CacheRecord
+from nova_qcache.bases.file import FileSource
+from nova_qcache.bases.generation import Generations
+from nova_qcache.bases.nbd import NbdSource
+from nova_qcache.cache import sealed_file
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.cleanup import sweep
+from nova_qcache.cache.leases import Leases
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import Source
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import State
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import sealer
-from nova_qcache.source import Source
-from nova_qcache.sources.file import FileSource
-from nova_qcache.sources.nbd import NbdSource
-from nova_qcache.states import FinishReason
-from nova_qcache.states import State
-from nova_qcache.store import Store
-from nova_qcache.sweeping import sweep
+from nova_qcache.system.paths import Paths
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.power import Disk

@@ -10,8 +10,8 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import manager as manager_module
 from nova_qcache.cmd import shell
+from nova_qcache.engine import manager as manager_module
 from tests.unit import builders
 
 

@@ -6,9 +6,9 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import suitability
-from nova_qcache.suitability import Finding
-from nova_qcache.suitability import Grade
+from nova_qcache.checks import preflight
+from nova_qcache.checks.preflight import Finding
+from nova_qcache.checks.preflight import Grade
 
 FINE = Finding('one', Grade.OK, 'found')
 WARNING = Finding('two', Grade.WARNING, 'odd', 'Look.')
@@ -20,7 +20,7 @@ ERROR = Finding('three', Grade.ERROR, 'bad', 'Mend.')
     [([FINE], 0), ([FINE, WARNING], 0), ([ERROR, FINE], 1), ([FINE, WARNING, ERROR], 1)],
 )
 def test_check(run, manager_class, findings, code):
-    with mock.patch.object(suitability, 'examine', autospec=True) as examine:
+    with mock.patch.object(preflight, 'examine', autospec=True) as examine:
         examine.return_value = iter(findings)
         ended = run('check', '-f', 'json')
     assert (ended.code, ended.err) == (code, '')

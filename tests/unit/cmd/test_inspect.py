@@ -7,10 +7,10 @@ import re
 
 import pytest
 
+from nova_qcache.cache.view import CacheView
 from nova_qcache.cmd import inspect
-from nova_qcache.inspection import CacheView
-from nova_qcache.states import Phase
-from nova_qcache.states import State
+from nova_qcache.model.states import Phase
+from nova_qcache.model.states import State
 from tests.unit import builders
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE

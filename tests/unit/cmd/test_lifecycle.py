@@ -6,12 +6,12 @@ import pathlib
 import pytest
 
 from nova_qcache import exception
+from nova_qcache.cache.view import CacheView
 from nova_qcache.cmd import shell
-from nova_qcache.inspection import CacheView
-from nova_qcache.key import CacheKey
-from nova_qcache.plan import Plan
-from nova_qcache.plan import PlanKind
-from nova_qcache.states import State
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.model.states import State
 from tests.unit import builders
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE

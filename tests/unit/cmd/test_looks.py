@@ -7,13 +7,13 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import base as base_module
+from nova_qcache.bases import probe
+from nova_qcache.bases.file import FileSource
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache.catalog import Store
 from nova_qcache.cmd import status
-from nova_qcache.generation import Generations
-from nova_qcache.key import CacheKey
-from nova_qcache.paths import Paths
-from nova_qcache.sources.file import FileSource
-from nova_qcache.store import Store
+from nova_qcache.model.key import CacheKey
+from nova_qcache.system.paths import Paths
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import OTHER_IMAGE
@@ -33,7 +33,7 @@ def look(run, base):
             words.append(IMAGE)
         if words[0] == 'plan':
             words.append(f'--base={base}')
-        with mock.patch.object(base_module, 'inspect', autospec=True, return_value=4096):
+        with mock.patch.object(probe, 'inspect', autospec=True, return_value=4096):
             return run(*words, '-f', 'json')
 
     return look

@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.inspection import CacheView
-from nova_qcache.pins import Pin
+from nova_qcache.cache.pins import Pin
+from nova_qcache.cache.view import CacheView
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY
 

@@ -7,12 +7,12 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
+from nova_qcache.bases.file import FileSource
 from nova_qcache.cmd import recorder as program
-from nova_qcache.key import CacheKey
-from nova_qcache.paths import Paths
+from nova_qcache.model.key import CacheKey
 from nova_qcache.recorder import launch
 from nova_qcache.recorder.finish import Limits
-from nova_qcache.sources.file import FileSource
+from nova_qcache.system.paths import Paths
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import MIB

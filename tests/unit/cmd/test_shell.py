@@ -20,10 +20,10 @@ import pytest
 import tqdm
 
 from nova_qcache import exception
+from nova_qcache.cache.view import CacheView
 from nova_qcache.cmd import entry
 from nova_qcache.cmd import shell
 from nova_qcache.cmd import status
-from nova_qcache.inspection import CacheView
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 
@@ -435,5 +435,5 @@ def test_a_list_imports_what_it_needs(short_folder):
         text=True,
         env={**os.environ, 'PYTHONPATH': str(root)},
     )
-    assert 'nova_qcache.manager' in done.stderr.split()
+    assert 'nova_qcache.engine.manager' in done.stderr.split()
     assert SLOW.isdisjoint(done.stderr.split())

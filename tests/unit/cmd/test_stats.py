@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from nova_qcache import metrics
-from nova_qcache.counters import Counters
-from nova_qcache.figures import Figures
-from nova_qcache.figures import ImageFigures
-from nova_qcache.figures import SOURCES
-from nova_qcache.history import Point
-from nova_qcache.pool import PoolState
+from nova_qcache.cache.pool import PoolState
+from nova_qcache.reports import metrics
+from nova_qcache.reports.figures import Figures
+from nova_qcache.reports.figures import ImageFigures
+from nova_qcache.reports.figures import SOURCES
+from nova_qcache.reports.history import Point
+from nova_qcache.stats.counters import Counters
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import MIB

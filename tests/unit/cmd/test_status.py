@@ -12,12 +12,12 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import suitability
-from nova_qcache import upgrade
+from nova_qcache.checks import preflight
+from nova_qcache.checks import upgrade
+from nova_qcache.checks.preflight import Finding
+from nova_qcache.checks.preflight import Grade
 from nova_qcache.cmd import shell
 from nova_qcache.cmd import status
-from nova_qcache.suitability import Finding
-from nova_qcache.suitability import Grade
 from nova_qcache.virt import seams
 from tests.unit import builders
 
@@ -35,7 +35,7 @@ NO_NOVA = {
 
 @pytest.fixture
 def examine():
-    with mock.patch.object(suitability, 'examine', autospec=True) as made:
+    with mock.patch.object(preflight, 'examine', autospec=True) as made:
         made.return_value = iter([])
         yield made
 

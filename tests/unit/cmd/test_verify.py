@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from nova_qcache.cache.verify import Verification
 from nova_qcache.cmd import shell
-from nova_qcache.verifier import Verification
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY

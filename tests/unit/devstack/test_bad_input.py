@@ -6,9 +6,9 @@ import pathlib
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.key import CacheKey
-from nova_qcache.key import Generation
-from nova_qcache.paths import Paths
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.system.paths import Paths
 from tests.unit.devstack.machine import DevStack
 
 FOLDERS = ('QCACHE_CACHE_PATH', 'QCACHE_RUN_PATH')

@@ -12,11 +12,11 @@ import threading
 
 import pytest
 
-from nova_qcache import duty
-from nova_qcache import locks
-from nova_qcache.key import CacheKey
-from nova_qcache.key import Generation
-from nova_qcache.paths import Paths
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.recorder import respawn
+from nova_qcache.system import locks
+from nova_qcache.system.paths import Paths
 from tests.unit.devstack.machine import PROJECT
 
 KEY = CacheKey('11111111-2222-3333-4444-555555555555', Generation('0123456789ab', 1))
@@ -44,12 +44,12 @@ def recorder(paths: Paths) -> Iterator[Callable[[int], list[str]]]:
             def handle(self) -> None:
                 told.append(json.loads(self.rfile.readline())['command'])
                 if guests == 0:
-                    duty.forget(paths, KEY)
+                    respawn.forget(paths, KEY)
                 status = {'phase': 'serving', 'note': '', 'guests': guests, 'recorded_bytes': 0}
                 reply = {**status, 'pid': 4711, 'daemon_pid': 4712}
                 self.wfile.write(json.dumps(reply).encode() + b'\n')
 
-        duty.note(paths, KEY, [])
+        respawn.note(paths, KEY, [])
         server = socketserver.UnixStreamServer(str(paths.control_socket(KEY)), Handler)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
@@ -98,7 +98,7 @@ def test_a_recorder_with_guests_is_named_and_stays(
 
 
 def test_a_recorder_that_was_killed_is_named(paths: Paths):
-    duty.note(paths, KEY, [])
+    respawn.note(paths, KEY, [])
     done = farewell(paths, 0)
     assert done.returncode == 1
     assert KEY.image_id in done.stderr

@@ -8,14 +8,14 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
+from nova_qcache.cache.usage import Usage
+from nova_qcache.cache.verify import Verification
+from nova_qcache.cache.verify import Verifier
 from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Request
 from nova_qcache.keeper.examination import Requests
-from nova_qcache.key import CacheKey
-from nova_qcache.progress import silent
-from nova_qcache.usage import Usage
-from nova_qcache.verifier import Verification
-from nova_qcache.verifier import Verifier
+from nova_qcache.model.key import CacheKey
+from nova_qcache.system.progress import silent
 from tests.unit import builders
 from tests.unit.builders import GENERATION
 from tests.unit.builders import KEY

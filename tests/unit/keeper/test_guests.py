@@ -6,14 +6,14 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import duty
 from nova_qcache import exception
-from nova_qcache import overlay
-from nova_qcache import processes
 from nova_qcache.keeper.guests import Guests
-from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.libvirt_domains import Paused
-from nova_qcache.states import Phase
+from nova_qcache.model.states import Phase
+from nova_qcache.qemu import overlay
+from nova_qcache.recorder import respawn
+from nova_qcache.system import processes
+from nova_qcache.system.libvirt_domains import LibvirtDomains
+from nova_qcache.system.libvirt_domains import Paused
 from tests.unit import builders
 from tests.unit.builders import KEY
 
@@ -189,7 +189,7 @@ def test_another_daemon_is_another_reason(guests, paths, domains, daemon, clock,
 
 
 def test_who_is_not_connected_holds_the_recorder(guests, paths, domains, recorder):
-    duty.note(paths, KEY, [])
+    respawn.note(paths, KEY, [])
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))] * 2
     recorder.status.side_effect = None
     recorder.status.return_value = builders.status(Phase.SERVING, guests=1)
@@ -198,7 +198,7 @@ def test_who_is_not_connected_holds_the_recorder(guests, paths, domains, recorde
 
 
 def test_who_is_connected_needs_no_hold(guests, paths, domains, recorder):
-    duty.note(paths, KEY, [])
+    respawn.note(paths, KEY, [])
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
     recorder.status.side_effect = None
     recorder.status.return_value = builders.status(Phase.SERVING, guests=1)
@@ -220,7 +220,7 @@ def test_a_lost_duty_is_known_by_the_guest(guests, paths, domains, recorder):
         guests.look()
     assert str(asked.call_args.args[0]) == '/instances/1/disk'
     wanted = [*ARGUMENTS, '--base=/base', '--base-format=raw', KEY.image_id]
-    assert duty.read(paths, KEY) == wanted
+    assert respawn.read(paths, KEY) == wanted
 
 
 @pytest.mark.parametrize('answer', [None, exception.InvalidBase(base='x', reason='y', remedy='z')])
@@ -228,7 +228,7 @@ def test_a_guest_whose_base_nobody_knows(guests, paths, domains, recorder, answe
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
     with mock.patch.object(overlay, 'backing', autospec=True, side_effect=[answer]):
         guests.look()
-    assert duty.read(paths, KEY) is None
+    assert respawn.read(paths, KEY) is None
 
 
 def test_what_is_no_xml(guests, paths, domains):

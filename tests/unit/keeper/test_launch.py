@@ -7,8 +7,8 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import locks
 from nova_qcache.keeper import launch
+from nova_qcache.system import locks
 
 
 @pytest.fixture(autouse=True)

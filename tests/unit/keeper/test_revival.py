@@ -8,16 +8,16 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import block_graph
-from nova_qcache import duty
 from nova_qcache import exception
-from nova_qcache import locks
-from nova_qcache import processes
 from nova_qcache.keeper import revival as revival_module
 from nova_qcache.keeper.revival import Revival
-from nova_qcache.paths import Paths
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu.storage_daemon import StorageDaemon
 from nova_qcache.recorder import launch
-from nova_qcache.storage_daemon import StorageDaemon
+from nova_qcache.recorder import respawn
+from nova_qcache.system import locks
+from nova_qcache.system import processes
+from nova_qcache.system.paths import Paths
 from tests.unit import builders
 from tests.unit.builders import KEY
 
@@ -74,7 +74,7 @@ def revival(store, spawn, start, clock):
 
 @pytest.fixture
 def missed(paths):
-    duty.note(paths, KEY, ARGUMENTS)
+    respawn.note(paths, KEY, ARGUMENTS)
 
 
 def test_no_duty(revival, spawn, start):
@@ -116,7 +116,7 @@ def test_one_that_is_gone(revival, paths, spawn, missed):
 
 def test_the_recorder_of_an_audit(revival, paths, spawn):
     audit = KEY.next_revision()
-    duty.note(paths, audit, ARGUMENTS)
+    respawn.note(paths, audit, ARGUMENTS)
     revival.look()
     ((output, arguments), _) = spawn.call_args
     assert output.name == str(paths.log(audit))
@@ -241,7 +241,7 @@ def test_one_that_is_being_started_has_no_rival(revival, spawn, clock, missed):
 def test_the_pauses_get_longer_and_end(revival, paths, spawn, clock, missed):
     times: list[float] = []
     with mock.patch.object(revival_module, '_MOST_ATTEMPTS', 20):
-        while duty.read(paths, KEY) is not None:
+        while respawn.read(paths, KEY) is not None:
             revival.look()
             if spawn.call_count > len(times):
                 times.append(clock.return_value)
@@ -275,9 +275,9 @@ def test_pauses_begin_anew_after_one_that_has_worked_for_a_while(
 
 def test_a_duty_that_ends(revival, paths, spawn, missed):
     revival.look()
-    duty.forget(paths, KEY)
+    respawn.forget(paths, KEY)
     assert revival.look() == 0
-    duty.note(paths, KEY, ARGUMENTS)
+    respawn.note(paths, KEY, ARGUMENTS)
     revival.look()
     assert spawn.call_count == 2, 'at once'
 
@@ -286,7 +286,7 @@ def test_a_duty_that_ends_meanwhile(revival, paths, spawn, start, missed):
     """It had the lock until then, and its guests have gone."""
 
     def forget(*arguments):
-        duty.forget(paths, KEY)
+        respawn.forget(paths, KEY)
 
     with mock.patch.object(processes, 'listener_pid', autospec=True, side_effect=forget):
         revival.look()

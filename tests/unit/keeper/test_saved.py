@@ -11,12 +11,12 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
+from nova_qcache.cache.leases import Leases
 from nova_qcache.keeper import saved as saved_module
 from nova_qcache.keeper.lifecycle import Lifecycle
 from nova_qcache.keeper.saved import SavedGuests
-from nova_qcache.leases import Leases
-from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.libvirt_domains import Saved
+from nova_qcache.system.libvirt_domains import LibvirtDomains
+from nova_qcache.system.libvirt_domains import Saved
 from tests import chains
 from tests.unit.builders import KEY
 

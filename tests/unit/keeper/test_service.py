@@ -7,7 +7,6 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache import locks
 from nova_qcache.keeper import service
 from nova_qcache.keeper.examination import Examiner
 from nova_qcache.keeper.examination import Requests
@@ -15,6 +14,7 @@ from nova_qcache.keeper.guests import Guests
 from nova_qcache.keeper.revival import Revival
 from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.keeper.service import Keeper
+from nova_qcache.system import locks
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import processes
 from nova_qcache.recorder import finish
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import sealer
 from nova_qcache.recorder import service
+from nova_qcache.system import processes
 from tests.unit import builders
 from tests.unit.recorder.stage import Stage
 

@@ -8,15 +8,15 @@ recorder counts them. It lives in virtual time.
 import asyncio
 from unittest import mock
 
-from nova_qcache import block_graph
-from nova_qcache.qemu_img import QemuImg
-from nova_qcache.qmp import Monitor
+from nova_qcache.cache.catalog import Store
+from nova_qcache.model.states import State
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu.img import QemuImg
+from nova_qcache.qemu.qmp import Monitor
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.finish import Limits
 from nova_qcache.recorder.service import Recorder
 from nova_qcache.recorder.settings import Settings
-from nova_qcache.states import State
-from nova_qcache.store import Store
 from tests.unit import builders
 from tests.unit import virtual_time
 from tests.unit.builders import KEY

@@ -6,14 +6,14 @@ import signal
 
 import pytest
 
-from nova_qcache import block_graph
-from nova_qcache import duty
 from nova_qcache import exception
-from nova_qcache.leases import Leases
+from nova_qcache.cache.leases import Leases
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import State
+from nova_qcache.qemu import block_graph
 from nova_qcache.recorder import quota
+from nova_qcache.recorder import respawn
 from nova_qcache.recorder.finish import Limits
-from nova_qcache.states import FinishReason
-from nova_qcache.states import State
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.builders import MIB
@@ -132,17 +132,17 @@ def test_guests_of_a_dead_daemon_are_served_again(stage, there):
     daemon.stop.assert_awaited_once()
     if there in ('nothing', 'warm'):
         assert stage.state is State.COLD, 'what was being recorded is dirty'
-    assert duty.read(stage.store.paths, KEY) is None
+    assert respawn.read(stage.store.paths, KEY) is None
 
 
 def test_a_dead_daemon_whose_base_is_away_is_tried_again_later(stage):
-    duty.note(stage.store.paths, KEY, ['x'])
+    respawn.note(stage.store.paths, KEY, ['x'])
 
     failed = exception.ToolFailed(command='x', code=1, reason='y')
     stage.daemon_class.serve.side_effect = failed
     with pytest.raises(exception.ToolFailed):
         run(stage, serve_only=True, arguments=('--base=/b',))
-    assert duty.read(stage.store.paths, KEY) == ['--base=/b']
+    assert respawn.read(stage.store.paths, KEY) == ['--base=/b']
 
 
 def test_somebody_who_will_come_back_is_waited_for(stage):
@@ -170,10 +170,10 @@ def test_somebody_who_will_come_back_is_waited_for(stage):
 
 def test_a_recorder_at_work_has_a_duty(stage):
     seen = []
-    stage.on_record = lambda: seen.append(duty.read(stage.store.paths, KEY))
+    stage.on_record = lambda: seen.append(respawn.read(stage.store.paths, KEY))
     run(stage, arguments=('--base=/b', 'x'))
     assert seen == [['--base=/b', 'x']]
-    assert duty.read(stage.store.paths, KEY) is None
+    assert respawn.read(stage.store.paths, KEY) is None
 
 
 def test_a_daemon_that_is_left_to_its_guests_is_a_duty(stage):
@@ -183,27 +183,27 @@ def test_a_daemon_that_is_left_to_its_guests_is_a_duty(stage):
     )
     run(stage, FAITHFUL, arguments=('--base=/b',))
     stage.daemons[0].leave.assert_awaited_once()
-    assert duty.read(stage.store.paths, KEY) == ['--base=/b']
+    assert respawn.read(stage.store.paths, KEY) == ['--base=/b']
 
 
 @pytest.mark.parametrize('there', ['ready', 'no room'])
 def test_guests_that_wait_are_not_forgotten_by_a_start_that_fails(stage, there):
     """The keeper serves them: they need no recording."""
-    duty.note(stage.store.paths, KEY, ['of one that was killed'])
+    respawn.note(stage.store.paths, KEY, ['of one that was killed'])
     if there == 'ready':
         builders.ready(stage.store)
     else:
         stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='')
     with pytest.raises(exception.QcacheError):
         run(stage, arguments=('--base=/b',))
-    assert duty.read(stage.store.paths, KEY) == ['--base=/b']
+    assert respawn.read(stage.store.paths, KEY) == ['--base=/b']
 
 
 def test_a_start_that_fails_is_no_duty(stage):
     stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='z')
     with pytest.raises(exception.NoReservation):
         run(stage)
-    assert duty.read(stage.store.paths, KEY) is None
+    assert respawn.read(stage.store.paths, KEY) is None
 
 
 # -- a boot that is on its way

@@ -7,19 +7,19 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import block_graph
 from nova_qcache import exception
-from nova_qcache import processes
-from nova_qcache.counters import Counters
-from nova_qcache.leases import Leases
-from nova_qcache.occupancy import Occupancy
+from nova_qcache.cache.leases import Leases
+from nova_qcache.cache.space import Occupancy
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import Staleness
+from nova_qcache.model.states import State
+from nova_qcache.qemu import block_graph
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import recording
 from nova_qcache.recorder.audit import Audit
 from nova_qcache.recorder.audit import Measurement
-from nova_qcache.states import FinishReason
-from nova_qcache.states import Staleness
-from nova_qcache.states import State
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system import processes
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.builders import MIB

@@ -5,9 +5,9 @@ import asyncio
 import os
 from unittest import mock
 
-from nova_qcache.qmp import Monitor
+from nova_qcache.qemu.qmp import Monitor
+from nova_qcache.qemu.storage_daemon import StorageDaemon
 from nova_qcache.recorder import daemon as daemons
-from nova_qcache.storage_daemon import StorageDaemon
 from tests.unit.builders import KEY
 
 

@@ -12,9 +12,9 @@ import stat
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.control import RecorderClient
+from nova_qcache.model.states import Phase
 from nova_qcache.recorder.door import Door
-from nova_qcache.states import Phase
+from nova_qcache.system.control import RecorderClient
 from tests.unit import builders
 from tests.unit import virtual_time
 

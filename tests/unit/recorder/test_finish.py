@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
+from nova_qcache.model.states import FinishReason
 from nova_qcache.recorder.finish import FinishPoint
 from nova_qcache.recorder.finish import Limits
 from nova_qcache.recorder.finish import Verdict
-from nova_qcache.states import FinishReason
 
 LIMITS = Limits(idle=10, settle=4, longest=100, grace=3, lease=50)
 EMPTY = 1000

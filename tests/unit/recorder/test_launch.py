@@ -8,9 +8,9 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import control
 from nova_qcache import exception
 from nova_qcache.recorder import launch
+from nova_qcache.system import control
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY

@@ -6,15 +6,15 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import base
 from nova_qcache import exception
-from nova_qcache import filesystem
-from nova_qcache.qemu_img import QemuImg
+from nova_qcache.bases import probe
+from nova_qcache.model.states import State
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import quota
 from nova_qcache.recorder.finish import Limits
 from nova_qcache.recorder.settings import Settings
-from nova_qcache.states import State
+from nova_qcache.system import files
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY
@@ -39,13 +39,13 @@ def tool():
 
 @pytest.fixture(autouse=True)
 def inspect():
-    with mock.patch.object(base, 'inspect', autospec=True, return_value=64 * MIB) as mocked:
+    with mock.patch.object(probe, 'inspect', autospec=True, return_value=64 * MIB) as mocked:
         yield mocked
 
 
 @pytest.fixture(autouse=True)
 def reserve():
-    with mock.patch.object(filesystem, 'reserve', autospec=True) as mocked:
+    with mock.patch.object(files, 'reserve', autospec=True) as mocked:
         yield mocked
 
 

@@ -9,11 +9,11 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache import filesystem
-from nova_qcache.qemu_img import QemuImg
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import State
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import sealer
-from nova_qcache.states import FinishReason
-from nova_qcache.states import State
+from nova_qcache.system import files
 from tests.unit import builders
 from tests.unit.builders import KEY
 
@@ -45,13 +45,13 @@ def test_ready(store, tool):
 def test_its_bytes_are_on_disk_before_it_is_ready(store, tool):
     record = builders.warm(store)
     synced = []
-    sync = filesystem.sync_file
+    sync = files.sync_file
 
     def note(path):
         synced.append((path, store.load(KEY).state))
         sync(path)
 
-    with mock.patch.object(filesystem, 'sync_file', autospec=True, side_effect=note):
+    with mock.patch.object(files, 'sync_file', autospec=True, side_effect=note):
         seal(store, tool, record)
     assert synced[0] == (store.paths.recording(KEY), State.WARMING)
 
@@ -68,7 +68,7 @@ def test_space_that_was_not_needed_is_given_back(store, tool, mode):
     def release(path, used):
         assert path.stat().st_mode & stat.S_IWUSR
 
-    with mock.patch.object(filesystem, 'release_tail', autospec=True, side_effect=release) as made:
+    with mock.patch.object(files, 'release_tail', autospec=True, side_effect=release) as made:
         seal(store, tool, record)
     made.assert_called_once_with(path, 3)
 
@@ -113,7 +113,7 @@ def test_tables_that_are_not_clean(store, tool):
 def test_a_disk_that_fails(store, tool, name):
     record = builders.warm(store)
     broken = OSError(errno.EIO, 'Input/output error')
-    with mock.patch.object(filesystem, name, autospec=True, side_effect=broken):
+    with mock.patch.object(files, name, autospec=True, side_effect=broken):
         assert 'Input/output error' in refusal(store, tool, record)
 
 

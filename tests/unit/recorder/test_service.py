@@ -6,19 +6,19 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import block_graph
 from nova_qcache import exception
-from nova_qcache import locks
-from nova_qcache.counters import Counters
-from nova_qcache.generation import Generations
-from nova_qcache.paths import Paths
-from nova_qcache.qemu_io import QemuIo
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache.catalog import Store
+from nova_qcache.model.states import FinishReason
+from nova_qcache.model.states import Staleness
+from nova_qcache.model.states import State
+from nova_qcache.qemu import block_graph
+from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder import service
 from nova_qcache.recorder import unreadable
-from nova_qcache.states import FinishReason
-from nova_qcache.states import Staleness
-from nova_qcache.states import State
-from nova_qcache.store import Store
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system import locks
+from nova_qcache.system.paths import Paths
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.recorder.stage import FAITHFUL

@@ -17,8 +17,8 @@ from nova.virt.libvirt.cpu import api as cpu_api
 import pytest
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache.plan import Plan
-from nova_qcache.plan import PlanKind
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.plan import PlanKind
 from nova_qcache.virt import driver as driver_module
 from nova_qcache.virt.driver import QcacheDriver
 from nova_qcache.virt.planner import Planner

@@ -20,16 +20,16 @@ from nova.virt.libvirt import host as libvirt_host
 import pytest
 
 from nova_qcache import exception
-from nova_qcache import filesystem
-from nova_qcache import libvirt_domains
-from nova_qcache import locks
-from nova_qcache import native
-from nova_qcache import processes
-from nova_qcache import scrubbing
-from nova_qcache.key import CacheKey
-from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.manager import Manager
-from nova_qcache.plan import PlanKind
+from nova_qcache.cache import scrub
+from nova_qcache.engine.manager import Manager
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.system import files
+from nova_qcache.system import libvirt_domains
+from nova_qcache.system import locks
+from nova_qcache.system import native
+from nova_qcache.system import processes
+from nova_qcache.system.libvirt_domains import LibvirtDomains
 from tests.unit import builders
 from tests.unit.builders import IMAGE
 from tests.unit.builders import KEY
@@ -229,8 +229,8 @@ def test_the_start(manager):
 
 def test_what_is_synced(tmp_path, hub):
     with mock.patch.object(os, 'fsync', hub.slow(os.fsync, 'fsync')):
-        filesystem.replace_atomically(tmp_path / 'file', b'content', 0o600)
-        filesystem.sync_file(tmp_path / 'file')
+        files.replace_atomically(tmp_path / 'file', b'content', 0o600)
+        files.sync_file(tmp_path / 'file')
 
 
 def test_a_record(store, hub):
@@ -240,8 +240,8 @@ def test_a_record(store, hub):
 
 def test_the_reading_of_sealed_caches(store, hub):
     builders.ready(store, bytes(8 * builders.MIB))
-    with mock.patch.object(scrubbing, '_digest', hub.slow(scrubbing._digest, 'a read')):
-        assert scrubbing.Scrubber(store).scrub(4 * builders.MIB) == 4 * builders.MIB
+    with mock.patch.object(scrub, '_digest', hub.slow(scrub._digest, 'a read')):
+        assert scrub.Scrubber(store).scrub(4 * builders.MIB) == 4 * builders.MIB
 
 
 # -- locks
@@ -256,7 +256,7 @@ ARGUMENTS = {
 
 HOLDER = """
 import pathlib, sys
-from nova_qcache import locks
+from nova_qcache.system import locks
 with getattr(locks, sys.argv[1])(pathlib.Path(sys.argv[2]), *sys.argv[3:], 60):
     print('held', flush=True)
     sys.stdin.read()

@@ -8,8 +8,8 @@ from xml.parsers import expat
 from lxml import etree
 import pytest
 
-from nova_qcache.plan import Plan
-from nova_qcache.plan import PlanKind
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.plan import PlanKind
 from nova_qcache.virt import chain
 from tests import chains
 from tests.unit.builders import IMAGE

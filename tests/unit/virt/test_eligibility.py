@@ -8,8 +8,8 @@ from nova.compute import task_states
 from nova.compute import vm_states
 import pytest
 
-from nova_qcache.plan import Cause
-from nova_qcache.plan import Wish
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.plan import Wish
 from nova_qcache.virt import eligibility
 from tests.unit.builders import IMAGE
 from tests.unit.builders import OTHER_IMAGE

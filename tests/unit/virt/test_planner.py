@@ -13,15 +13,15 @@ from nova.compute import vm_states
 import pytest
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache import confinement
 from nova_qcache import exception
-from nova_qcache import process_survival
-from nova_qcache.libvirt_domains import LibvirtDomains
-from nova_qcache.paths import Paths
-from nova_qcache.plan import Boot
-from nova_qcache.plan import Cause
-from nova_qcache.plan import PlanKind
-from nova_qcache.plan import Wish
+from nova_qcache.checks import confinement
+from nova_qcache.checks import process_survival
+from nova_qcache.model.plan import Boot
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.model.plan import Wish
+from nova_qcache.system.libvirt_domains import LibvirtDomains
+from nova_qcache.system.paths import Paths
 from nova_qcache.virt import planner as planner_module
 from nova_qcache.virt.planner import Planner
 from tests.unit.builders import IMAGE

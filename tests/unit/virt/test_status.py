@@ -3,9 +3,9 @@
 
 from importlib import metadata
 
+from nova_qcache.checks.preflight import Finding
+from nova_qcache.checks.preflight import Grade
 from nova_qcache.cmd import status
-from nova_qcache.suitability import Finding
-from nova_qcache.suitability import Grade
 
 
 def test_this_nova_is_tested_and_finds_the_driver():

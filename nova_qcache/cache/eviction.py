@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which caches go first when room is needed: pure arithmetic on what is known of them.
+
+What may go at all is the pool's to say (:mod:`nova_qcache.cache.pool`), and so is that caches which no
+boot can use any more go before all others, whatever the policy.
+"""
+
+import abc
+from collections.abc import Iterable
+import dataclasses
+import math
+
+from nova_qcache.model.key import CacheKey
+
+__all__ = [
+    'Candidate',
+    'EvictionPolicy',
+    'LeastRecentlyUsed',
+    'LeastValuable',
+    'Lot',
+    'choose',
+    'in_order',
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What a policy knows of a cache."""
+
+    key: CacheKey
+    allocated: int
+    """Bytes that it takes."""
+    idle_seconds: float
+    """How long it has been unused, from 0."""
+    saved_bytes: int
+    """What boots of its image did not read from the base."""
+    is_stale: bool = False
+    """Whether no boot can use it any more: then it goes before all others, whatever its worth."""
+
+
+class EvictionPolicy(abc.ABC):
+    """A plugin of the namespace ``nova_qcache.eviction_policies``; made without arguments."""
+
+    @abc.abstractmethod
+    def worth(self, candidate: Candidate) -> float:
+        """Return a number; the cache with the least one goes first."""
+
+
+class LeastRecentlyUsed(EvictionPolicy):
+    def worth(self, candidate: Candidate) -> float:
+        return -candidate.idle_seconds
+
+
+class LeastValuable(EvictionPolicy):
+    """``(1 + saved / taken) / (1 + idle)``, in bytes and seconds.
+
+    It falls with the time that a cache was unused, grows with what it has saved, and falls with
+    what it takes, so no figure can count in the wrong direction. A cache that has saved nine times
+    what it takes may be unused ten times as long as one that has saved nothing; of those that have
+    saved nothing, whatever their size, the one that was unused for longest goes first.
+    """
+
+    def worth(self, candidate: Candidate) -> float:
+        savings = candidate.saved_bytes / max(candidate.allocated, 1)
+        return (1 + savings) / (1 + candidate.idle_seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lot:
+    """What goes together or not at all: the caches whose names stand for one file, mostly one."""
+
+    caches: tuple[Candidate, ...]
+    frees: int
+    """Bytes that are free when all of them are gone; as long as one is left it is none."""
+
+    @property
+    def is_stale(self) -> bool:
+        return all(cache.is_stale for cache in self.caches)
+
+
+def in_order(lots: Iterable[Lot], policy: EvictionPolicy) -> list[Lot]:
+    """Return those that go first first: what no boot can use, then what is worth least."""
+
+    def rank(lot: Lot) -> tuple[bool, float, CacheKey]:
+        worth = max(policy.worth(cache) for cache in lot.caches)
+        # What a plugin makes of a division by zero must not mix up the others.
+        return not lot.is_stale, -math.inf if math.isnan(worth) else worth, lot.caches[0].key
+
+    return sorted(lots, key=rank)
+
+
+def choose(lots: Iterable[Lot], wanted: int) -> list[Lot]:
+    """Return the first lots that free so many bytes, less those that need not go for it; all that
+    free anything if they are too few.
+
+    :param lots: in order; no more of them are looked at than are needed
+    """
+    chosen: list[Lot] = []
+    freed = 0
+    for lot in lots:
+        if lot.frees > 0:
+            chosen.append(lot)
+            freed += lot.frees
+            if freed >= wanted:
+                break
+    # The last one may be so large that others before it can stay, the worthiest of them first.
+    for lot in reversed(chosen[:-1]):
+        if not lot.is_stale and freed - lot.frees >= wanted:
+            chosen.remove(lot)
+            freed -= lot.frees
+    return chosen

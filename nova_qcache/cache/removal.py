@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which caches may be removed, and their removal.
+
+Never removed are caches in use (:mod:`nova_qcache.cache.usage`; open in a process of qemu; with a living
+recorder), what is being recorded, and READY ones of pinned images. What has no record that can be
+read is an operator's to look at.
+"""
+
+from collections.abc import Collection
+import functools
+import logging
+import pathlib
+import time
+
+from nova_qcache import exception
+from nova_qcache.cache import view
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.eviction import Candidate
+from nova_qcache.cache.eviction import Lot
+from nova_qcache.cache.pins import Pins
+from nova_qcache.cache.usage import Usage
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.states import State
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system import files
+from nova_qcache.system.repetition import Repetition
+
+__all__ = ['Removal']
+
+LOG = logging.getLogger(__name__)
+
+
+class Removal:
+    def __init__(self, store: Store, pins: Pins, usage: Usage) -> None:
+        self._store = store
+        self._pins = pins
+        self._usage = usage
+        self._complaints = Repetition()
+
+    def lots(self, kept: dict[CacheKey, str]) -> list[Lot]:
+        """Return what may go, as far as records and domains tell: domains are asked once.
+
+        :param kept: gets what stays, and why
+        :raises DomainsUnknown: if libvirt does not tell
+        """
+        by_inode: dict[int, tuple[int, list[CacheKey]]] = {}
+        for key, files in self._store.inventory.files().items():
+            for file in files:
+                by_inode.setdefault(file.inode, (file.allocated, []))[1].append(key)
+        used, pinned, now = self._usage.in_use(), self._pins.all(), time.time()
+        lots = []
+        for allocated, keys in by_inode.values():
+            caches = []
+            for key in keys:
+                record = self._record(key)
+                reason = self._reason_to_stay(key, record, used, pinned)
+                if record is None or reason:
+                    kept[key] = reason
+                else:
+                    caches.append(self._candidate(record, allocated, now))
+            if len(caches) == len(keys):
+                caches.sort(key=lambda cache: (not cache.is_stale, cache.key))
+                lots.append(Lot(tuple(caches), allocated))
+        return lots
+
+    def may_go(self, lot: Lot, kept: dict[CacheKey, str]) -> bool:
+        """Look at what no list tells: recorders, and files that are open."""
+        for cache in lot.caches:
+            try:
+                self._require_removable(cache.key)
+            except (exception.QcacheError, OSError):
+                kept[cache.key] = 'in use'
+                return False
+        return True
+
+    def discard(self, key: CacheKey, why: str) -> bool:
+        """Remove one cache that nobody uses.
+
+        :param why: what is counted: ``stale``, ``room``, ``age`` or ``deleted``
+        :return: whether it has gone: it stays if it is in use, pinned, being recorded or
+            unreadable, or if that cannot be told
+        """
+        try:
+            record = self._require_removable(key)
+            freed = _freed(self._store.paths.sealed(key))
+            self._store.discard(key, functools.partial(self._require_unused, record))
+        except exception.QcacheError as e:
+            LOG.debug('The cache of image %s stays: %s', key.stem, e)
+            return False
+        except OSError as e:
+            LOG.log(self._complaints.level(e), 'The cache of image %s stays: %s', key.image_id, e)
+            return False
+        LOG.info('The cache of image %s is removed (%s): %d bytes', key.stem, why, freed)
+        self._store.ledger.add(key.image_id, Counters(evictions={why: 1}, evicted_bytes=freed))
+        return True
+
+    def discard_lot(self, lot: Lot) -> list[CacheKey]:
+        """Remove what goes together, and return what has gone."""
+        gone = []
+        for cache in lot.caches:
+            if not self.discard(cache.key, 'stale' if cache.is_stale else 'room'):
+                break  # a boot has begun meanwhile: the others would free nothing any more
+            gone.append(cache.key)
+        return gone
+
+    # -- below
+
+    def _reason_to_stay(
+        self,
+        key: CacheKey,
+        record: CacheRecord | None,
+        used: Collection[CacheKey],
+        pinned: Collection[str],
+    ) -> str:
+        if record is None:
+            return 'without a record that can be read'
+        if record.state is State.WARMING:
+            return 'being recorded'
+        if key in used:
+            return 'in use'
+        if record.state is State.READY and key.image_id in pinned:
+            return 'pinned'
+        return ''
+
+    def _record(self, key: CacheKey) -> CacheRecord | None:
+        try:
+            return self._store.load(key)
+        except exception.RecordBroken:
+            return None
+
+    def _candidate(self, record: CacheRecord, allocated: int, now: float) -> Candidate:
+        counters = self._store.ledger.of(record.key.image_id)
+        made_at = record.sealed.sealed_at if record.sealed else record.created_at
+        return Candidate(
+            key=record.key,
+            allocated=allocated,
+            idle_seconds=max(0.0, now - max(counters.last_used_at, made_at)),
+            saved_bytes=counters.saved_bytes,
+            is_stale=record.state is State.STALE,
+        )
+
+    def _require_removable(self, key: CacheKey) -> CacheRecord:
+        """Return the record of a cache that nobody reads and nobody wants to keep.
+
+        :raises QcacheError: if it stays, with the reason
+        :raises OSError: if its file cannot be looked at
+        """
+        seen = view.view(self._store, key)
+        if seen.record is None:
+            raise exception.CacheNotFound(image_id=key.image_id)
+        self._require_unpinned(seen.record)
+        if seen.recorder is not None:  # it leaves by itself after its last guest
+            raise exception.CacheInUse(
+                path=str(seen.path), reason='its recorder is at work', remedy='Try again later'
+            )
+        view.require_closed(seen)
+        return seen.record
+
+    def _require_unused(self, before: CacheRecord) -> None:
+        """Under the lock of its image: a boot that begins now finds it gone.
+
+        :raises QcacheError: if it is in use by now, pinned, or another cache
+        """
+        now = self._store.load(before.key)
+        if now is None or now.created_at != before.created_at:
+            raise exception.CacheNotFound(image_id=before.key.image_id)
+        self._require_unpinned(now)
+        self._usage.require_none(before.key)
+        path = self._store.paths.sealed(before.key)
+        if path.exists() and files.used_by_qemu(path):
+            raise exception.CacheInUse(
+                path=str(path), reason='a process of qemu has it open', remedy='Try again later'
+            )
+
+    def _require_unpinned(self, record: CacheRecord) -> None:
+        reason = ''
+        if record.state is State.WARMING:
+            reason = 'it is being recorded'
+        elif record.state is State.READY and self._pins.is_pinned(record.key.image_id):
+            reason = 'its image is pinned'
+        if reason:
+            path = str(self._store.paths.sealed(record.key))
+            raise exception.CacheInUse(path=path, reason=reason, remedy='Wait, or unpin its image')
+
+
+def _freed(path: pathlib.Path) -> int:
+    """Return what is free when this name of a file is gone: nothing, if it has another one."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return 0
+    return facts.st_blocks * 512 if facts.st_nlink == 1 else 0

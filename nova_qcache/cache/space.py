@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the caches of a host take, and what recordings may still take: those that have begun, and
+those that room is reserved for.
+
+What it costs to ask does not grow with the caches: no record is read but those of recordings.
+"""
+
+import contextlib
+import dataclasses
+import os
+
+from nova_qcache import exception
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.leases import Leases
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.states import State
+from nova_qcache.system import files
+
+__all__ = ['Look', 'Occupancy']
+
+_SEPARATOR = '+'
+"""Between the stem, the quota and the process in the name of a reservation's lease."""
+_MOST_LOOKS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """All in bytes."""
+
+    allocated: int
+    """What cache files take now, those of recordings as well."""
+    free: int
+    """What is free on their file system."""
+    reserved: int
+    """What recordings may still take, beyond what is allocated."""
+
+
+class Occupancy:
+    def __init__(self, store: Store, reservations: Leases) -> None:
+        self._store = store
+        self._reservations = reservations
+
+    def reserve(self, key: CacheKey, quota: int) -> None:
+        """Count a recording with its quota from now on, until it is released, sealed or ended by
+        time.
+
+        :raises OSError: if it cannot be written down
+        """
+        self._reservations.take(_consumer(key, quota), key)
+
+    def release_own(self, key: CacheKey, quota: int) -> None:
+        """End what this process has reserved: what the recording takes is seen by now."""
+        self._reservations.release(_consumer(key, quota))
+
+    def release(self, key: CacheKey) -> None:
+        """End what anybody has reserved for a recording.
+
+        :raises OSError: if it cannot be told
+        """
+        for lease in self._reservations.active():
+            if lease.key == key:
+                self._reservations.release(lease.consumer)
+
+    def clear_ended(self) -> None:
+        """Remove the files of reservations that have ended by time."""
+        self._reservations.clear_ended()
+
+    def recordings(self, but: CacheKey | None = None) -> int:
+        """Return how many recordings are at work, or about to begin.
+
+        :param but: one that does not count
+        :raises OSError: if the folders cannot be read
+        """
+        return len(self._recordings(but))
+
+    def recorded(self, key: CacheKey) -> int:
+        """Return what the file of a recording takes, 0 if there is none."""
+        try:
+            return files.allocated_bytes(self._store.paths.recording(key))
+        except OSError:  # not yet there, or not any more
+            return 0
+
+    def look(self, but: CacheKey | None = None) -> Look:
+        """Return what is taken now.
+
+        :param but: a recording that counts with nothing but what it takes already
+        :raises OSError: if the folders cannot be read
+        """
+        # A recording that gets its space, or is sealed, meanwhile would count twice or not at all.
+        for _ in range(_MOST_LOOKS):
+            recordings = self._recordings(but)
+            allocated = self._store.inventory.allocated()
+            free = files.free_bytes(files.place(self._store.paths.cache_path))
+            if recordings == self._recordings(but):
+                break
+        reserved = sum(max(0, quota - recorded) for quota, recorded in recordings.values())
+        return Look(allocated, free, reserved)
+
+    def _recordings(self, but: CacheKey | None) -> dict[CacheKey, tuple[int, int]]:
+        """Return what each recording may take and does: of those that have room reserved, and of
+        those at work."""
+        quotas: dict[CacheKey, int] = {}
+        for lease in self._reservations.active():
+            if not self._store.paths.sealed(lease.key).exists():  # or it is over
+                quota = _reserved_quota(lease.consumer)
+                quotas[lease.key] = max(quota, quotas.get(lease.key, 0))
+        for key in self._store.inventory.recordings():
+            with contextlib.suppress(exception.RecordBroken):  # it counts with its size
+                record = self._store.load(key)
+                if record is not None and record.state is State.WARMING:
+                    quotas[key] = max(record.quota, quotas.get(key, 0))
+        return {key: (quota, self.recorded(key)) for key, quota in quotas.items() if key != but}
+
+
+def _consumer(key: CacheKey, quota: int) -> str:
+    # One of this process: another that starts the same recorder has one of its own.
+    return _SEPARATOR.join((key.stem, str(quota), str(os.getpid())))
+
+
+def _reserved_quota(consumer: str) -> int:
+    try:
+        return int(consumer.split(_SEPARATOR)[1])
+    except (IndexError, ValueError):  # none of ours
+        return 0

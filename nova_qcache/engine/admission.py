@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images are worth a cache on this host; whether there is room for it is the pool's to say
+(:mod:`nova_qcache.cache.pool`)."""
+
+from nova_qcache.model.plan import Boot
+from nova_qcache.model.plan import Wish
+from nova_qcache.stats.counter_store import Ledger
+
+__all__ = ['Admission']
+
+
+class Admission:
+    def __init__(self, ledger: Ledger, record_from_boot: int) -> None:
+        """:param record_from_boot: the boot of an image on this host that records, from 1"""
+        self._ledger = ledger
+        self._record_from_boot = record_from_boot
+
+    def refusal(self, image_id: str, boot: Boot) -> str | None:
+        """Return why this boot is not to record a new cache, None if it is.
+
+        :param image_id: in canonical spelling
+        """
+        if boot.boots_once:
+            return 'the image is one that Nova made for this boot alone'
+        if boot.wish is Wish.AUTO and self._record_from_boot > 1:
+            number = self._ledger.of(image_id).boots + 1
+            if number < self._record_from_boot:
+                return (
+                    f'it is boot {number} of the image on this host, and '
+                    f'record_from_boot is {self._record_from_boot}'
+                )
+        return None

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a boot: what it is to use, and what Nova says about a boot and its base.
+
+:meth:`Boots.plan` never raises: whatever is wrong with a cache, the boot is PLAIN and the plan
+says why.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+import weakref
+
+from oslo_config import cfg
+
+from nova_qcache import conf as qcache_conf
+from nova_qcache import exception
+from nova_qcache.bases import probe
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache import plugins
+from nova_qcache.cache import pool
+from nova_qcache.cache import view
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.leases import Leases
+from nova_qcache.cache.pins import Pins
+from nova_qcache.cache.pool import Pool
+from nova_qcache.cache.usage import Domains
+from nova_qcache.cache.usage import Usage
+from nova_qcache.cache.verify import Verifier
+from nova_qcache.cache.view import CacheView
+from nova_qcache.engine.admission import Admission
+from nova_qcache.engine.audits import Audits
+from nova_qcache.engine.lookup import Judge
+from nova_qcache.keeper import launch as keeper
+from nova_qcache.keeper.examination import Requests
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import canonical_image_id
+from nova_qcache.model.plan import Boot
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.plan import cause_of
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import Source
+from nova_qcache.model.states import Phase
+from nova_qcache.model.states import Staleness
+from nova_qcache.model.states import State
+from nova_qcache.qemu.img import QemuImg
+from nova_qcache.qemu.io import QemuIo
+from nova_qcache.recorder import launch
+from nova_qcache.system import control
+from nova_qcache.system.libvirt_domains import LibvirtDomains
+from nova_qcache.system.paths import Paths
+from nova_qcache.system.progress import Progress
+from nova_qcache.system.progress import silent
+from nova_qcache.system.repetition import Repetition
+
+__all__ = ['Boots']
+
+LOG = logging.getLogger(__name__)
+
+_RESERVED_SECONDS = 60
+"""For how long after the start of a recorder its room is reserved at the most."""
+
+
+class Boots:
+    def __init__(
+        self, conf: cfg.ConfigOpts, domains: Domains | None = None, *, looks_only: bool = False
+    ) -> None:
+        """:param conf: on which :func:`nova_qcache.conf.register_opts` was called
+        :param domains: who tells what domains use; by default the libvirt of ``libvirt_uri``
+        :param looks_only: whether it is to change nothing: then it makes no folders either
+        :raises InvalidOption, InvalidQuota: if the configuration makes no sense
+        :raises FolderUnfit: if the folders cannot be used
+        """
+        qcache_conf.validate(conf)
+        self._conf = conf
+        self.paths = Paths.from_conf(conf)
+        self.paths.prepare(make=not looks_only)
+        group = conf.qcache
+        self._store = Store(self.paths, group.lock_timeout_seconds)
+        self._generations = Generations(self.paths, group.lock_timeout_seconds)
+        self._qemu_img = QemuImg(group.qemu_img)
+        self._verifier = Verifier(
+            self._store, self._generations, self._qemu_img, QemuIo(group.qemu_io)
+        )
+        self._leases = Leases(self.paths.leases, group.plan_lease_seconds)
+        if domains is None and group.libvirt_uri:
+            domains = LibvirtDomains(group.libvirt_uri)
+        instances = qcache_conf.instances_path(conf)
+        self._usage = Usage(self.paths, self._leases, instances, domains)
+        self._pins = Pins(self.paths, group.lock_timeout_seconds)
+        self._pool = Pool(
+            self._store,
+            self._pins,
+            self._usage,
+            plugins.eviction_policy(group.eviction_policy),
+            pool.limits(conf, self.paths.cache_path),
+            Leases(self.paths.reservations, group.start_timeout_seconds + _RESERVED_SECONDS),
+            group.lock_timeout_seconds,
+        )
+        self._admission = Admission(self._store.ledger, group.record_from_boot)
+        self._audits = Audits(
+            self._store, self._pool, qcache_conf.config_arguments(conf), group.audit_every
+        )
+        self._requests = Requests(self.paths.examinations)
+        self._revalidate_seconds = group.revalidate_hours * 3600
+        self._judge = Judge(self._store, self._generations)
+        self._complaints = Repetition()
+        self._starts: weakref.WeakValueDictionary[CacheKey, threading.Lock] = (
+            weakref.WeakValueDictionary()  # as long as somebody holds it or waits for it
+        )
+
+    def plan(self, boot: Boot) -> Plan:
+        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
+        cache's sake. Whoever starts the domain counts the boot then (:meth:`count`)."""
+        plan = Plan(PlanKind.PLAIN, '', boot.image_id, boot.base, boot.base_format)
+        try:
+            self.paths.require()
+            plan = self._plan(boot)
+        except (exception.QcacheError, OSError) as e:
+            self._complain(boot.image_id, e)
+            plan = dataclasses.replace(plan, reason=str(e), cause=cause_of(e))
+        except Exception as e:  # the first invariant: not even a fault of ours fails a boot
+            LOG.exception('Image %s boots without a cache: %s', boot.image_id, e)
+            plan = dataclasses.replace(plan, reason=str(e), cause=Cause.FAILED)
+        if plan.kind is PlanKind.PLAIN:
+            self.release(boot.consumer)
+        return plan
+
+    def count(self, plan: Plan) -> None:
+        """Count a boot by what its domain has started with. Never raises."""
+        self._store.ledger.boot(plan)
+
+    def release(self, consumer: str) -> None:
+        """Say that the domain of a consumer is defined, or will not be: its lease ends."""
+        if consumer:
+            self._leases.release(consumer)
+
+    def announce_write(self, base: str, base_format: str) -> None:
+        """Say that a base is about to be written: no cache of before is used again.
+
+        Nova writes whatever comes of this. Where the new generation cannot be kept, the new file's
+        other inode or size keeps boots from the old caches.
+        """
+        try:
+            self._generations.raise_before_write(self._source(base, base_format))
+        except (exception.QcacheError, OSError) as e:
+            LOG.log(self._complaints.level(e), 'Base %r has no new generation: %s', base, e)
+        except Exception as e:  # a plugin's, too: Nova's write goes on
+            LOG.exception('Base %r has no new generation: %s', base, e)
+
+    def preview(self, image_id: str, base: str, base_format: str) -> Plan:
+        """Decide what a boot would use now; start nothing, and change nothing.
+
+        :raises InvalidImageId, InvalidBase: if no boot could use a cache of this, or nothing can
+            be recorded: the base is not readable, for example
+        :raises CacheBroken: if there is one whose file is not what was sealed
+        :raises QcacheError: if it cannot be decided
+        """
+        source = self._source(base, base_format)
+        judgement = self._judge.preview(canonical_image_id(image_id), source)
+        if judgement.trouble is not None:
+            raise judgement.trouble
+        if judgement.plan.kind is PlanKind.RECORD:
+            probe.inspect(source, self._qemu_img)
+        return judgement.plan
+
+    def keep(self) -> None:
+        """Start the keeper, unless one is at work or it is a service manager's."""
+        if self._conf.qcache.start_keeper:
+            keeper.ensure(self.paths, qcache_conf.config_arguments(self._conf))
+
+    def record(
+        self,
+        image_id: str,
+        base: str,
+        base_format: str,
+        quota: str | None = None,
+        progress: Progress = silent,
+        image_hash: str = '',
+    ) -> Plan:
+        """Start a recorder, or tell the one at work that one more guest comes, and wait until
+        guests can connect.
+
+        :param quota: in place of the configured one, in the words of that option
+        :raises WrongState: if there is a cache already, or a recording with another quota
+        :raises RecorderFailed: if it does not start, with the reason, or the one at work does not
+            record any more
+        :raises NoRoom, TooManyRecorders: if another recording has no room, or no leave
+        :raises QcacheError: if it cannot even be tried
+        """
+        image_id = canonical_image_id(image_id)
+        source = self._source(base, base_format)
+        source.identity()  # what is not there gets no counter either
+        key = self._judge.recording(image_id, source)
+        return self._record(key, source, image_hash, quota, progress)
+
+    # -- below
+
+    def _record(
+        self,
+        key: CacheKey,
+        source: Source,
+        image_hash: str,
+        quota: str | None = None,
+        progress: Progress = silent,
+    ) -> Plan:
+        self.keep()  # first, so that it is there when the first guest is
+        with self._starting(key):
+            try:
+                if quota is not None:
+                    self._require_quota(key, quota)
+                status = self._recorder(key).status()
+                if not status.refusal:  # else it would wait for who never comes
+                    status = self._recorder(key).expect_guest()
+            except exception.RecorderUnreachable:
+                with self._pool.room(key, qcache_conf.quota_bytes(self._conf, quota)):
+                    status = launch.start(
+                        self.paths,
+                        key,
+                        self._recorder_arguments(key, source, quota, image_hash),
+                        self._conf.qcache.start_timeout_seconds,
+                        progress,
+                    )
+        if status.refusal:
+            if status.phase is Phase.SERVING:  # it has dropped what it could not remove
+                self._store.discard_recording(key)
+            raise exception.RecorderFailed(image_id=key.image_id, reason=status.refusal)
+        # Not before: what cannot be recorded takes the place of nothing.
+        self._retire_others(key, source)
+        return Plan(
+            PlanKind.RECORD,
+            status.note,
+            key.image_id,
+            source.reference,
+            source.base_format,
+            key.generation,
+            key.revision,
+            socket=str(self.paths.nbd_socket(key)),
+        )
+
+    def _plan(self, boot: Boot) -> Plan:
+        source = self._source(boot.base, boot.base_format)
+        image_id = canonical_image_id(boot.image_id)
+        judgement = self._judge.judge(image_id, source, boot.image_hash)
+        plan = judgement.plan
+        if judgement.trouble is not None:
+            self._complain(boot.image_id, judgement.trouble)
+        if judgement.doubtful is not None:
+            self._requests.add(judgement.doubtful, boot.image_hash)
+            self.keep()
+        if judgement.other_times is not None:
+            self._revalidate(judgement.other_times)
+        if plan.kind is PlanKind.PLAY:
+            return self._audited(plan, boot) or self._leased(plan, boot.consumer)
+        if plan.kind is PlanKind.RECORD:
+            return self._recorded(plan, source, boot)
+        return plan
+
+    def _revalidate(self, record: CacheRecord) -> None:
+        """Have a cache compared in the background now and then, while its base changes times."""
+        proved_at = record.sealed.sealed_at if record.sealed else record.created_at
+        is_young = 0 <= time.time() - proved_at < self._revalidate_seconds
+        if not self._revalidate_seconds or is_young:
+            return
+        with contextlib.suppress(OSError):  # the boot plays all the same
+            if self._requests.add_now_and_then(record.key, self._revalidate_seconds):
+                self.keep()
+
+    def _audited(self, plan: Plan, boot: Boot) -> Plan | None:
+        if boot.obstacle:
+            return None
+        audit = self._audits.plan(plan, qcache_conf.quota_bytes(self._conf))
+        if audit is None or audit.key is None:
+            return None
+        if boot.consumer:
+            self._leases.take(boot.consumer, audit.key)
+            # Whoever removes caches sees that from now on; before, it may have ended the audit.
+            if not self._is_recorded(audit.key):
+                return None
+        return audit
+
+    def _recorded(self, plan: Plan, source: Source, boot: Boot) -> Plan:
+        key = plan.key
+        assert key is not None  # it names a recording
+        plain = dataclasses.replace(plan, kind=PlanKind.PLAIN, socket=None)
+        if boot.obstacle:
+            return dataclasses.replace(plain, reason=boot.obstacle, cause=Cause.CONFINED)
+        refusal = self._admission.refusal(plan.image_id, boot)
+        if refusal is not None and not self._is_recorded(key):
+            return dataclasses.replace(plain, reason=refusal, cause=Cause.NOT_YET)
+        if boot.consumer:
+            self._leases.take(boot.consumer, key)
+        try:
+            return self._record(key, source, boot.image_hash)
+        except exception.RecorderFailed:
+            # It may have been sealed since it was judged.
+            again = self._judge.judge(plan.image_id, source, boot.image_hash).plan
+            if again.kind is not PlanKind.PLAY:
+                raise
+            return self._leased(again, boot.consumer)
+
+    def _is_recorded(self, key: CacheKey) -> bool:
+        try:
+            return self._recorder(key).status().phase is Phase.RECORDING
+        except exception.RecorderUnreachable:
+            return False
+
+    def _leased(self, plan: Plan, consumer: str) -> Plan:
+        key = plan.key
+        assert key is not None  # it names a cache
+        if not consumer:
+            return plan
+        if self._store.lease(key, lambda: self._leases.take(consumer, key)):
+            return plan
+        return dataclasses.replace(
+            plan,
+            kind=PlanKind.PLAIN,
+            reason='the cache has just gone',
+            cache=None,
+            cause=Cause.STALE,
+        )
+
+    def _complain(self, about: str, error: Exception) -> None:
+        level = self._complaints.level(error)
+        LOG.log(level, 'Image %s boots without a cache: %s', about, error)
+
+    def _source(self, base: str, base_format: str) -> Source:
+        return plugins.source(
+            base, base_format, reconnect_seconds=self._conf.qcache.base_reconnect_seconds
+        )
+
+    def _recorder(self, key: CacheKey) -> control.RecorderClient:
+        return control.RecorderClient(self.paths.control_socket(key))
+
+    @contextlib.contextmanager
+    def _starting(self, key: CacheKey) -> Iterator[None]:
+        """One start at a time in this process: of many servers of one image, the first one starts
+        its recorder, and the others find it at work."""
+        lock = self._starts.setdefault(key, threading.Lock())
+        seconds = self._conf.qcache.start_timeout_seconds
+        if not lock.acquire(timeout=seconds):
+            raise exception.DeadlinePassed(
+                what=f'Another start of the recorder of image {key.image_id}',
+                seconds=seconds,
+                remedy='The next boot tries again',
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _recorder_arguments(
+        self, key: CacheKey, source: Source, quota: str | None, image_hash: str
+    ) -> list[str]:
+        arguments = qcache_conf.config_arguments(self._conf)
+        if quota is not None:
+            arguments.append(f'--quota={quota}')
+        if image_hash:
+            arguments.append(f'--image-hash={image_hash}')
+        arguments += [f'--base={source.reference}', f'--base-format={source.base_format}']
+        arguments += [f'--generation={key.generation}', f'--revision={key.revision}']
+        return [*arguments, key.image_id]
+
+    def _require_quota(self, key: CacheKey, quota: str) -> None:
+        """:raises RecorderUnreachable: if no recorder is at work
+        :raises WrongState: if the one at work keeps to another quota
+        """
+        self._recorder(key).status()
+        record, wanted = self._store.load(key), qcache_conf.quota_bytes(self._conf, quota)
+        if record is not None and record.quota != wanted:
+            raise exception.WrongState(
+                image_id=key.image_id,
+                state=f'{record.state.value} with a quota of {record.quota} bytes',
+                wanted=f'one of {wanted}',
+                remedy='Leave out --quota to join its recording, or remove it first',
+            )
+
+    def _retire_others(self, key: CacheKey, source: Source) -> None:
+        """The base has a new generation, or is another one: no boot uses the caches of before."""
+        for record in self._store.records(key.image_id):
+            if record.state is State.STALE:
+                continue
+            if not record.is_of(source.reference, source.base_format):
+                reason = f'the image has the base {source.reference!r} ({source.base_format}) now'
+            elif record.key.generation != key.generation:
+                reason = f'the base has generation {key.generation} now'
+            else:
+                continue
+            self._retire(view.view(self._store, record.key), reason, Staleness.WRITTEN)
+
+    def _retire(self, view: CacheView, reason: str, staleness: Staleness) -> None:
+        if view.recorder is not None:
+            with contextlib.suppress(exception.RecorderUnreachable):
+                self._recorder(view.key).drop()
+        if view.record is not None and view.record.state is State.READY:
+            self._store.retire(view.record, reason, staleness)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a boot may use: the one place that says whether a cache goes with a base.
+
+Size, inode, times and Glance's hash of a base raise suspicion, and only content decides: a
+comparison of all that is cached (:mod:`nova_qcache.keeper.examination`). Boots are plain until
+that is done, unless only times differ: Nova itself sets them at each boot, on all hosts that share
+the base. Nothing here reads a base or a cache.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+from nova_qcache import exception
+from nova_qcache.bases.generation import Generations
+from nova_qcache.cache.catalog import Store
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.key import Generation
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.plan import Plan
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import BaseIdentity
+from nova_qcache.model.source import Source
+from nova_qcache.model.source import Suspicion
+from nova_qcache.model.states import State
+
+__all__ = ['Judge', 'Judgement']
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    plan: Plan
+    doubtful: CacheKey | None = None
+    """The cache that is to be compared with the base, so that later boots may use it."""
+    trouble: exception.CacheBroken | None = None
+    """What is wrong with the file of a cache, if the plan is PLAIN for that."""
+    other_times: CacheRecord | None = None
+    """The cache that this boot plays although its base has other times than before."""
+
+
+class Judge:
+    def __init__(self, store: Store, generations: Generations) -> None:
+        self._store = store
+        self._generations = generations
+
+    def judge(self, image_id: str, source: Source, image_hash: str = '') -> Judgement:
+        """Decide for one boot; nothing is started.
+
+        :param image_id: in canonical spelling
+        :param image_hash: what Glance says of the image's content; empty if nobody knows
+        :raises InvalidBase: if the base cannot be looked at
+        :raises QcacheError: if it cannot be decided
+        """
+        identity = source.identity()  # what is not there gets no counter
+        generation = self._generations.current(source)
+        return self._judged(image_id, source, identity, generation, image_hash)
+
+    def preview(self, image_id: str, source: Source) -> Judgement:
+        """Decide as :meth:`judge` would, and change nothing: a base that nobody has asked for gets
+        no generation.
+
+        :raises InvalidBase, QcacheError: as above
+        """
+        identity = source.identity()
+        generation = self._generations.known(source)
+        return self._judged(image_id, source, identity, generation)
+
+    def _judged(
+        self,
+        image_id: str,
+        source: Source,
+        identity: BaseIdentity,
+        generation: Generation | None,
+        image_hash: str = '',
+    ) -> Judgement:
+        plan = Plan(PlanKind.PLAIN, '', image_id, source.reference, source.base_format, generation)
+        records = self._records(image_id, source)
+        record = _newest(records, generation)
+        if record is None:
+            return self._without_a_cache(plan, records, generation)
+        key = record.key
+        plan = dataclasses.replace(plan, revision=key.revision)
+        if identity.suspicion(record.base_identity).is_about_content:
+            return _doubt(plan, 'the base is another file than before', key)
+        if image_hash and record.image_hashes and image_hash not in record.image_hashes:
+            return _doubt(plan, "Glance's hash of the image is another one than before", key)
+        return self._playing(plan, record, identity)
+
+    def recording(self, image_id: str, source: Source) -> CacheKey:
+        """Return the key of the recording that is at work, or else of the next one.
+
+        :param image_id: in canonical spelling
+        :raises WrongState: if there is a cache that boots play
+        :raises OSError, QcacheError: if it cannot be told
+        """
+        generation = self._generations.current(source)
+        records = self._records(image_id, source)
+        ready = _newest(records, generation)
+        if ready is not None:
+            raise exception.WrongState(
+                image_id=image_id,
+                state=ready.state.value,
+                wanted=State.WARMING.value,
+                remedy=f'To record it again, `nova-qcache remove {image_id}` first',
+            )
+        at_work = _recording(records, generation)
+        return at_work or self._store.next_key(image_id, generation)
+
+    def _records(self, image_id: str, source: Source) -> list[CacheRecord]:
+        """Return the records of the caches of an image that stand on this base."""
+        return [
+            record
+            for record in self._store.records(image_id)
+            if record.is_of(source.reference, source.base_format)
+        ]
+
+    def _without_a_cache(
+        self, plan: Plan, records: Sequence[CacheRecord], generation: Generation | None
+    ) -> Judgement:
+        key = _recording(records, generation)
+        if key is not None:
+            return Judgement(self._recorded(plan, key, 'the cache is being recorded'))
+        for record in records:
+            if record.state is State.READY and record.key.generation != generation:
+                return _doubt(plan, 'the base was written since the cache was made', record.key)
+        if generation is None:  # as of yet there is no name for it
+            return Judgement(
+                dataclasses.replace(plan, kind=PlanKind.RECORD, reason='no cache yet')
+            )
+        key = self._store.next_key(plan.image_id, generation)
+        return Judgement(self._recorded(plan, key, 'no cache yet'))
+
+    def _playing(self, plan: Plan, record: CacheRecord, identity: BaseIdentity) -> Judgement:
+        try:
+            path = self._store.require_unchanged(record)
+        except exception.CacheBroken as e:
+            broken = dataclasses.replace(plan, reason=str(e), cause=Cause.BROKEN)
+            return Judgement(broken, record.key, e)
+        play = dataclasses.replace(
+            plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path)
+        )
+        has_other_times = identity.suspicion(record.base_identity) is Suspicion.TIMES
+        return Judgement(play, other_times=record if has_other_times else None)
+
+    def _recorded(self, plan: Plan, key: CacheKey, reason: str) -> Plan:
+        return dataclasses.replace(
+            plan,
+            kind=PlanKind.RECORD,
+            reason=reason,
+            revision=key.revision,
+            socket=str(self._store.paths.nbd_socket(key)),
+        )
+
+
+def _newest(records: Sequence[CacheRecord], generation: Generation | None) -> CacheRecord | None:
+    """Return the record of the newest revision that is READY. STALE ones answer no boot, however
+    long their guests keep them."""
+    ready = [
+        record
+        for record in records
+        if record.state is State.READY and record.key.generation == generation
+    ]
+    return max(ready, key=lambda record: record.key, default=None)
+
+
+def _recording(records: Sequence[CacheRecord], generation: Generation | None) -> CacheKey | None:
+    """Return the key of what is being recorded, or was when its recorder died; None if nothing
+    is. An audit is no recording: its copy goes on where boots play."""
+    at_work = [
+        record.key
+        for record in records
+        if record.state is State.WARMING
+        and record.key.generation == generation
+        and not record.is_audit
+    ]
+    return max(at_work, default=None)
+
+
+def _plain(plan: Plan, reason: str, cause: Cause) -> Judgement:
+    return Judgement(dataclasses.replace(plan, reason=reason, cause=cause))
+
+
+def _doubt(plan: Plan, why: str, key: CacheKey) -> Judgement:
+    reason = f'{why}; `nova-qcache verify {plan.image_id}` decides'
+    return Judgement(dataclasses.replace(plan, reason=reason, cause=Cause.DOUBT), key)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done for the pool now and then: with Nova, whenever its image cache manager runs.
+
+The steps need nothing of each other: one that fails is said, and the others are done.
+"""
+
+from collections.abc import Callable, Collection
+import contextlib
+import logging
+import pathlib
+import time
+
+from nova_qcache import exception
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.expiry import Ageing
+from nova_qcache.cache.pool import Pool
+from nova_qcache.cache.scrub import Scrubber
+from nova_qcache.reports.figures import Figures
+from nova_qcache.reports.history import History
+from nova_qcache.system.repetition import Repetition
+
+__all__ = ['Upkeep']
+
+LOG = logging.getLogger(__name__)
+
+_FORGET_SECONDS = 90 * 24 * 3600
+"""Images that have neither a cache nor a boot for so long are counted with the host alone."""
+
+
+class Upkeep:
+    def __init__(
+        self,
+        store: Store,
+        pool: Pool,
+        ageing: Ageing,
+        scrubber: Scrubber,
+        history: History,
+        figures: Callable[[], Figures],
+        *,
+        scrub_bytes: int,
+        metrics_file: str,
+    ) -> None:
+        """:param scrub_bytes: how much of the caches each run reads
+        :param metrics_file: where the figures go, empty for nowhere
+        """
+        self._store = store
+        self._pool = pool
+        self._ageing = ageing
+        self._scrubber = scrubber
+        self._history = history
+        self._figures = figures
+        self._scrub_bytes = scrub_bytes
+        self._metrics_file = metrics_file
+        self._named: frozenset[str] = frozenset()
+        self._complaints = Repetition()
+
+    def run(self, used_images: Collection[str], minimum_age_seconds: float | None) -> None:
+        """Do all of it once. Never raises.
+
+        :param used_images: that instances of this host stand on, whether they run or not
+        :param minimum_age_seconds: for how long an image must have been unused before its caches
+            go; None keeps them whatever their age
+        """
+        steps: list[tuple[str, Callable[[], object]]] = [
+            ('noting what is in use', lambda: self._ageing.note_used(used_images)),
+            ('the purge of deleted images', self._ageing.purge_deleted),
+            ('ageing', lambda: self._ageing.age(minimum_age_seconds)),
+            ('keeping to the budget', self._pool.trim),
+            ('a look for foreign files', self.name_foreign_files),
+            ('forgetting', self._forget),
+            ('reading the caches', lambda: self._scrubber.scrub(self._scrub_bytes)),
+            ('the figures', self._write_figures),
+        ]
+        for what, step in steps:
+            began = time.monotonic()
+            try:
+                step()
+            except (exception.QcacheError, OSError) as e:
+                LOG.log(self._complaints.level(e), '%s of the caches: %s', what.capitalize(), e)
+            except Exception:  # the other steps are none the worse for it
+                LOG.exception('%s of the caches', what.capitalize())
+            LOG.debug('%s took %.3f s', what, time.monotonic() - began)
+
+    def name_foreign_files(self) -> None:
+        """Say once what is in the folder of the caches and not ours; it stays there.
+
+        :raises OSError: if the folder cannot be read
+        """
+        foreign = frozenset(self._store.inventory.foreign())
+        if new := sorted(foreign - self._named):
+            LOG.warning(
+                'In %s there is something that is not of nova-qcache, and it is left alone: %s',
+                self._store.paths.cache_path,
+                ', '.join(new[:20]) + (' and more' if len(new) > 20 else ''),
+            )
+        self._named = foreign
+
+    def _forget(self) -> None:
+        self._store.forget_gone()
+        keys = self._store.keys()
+        kept = {key.image_id for key in keys}
+        now = time.time()
+        self._store.ledger.forget(
+            image_id
+            for image_id, counters in self._store.ledger.all().items()
+            if image_id not in kept and now - counters.last_used_at > _FORGET_SECONDS
+        )
+
+    def _write_figures(self) -> None:
+        figures = self._figures()
+        with contextlib.suppress(OSError):
+            self._history.note(figures)
+        if self._metrics_file:
+            # Imported here: it takes longer than a command, and only the periodic run needs it.
+            from nova_qcache.reports import metrics
+
+            metrics.write(figures, pathlib.Path(self._metrics_file))

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator sees of the caches: what was counted, and what is there now, of each image and
+of the host.
+
+Nothing is guessed: each figure has a source, named in :data:`SOURCES`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+import dataclasses
+import os
+import time
+
+from nova_qcache import exception
+from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.directory import CacheFile
+from nova_qcache.cache.pins import Pins
+from nova_qcache.cache.pool import Pool
+from nova_qcache.cache.pool import PoolState
+from nova_qcache.cache.view import BROKEN
+from nova_qcache.cache.view import DIRTY
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.states import State
+from nova_qcache.reports import mounts
+from nova_qcache.stats import counters as counters_module
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system import control
+
+__all__ = ['SOURCES', 'Figures', 'ImageFigures', 'base_bytes', 'gather', 'served_bytes']
+
+SOURCES = {
+    **counters_module.SOURCES,
+    'hit_ratio': '1 - missed_bytes / audited_bytes: audited boots only',
+    'base_bytes': 'recorded_bytes + missed_bytes: of recordings and audits, not of plain boots',
+    'served_bytes': 'saved_bytes + audited_bytes - missed_bytes',
+    'states': 'records of caches',
+    'allocated_bytes': 'blocks of files, reservations of recordings included',
+    'quota_bytes': 'records of caches',
+    'is_pinned': 'pins',
+    'pinned_images': 'pins',
+    'images': 'records of caches, counters and pins',
+    'gathered_at': "the host's clock",
+    'pool': 'the configuration, blocks of files, and statvfs of the file system',
+    'recorders': 'recorders at work',
+    'guests': 'recorders at work',
+    'mounts': "the NFS client's counter of bytes from the server since the mount "
+    '(/proc/self/mountstats), whoever read them',
+}
+"""Where each figure comes from, in words for an operator."""
+
+_RECORDERS_SECONDS = 2
+"""How long all recorders together may take to answer; those that are silent are not counted."""
+_CONTROL_SUFFIX = '.ctl'
+
+_ORDER = [State.READY.value, State.WARMING.value, DIRTY, BROKEN, State.STALE.value]
+"""States, from the one that tells most about an image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFigures:
+    """Of one image; its caches may be gone, or never have served a boot."""
+
+    image_id: str
+    counters: Counters
+    states: tuple[str, ...] = ()
+    """Of its caches, as :class:`nova_qcache.cache.view.CacheView` has them; the one that tells
+    most first."""
+    allocated: int = 0
+    """Bytes that its caches take together; a file with two names counts once."""
+    quota: int | None = None
+    """Bytes that the cache of the first state may take; None if no record says so."""
+    is_pinned: bool = False
+
+    @property
+    def state(self) -> str:
+        return self.states[0] if self.states else State.COLD.value
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    at: float
+    """When they were gathered, in seconds since the epoch."""
+    host: Counters
+    """Of all images, those included that were forgotten: its sums never become less."""
+    images: tuple[ImageFigures, ...]
+    """The one with the most boots first."""
+    pool: PoolState
+    recorders: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Those that answer, by :class:`nova_qcache.model.states.Phase`."""
+    guests: int = 0
+    """That read through recorders."""
+    mounts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Bytes that the servers of bases have sent, by NFS mount."""
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """How many caches are in which state."""
+        return Counter(state for image in self.images for state in image.states)
+
+
+def base_bytes(counters: Counters) -> int:
+    """Return the bytes that recordings and audited boots have read from the base."""
+    return counters.recorded_bytes + counters.missed_bytes
+
+
+def served_bytes(counters: Counters) -> int:
+    """Return the bytes that came from caches in place of the base."""
+    return counters.saved_bytes + max(0, counters.audited_bytes - counters.missed_bytes)
+
+
+def gather(store: Store, pool: Pool, pins: Pins) -> Figures:
+    """Look at everything once. A record that cannot be read is a BROKEN cache and no error.
+
+    :raises OSError: if the folder of the caches cannot be read
+    :raises QcacheError: if the state of the pool cannot be told
+    """
+    recorders = _recorders(store)
+    counted = store.ledger.all()
+    pinned = set(pins.all())
+    files = store.inventory.files()
+    found = store.keys()
+    keys: dict[str, list[CacheKey]] = {}
+    for key in found:
+        keys.setdefault(key.image_id, []).append(key)
+    bases: set[str] = set()
+    images = []
+    for image_id in keys.keys() | counted.keys() | pinned:
+        its_keys = keys.get(image_id, [])
+        seen = [_look(store, key, key in recorders) for key in its_keys]
+        seen.sort(key=_importance)
+        bases.update(record.base for _, record in seen if record is not None)
+        images.append(
+            ImageFigures(
+                image_id,
+                counted.get(image_id) or Counters(),
+                tuple(state for state, _ in seen),
+                _allocated(file for key in its_keys for file in files.get(key, ())),
+                next((record.quota for _, record in seen if record is not None), None),
+                image_id in pinned,
+            )
+        )
+    images.sort(key=lambda image: (-image.counters.boots, image.image_id))
+    return Figures(
+        at=time.time(),
+        host=store.ledger.total(counted.values()),
+        images=tuple(images),
+        pool=pool.state(),
+        recorders=Counter(status.phase.value for status in recorders.values()),
+        guests=sum(status.guests for status in recorders.values()),
+        mounts=mounts.bytes_from_servers(bases),
+    )
+
+
+def _recorders(store: Store) -> dict[CacheKey, control.Status]:
+    try:
+        names = sorted(os.listdir(store.paths.control))
+    except OSError:  # no run folder, no recorder
+        return {}
+    found = {}
+    deadline = time.monotonic() + _RECORDERS_SECONDS
+    for name in names:
+        key = CacheKey.from_stem(name.removesuffix(_CONTROL_SUFFIX))
+        left = deadline - time.monotonic()
+        if key is None or not name.endswith(_CONTROL_SUFFIX) or left <= 0:
+            continue
+        try:
+            path = store.paths.control_socket(key)
+            found[key] = control.RecorderClient(path, left).status()
+        except exception.RecorderUnreachable:
+            continue
+    return found
+
+
+def _look(store: Store, key: CacheKey, has_recorder: bool) -> tuple[str, CacheRecord | None]:
+    try:
+        record = store.load(key)
+    except exception.RecordBroken:
+        return BROKEN, None
+    if record is None:
+        return BROKEN, None
+    if record.state is State.WARMING and not has_recorder:
+        return DIRTY, record
+    return record.state.value, record
+
+
+def _importance(seen: tuple[str, CacheRecord | None]) -> tuple[int, float]:
+    state, record = seen
+    return _ORDER.index(state), -record.created_at if record is not None else 0
+
+
+def _allocated(files: Iterable[CacheFile]) -> int:
+    return sum({file.inode: file.allocated for file in files}.values())

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures in the text format of Prometheus, for the textfile collector of its node_exporter.
+
+Figures of the host have no label for the image, and go on when images are forgotten. Those of
+images have names of their own, so that no sum counts anything twice, and are of the images with
+the most boots only: each of them is eight series, and fleets have many hosts.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+import os
+import pathlib
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from nova_qcache import exception
+from nova_qcache.cache.view import BROKEN
+from nova_qcache.cache.view import DIRTY
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.states import Phase
+from nova_qcache.model.states import Staleness
+from nova_qcache.model.states import State
+from nova_qcache.reports import figures as figures_module
+from nova_qcache.reports.figures import Figures
+from nova_qcache.reports.figures import ImageFigures
+from nova_qcache.stats import counters as counters_module
+from nova_qcache.stats.counters import Counters
+from nova_qcache.system import files
+
+__all__ = ['MOST_IMAGES', 'families', 'text', 'write']
+
+MOST_IMAGES = 100
+"""Images that have series of their own."""
+
+_PREFIX = 'nova_qcache'
+_MODE = 0o644  # node_exporter has a user of its own
+_EVICTIONS = ('age', 'deleted', 'room', 'stale')
+_VERIFICATIONS = ('damaged', 'different', 'equal', 'intact', 'unknown')
+_STATES = (State.WARMING.value, State.READY.value, State.STALE.value, DIRTY, BROKEN)
+
+
+class _Sum(NamedTuple):
+    """A sum of the host; ``name`` is an attribute of :class:`Counters`."""
+
+    name: str
+    help: str
+
+
+_SUMS = (
+    _Sum('fallbacks', 'Plain boots that did not start with the cache, and then did without'),
+    _Sum('recorded_bytes', 'Bytes that recordings have read from bases'),
+    _Sum('recording_seconds', 'Seconds from the first guest of a recording to its end'),
+    _Sum('audited_bytes', 'Bytes that audited boots have read from their images'),
+    _Sum('missed_bytes', 'Bytes of those that came from the base'),
+    _Sum('saved_bytes', 'Bytes that plays did not read from bases'),
+    _Sum('evicted_bytes', 'Bytes that were freed by removing caches'),
+)
+
+
+class _Table(NamedTuple):
+    """Counts of the host by a reason; ``field`` is an attribute of :class:`Counters`."""
+
+    name: str
+    field: str
+    label: str
+    known: Iterable[str]
+    """Written even while they are zero: a rate needs the step from there."""
+    help: str
+
+
+_TABLES = (
+    _Table('plain_boots', 'plain', 'cause', [cause.value for cause in Cause], 'Plain boots'),
+    _Table('evictions', 'evictions', 'reason', _EVICTIONS, 'Caches that were removed'),
+    _Table(
+        'invalidations',
+        'invalidations',
+        'reason',
+        [reason.value for reason in Staleness],
+        'Caches that became STALE',
+    ),
+    _Table('verifications', 'verifications', 'result', _VERIFICATIONS, 'Looks at caches'),
+)
+
+
+def text(figures: Figures) -> bytes:
+    """Return the content of a metrics file."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(figures))
+    return generate_latest(registry)
+
+
+def write(figures: Figures, path: pathlib.Path) -> None:
+    """Replace a metrics file as a whole: whoever reads it meanwhile has the old one.
+
+    :raises MetricsUnwritable: if its folder is missing, or closed to this user
+    """
+    try:
+        files.replace_atomically(path, text(figures), _MODE)
+    except OSError as e:
+        raise exception.MetricsUnwritable(
+            path=str(path), reason=f'{e.strerror or e} (user {os.geteuid()})'
+        ) from e
+
+
+def families(figures: Figures) -> Iterator[Metric]:
+    """Yield all metrics, each with its help and samples."""
+    yield from _of_boots(figures.host)
+    yield from _of_bytes(figures.host)
+    yield from _of_pool(figures)
+    yield from _of_images(figures.images[:MOST_IMAGES])
+    yield _gauge(
+        'last_run_timestamp_seconds',
+        _said('When these figures were gathered, since the epoch', 'gathered_at'),
+        figures.at,
+    )
+
+
+class _Collected(Collector):
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        return families(self._figures)
+
+
+def _of_boots(host: Counters) -> Iterator[Metric]:
+    yield _counter('boots', _said('Boots by what they used', 'boots'), _boots(host), 'kind')
+    yield _counter(
+        'recordings',
+        _said('Recordings by what became of them', 'recordings'),
+        {'kept': host.recordings, 'dropped': host.dropped_recordings},
+        'result',
+    )
+    for name, field, label, known, help_text in _TABLES:
+        counted: Mapping[str, int] = getattr(host, field)
+        values = {**dict.fromkeys(known, 0), **counted}
+        yield _counter(name, _said(f'{help_text} by {label}', field), values, label)
+
+
+def _of_bytes(host: Counters) -> Iterator[Metric]:
+    for name, help_text in _SUMS:
+        yield _counter(name, _said(help_text, name), getattr(host, name))
+    yield _counter(
+        'base_bytes',
+        _said('Bytes from bases that were measured', 'base_bytes'),
+        figures_module.base_bytes(host),
+    )
+    yield _counter(
+        'served_bytes',
+        _said('Bytes from caches in place of bases', 'served_bytes'),
+        figures_module.served_bytes(host),
+    )
+    ratio = counters_module.hit_ratio(host)
+    if ratio is not None:
+        yield _gauge('hit_ratio', _said('Share of reads that caches served', 'hit_ratio'), ratio)
+
+
+def _of_pool(figures: Figures) -> Iterator[Metric]:
+    pool = figures.pool
+    for name, help_text, value in (
+        ('budget', 'What all caches may take together', pool.budget),
+        ('min_free', 'What stays free on the file system', pool.min_free),
+        ('allocated', 'What all caches take, reservations of recordings included', pool.allocated),
+        ('free', 'What is free on the file system', pool.free),
+        ('reserved', 'Room kept for recordings that begin', pool.reserved),
+    ):
+        yield _gauge(f'pool_{name}_bytes', _said(help_text, 'pool'), value)
+    states = {**dict.fromkeys(_STATES, 0), **figures.states}
+    yield _gauge('caches', _said('Caches by state', 'states'), states, 'state')
+    phases = {**dict.fromkeys((phase.value for phase in Phase), 0), **figures.recorders}
+    yield _gauge('recorders', _said('Recorders by phase', 'recorders'), phases, 'phase')
+    yield _gauge('guests', _said('Guests that read through recorders', 'guests'), figures.guests)
+    known = _said('Images that something is known of', 'images')
+    yield _gauge('images', known, len(figures.images))
+    pinned = sum(image.is_pinned for image in figures.images)
+    yield _gauge('pinned_images', _said('Pinned images', 'pinned_images'), pinned)
+    yield _counter(
+        'mount_read_bytes',
+        _said('Bytes that servers of bases have sent', 'mounts'),
+        figures.mounts,
+        'mount',
+    )
+
+
+def _of_images(images: Iterable[ImageFigures]) -> Iterator[Metric]:
+    of_most = f'of the {MOST_IMAGES} images with the most boots'
+    boots = CounterMetricFamily(
+        f'{_PREFIX}_image_boots',
+        _said(f'Boots by what they used, {of_most}', 'boots'),
+        labels=('image', 'kind'),
+    )
+    values: dict[str, dict[str, float]] = {
+        'served_bytes': {},
+        'base_bytes': {},
+        'hit_ratio': {},
+        'allocated_bytes': {},
+    }
+    for image in images:
+        counters = image.counters
+        for kind, count in _boots(counters).items():
+            boots.add_metric((image.image_id, kind), count)
+        values['served_bytes'][image.image_id] = figures_module.served_bytes(counters)
+        values['base_bytes'][image.image_id] = figures_module.base_bytes(counters)
+        values['allocated_bytes'][image.image_id] = image.allocated
+        ratio = counters_module.hit_ratio(counters)
+        if ratio is not None:
+            values['hit_ratio'][image.image_id] = ratio
+    yield boots
+    for make, name, help_text in (
+        (_counter, 'served_bytes', 'Bytes from the cache in place of the base'),
+        (_counter, 'base_bytes', 'Bytes from the base that were measured'),
+        (_gauge, 'hit_ratio', 'Share of reads that the cache served'),
+        (_gauge, 'allocated_bytes', 'What the caches of the image take'),
+    ):
+        help_text = _said(f'{help_text}, {of_most}', name)
+        yield make(f'image_{name}', help_text, values[name], 'image')
+
+
+def _boots(counters: Counters) -> dict[str, int]:
+    return {
+        'play': counters.plays,
+        'record': counters.records,
+        'audit': counters.audits,
+        'plain': sum(counters.plain.values()),
+    }
+
+
+def _said(help_text: str, figure: str) -> str:
+    return f'{help_text}. Source: {figures_module.SOURCES[figure]}.'
+
+
+def _counter(
+    name: str, help_text: str, value: float | Mapping[str, float], label: str = ''
+) -> Metric:
+    return _filled(CounterMetricFamily, name, help_text, value, label)
+
+
+def _gauge(
+    name: str, help_text: str, value: float | Mapping[str, float], label: str = ''
+) -> Metric:
+    return _filled(GaugeMetricFamily, name, help_text, value, label)
+
+
+def _filled(
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    name: str,
+    help_text: str,
+    value: float | Mapping[str, float],
+    label: str,
+) -> Metric:
+    """:param value: by the values of the label, or one without a label"""
+    family = kind(f'{_PREFIX}_{name}', help_text, labels=(label,) if label else ())
+    samples = value.items() if isinstance(value, Mapping) else [('', value)]
+    for labelled, number in samples:
+        family.add_metric((labelled,) if label else (), number)
+    return family

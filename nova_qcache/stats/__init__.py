@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts of boots and bytes, and the files that keep them."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host: files, locks, processes, sockets, libvirt and Glance."""

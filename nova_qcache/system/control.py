@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client side of a recorder's door: synchronous, with a deadline, fit for nova-compute."""
+
+import dataclasses
+import json
+import operator
+import pathlib
+import socket
+import time
+from typing import Any
+
+from nova_qcache import exception
+from nova_qcache.model.states import Phase
+
+__all__ = ['RecorderClient', 'Status']
+
+_SECONDS = 3
+_LARGEST_REPLY = 65536
+_NUMBERS = ('guests', 'recorded_bytes', 'pid', 'daemon_pid')
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What a recorder says of itself."""
+
+    phase: Phase
+    guests: int
+    recorded_bytes: int
+    """By how much the cache file has grown."""
+    pid: int
+    daemon_pid: int
+    note: str
+    """Why it is where it is, for people."""
+    unreadable_blocks: int = 0
+    """Parts of the base that cannot be read: guests get I/O errors there."""
+
+    @property
+    def refusal(self) -> str:
+        """Why no more guests are to read through it; empty if they may."""
+        if self.phase not in (Phase.RECORDING, Phase.SEALING):
+            return f'its recorder does not record any more: {self.note}'
+        # Before libvirt 9.2 such a block pauses a guest, and only another chain helps it.
+        return 'its base cannot be read in places' if self.unreadable_blocks else ''
+
+
+class RecorderClient:
+    def __init__(self, path: pathlib.Path, seconds: float = _SECONDS) -> None:
+        self._path = path
+        self._seconds = seconds
+
+    def status(self) -> Status:
+        """:raises RecorderUnreachable: if no recorder answers in time; the same for all below"""
+        return self._ask('status')
+
+    def expect_guest(self) -> Status:
+        """Tell it that one more guest is on its way."""
+        return self._ask('expect-guest')
+
+    def claim(self) -> bool:
+        """Tell an audit that the guest which it waits for is on its way.
+
+        :return: whether it did wait for one; if not, it expects nobody more than before
+        """
+        return self._reply('claim').get('claimed') is True
+
+    def hold(self) -> Status:
+        """Tell it that a domain names its socket whose guest is not connected now: it stays for
+        half a minute more."""
+        return self._ask('hold')
+
+    def seal(self) -> Status:
+        """Ask for the end of the recording; it comes some time later."""
+        return self._ask('seal')
+
+    def drop(self) -> Status:
+        """Ask it to give up what it records; its guests are served on."""
+        return self._ask('drop')
+
+    def leave(self) -> Status:
+        """Ask it to end as soon as no guest is connected, unless a boot that is on its way has a
+        lease."""
+        return self._ask('leave')
+
+    def dismiss(self) -> Status:
+        """Ask it to end as soon as no guest is connected, whoever may be expected."""
+        return self._ask('dismiss')
+
+    def _ask(self, command: str) -> Status:
+        reply = self._reply(command)
+        try:
+            return Status(
+                phase=Phase(reply['phase']),
+                note=_printable(str(reply['note'])),
+                # One of before an upgrade does not know.
+                unreadable_blocks=operator.index(reply.get('unreadable_blocks', 0)),
+                **{name: operator.index(reply[name]) for name in _NUMBERS},
+            )
+        except (ValueError, KeyError, TypeError) as e:
+            raise self._unreachable(e) from e
+
+    def _reply(self, command: str) -> dict[str, Any]:
+        try:
+            reply = self._exchange(json.dumps({'command': command}).encode() + b'\n')
+            if 'error' in reply:
+                raise ValueError(reply['error'])
+        except (OSError, ValueError, RecursionError) as e:
+            raise self._unreachable(e) from e
+        return reply
+
+    def _unreachable(self, error: Exception) -> exception.RecorderUnreachable:
+        reason = _printable(str(error)) or type(error).__name__
+        return exception.RecorderUnreachable(path=str(self._path), reason=reason)
+
+    def _exchange(self, request: bytes) -> dict[str, Any]:
+        deadline = time.monotonic() + self._seconds
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(self._seconds)
+            client.connect(str(self._path))
+            client.sendall(request)
+            answer = b''
+            while not answer.endswith(b'\n'):
+                client.settimeout(max(0.001, deadline - time.monotonic()))
+                piece = client.recv(_LARGEST_REPLY)
+                if not piece or len(answer) > _LARGEST_REPLY:
+                    raise ValueError('it broke off')
+                answer += piece
+        reply = json.loads(answer)
+        if not isinstance(reply, dict):
+            raise ValueError('it does not speak our language')
+        return reply
+
+
+def _printable(text: str) -> str:
+    """JSON may have lone surrogates, which no terminal takes."""
+    return text.encode(errors='backslashreplace').decode()

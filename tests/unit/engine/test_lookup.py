@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a boot may use: what raises suspicion, and which cache is to be examined then."""
+
+import dataclasses
+from unittest import mock
+
+import pytest
+
+from nova_qcache import exception
+from nova_qcache.bases.generation import Generations
+from nova_qcache.engine.lookup import Judge
+from nova_qcache.engine.lookup import Judgement
+from nova_qcache.model.key import CacheKey
+from nova_qcache.model.plan import Cause
+from nova_qcache.model.plan import PlanKind
+from nova_qcache.model.source import BaseIdentity
+from nova_qcache.model.states import Staleness
+from nova_qcache.model.states import State
+from nova_qcache.system.paths import Paths
+from tests.unit import builders
+from tests.unit.builders import GENERATION
+from tests.unit.builders import IDENTITY
+from tests.unit.builders import IMAGE
+from tests.unit.builders import KEY
+from tests.unit.builders import OTHER_IMAGE
+
+HASH, OTHER_HASH = 'md5:1', 'md5:2'
+
+
+@pytest.fixture
+def source():
+    return builders.MemorySource()
+
+
+@pytest.fixture
+def judge(store, generations, current):
+    return Judge(store, generations)
+
+
+def ready(store, **more):
+    return builders.ready(store, base='memory://base', **more)
+
+
+def test_nothing_is_suspicious(judge, store, source):
+    ready(store)
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.PLAY, None)
+    assert found.other_times is None
+
+
+@pytest.mark.parametrize(
+    ('noted', 'said', 'kind'),
+    [
+        ((), '', PlanKind.PLAY),
+        ((), HASH, PlanKind.PLAY),  # nobody knew it when the cache was made
+        ((HASH,), '', PlanKind.PLAY),  # a reboot knows none
+        ((HASH,), HASH, PlanKind.PLAY),
+        ((HASH, OTHER_HASH), HASH, PlanKind.PLAY),  # an older server, after a proof
+        ((HASH,), OTHER_HASH, PlanKind.PLAIN),
+    ],
+)
+def test_glances_hash(judge, store, source, noted, said, kind):
+    ready(store, image_hashes=noted)
+    found = judge.judge(IMAGE, source, said)
+    assert found.plan.kind is kind
+    assert found.doubtful == (KEY if kind is PlanKind.PLAIN else None)
+    assert store.load(KEY).state is State.READY
+
+
+@pytest.mark.parametrize('now', [BaseIdentity(1, 7, 3), BaseIdentity(4096, 8, 3)])
+def test_another_file(judge, store, source, now):
+    ready(store)
+    source.now = now
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
+    assert found.plan.cause is Cause.DOUBT
+    assert f'`nova-qcache verify {IMAGE}` decides' in found.plan.reason
+    assert found.other_times is None
+
+
+def test_who_knows_no_hash_raises_no_suspicion(judge, store, source):
+    ready(store, image_hashes=(HASH,))
+    assert judge.judge(IMAGE, source).plan.kind is PlanKind.PLAY
+
+
+def test_the_generation_is_that_of_the_base(judge, source, current):
+    plan = judge.judge(IMAGE, source).plan
+    assert plan.generation == GENERATION
+    assert current.call_args.args[-1] is source
+
+
+@pytest.mark.parametrize('revision', [1, 2])
+def test_the_cache_of_another_image_is_neither_played_nor_examined(judge, store, source, revision):
+    ready(store, key=CacheKey(OTHER_IMAGE, GENERATION, revision))
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.plan.image_id) == (PlanKind.RECORD, IMAGE)
+    assert found.doubtful is None
+
+
+def test_a_recording_is_joined_at_the_socket_of_its_recorder(judge, store, source):
+    socket = str(store.paths.nbd_socket(KEY))
+    assert judge.judge(IMAGE, source).plan.socket == socket, 'and so is one that nobody began'
+    builders.warm(store, base='memory://base')
+    assert judge.judge(IMAGE, source).plan.socket == socket
+
+
+def in_the_way(store, what, key=KEY):
+    """Leave something of the generation of now that no boot can use."""
+    if what == 'broken':
+        ready(store, key=key)
+        store.paths.record(key).write_bytes(b'x')
+    elif what == 'of a newer version':
+        ready(store, key=key)
+        store.paths.record(key).write_bytes(b'{"version": 1000}')
+    elif what == 'of another base':
+        builders.ready(store, key=key, base='memory://other')
+    elif what == 'of another format':
+        ready(store, key=key, base_format='qcow2')
+    else:
+        store.retire(ready(store, key=key), 'its digest is another', Staleness(what))
+
+
+IN_THE_WAY = [
+    *('damaged', 'operator', 'revision', 'broken'),
+    *('of a newer version', 'of another base', 'of another format'),
+]
+
+
+@pytest.mark.parametrize('what', IN_THE_WAY)
+def test_what_no_boot_can_use_is_in_nobodys_way(judge, store, source, what):
+    in_the_way(store, what)
+    plan = judge.judge(IMAGE, source).plan
+    second = KEY.next_revision()
+    assert (plan.kind, plan.key, plan.cause) == (PlanKind.RECORD, second, None)
+    assert plan.socket == str(store.paths.nbd_socket(second))
+    assert judge.recording(IMAGE, source) == second
+    ready(store, key=second)
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.PLAY, second)
+
+
+@pytest.mark.parametrize('what', IN_THE_WAY)
+def test_a_recording_beside_what_no_boot_can_use_is_joined(judge, store, source, what):
+    in_the_way(store, what)
+    second = KEY.next_revision()
+    builders.warm(store, key=second, base='memory://base')
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
+    assert judge.recording(IMAGE, source) == second
+
+
+@pytest.mark.parametrize('what', IN_THE_WAY)
+def test_a_newer_one_that_no_boot_can_use_hides_no_older_one(judge, store, source, what):
+    ready(store)
+    in_the_way(store, what, KEY.next_revision())
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.PLAY, KEY)
+
+
+def test_a_newer_one_that_is_gone_leaves_a_stale_one_that_plays_no_part(judge, store, source):
+    """Guests still read the first revision when the second one is evicted."""
+    first, second = ready(store), KEY.next_revision()
+    ready(store, key=second)
+    store.retire(first, 'it was recorded again', Staleness.REVISION)
+    store.discard(second)
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
+
+
+@pytest.mark.parametrize('path_of', [Paths.nbd_socket, Paths.control_socket])
+def test_the_name_of_a_recorder_that_serves_on_is_passed_over(judge, store, source, path_of):
+    """Its recording was dropped, and its guests read on."""
+    with builders.listening(path_of(store.paths, KEY)):
+        plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, KEY.next_revision())
+    plan = judge.judge(IMAGE, source).plan
+    assert plan.key == KEY, 'what a dead one has left is in nobodys way'
+
+
+def test_an_audit_is_no_recording_to_join(judge, store, source):
+    second, third = KEY.next_revision(), KEY.next_revision().next_revision()
+    store.retire(ready(store), 'damaged', Staleness.DAMAGED)
+    builders.warm(store, key=second, base='memory://base', is_audit=True)
+    plan = judge.judge(IMAGE, source).plan
+    assert (plan.kind, plan.key) == (PlanKind.RECORD, third)
+
+
+def test_there_is_nothing_to_record_where_a_cache_plays(judge, store, source):
+    ready(store)
+    with pytest.raises(exception.WrongState, match=f'nova-qcache remove {IMAGE}'):
+        judge.recording(IMAGE, source)
+
+
+def test_a_record_that_cannot_be_read_is_said_once(judge, store, source, caplog):
+    in_the_way(store, 'broken')
+    for _ in range(2):
+        judge.judge(IMAGE, source)
+    (line,) = [each for each in caplog.records if each.levelname == 'WARNING']
+    assert f'nova-qcache remove {IMAGE}' in line.getMessage()
+
+
+def test_other_times_stop_no_boot(judge, store, source):
+    """Nova sets them at each boot, on all hosts that share the base."""
+    record = ready(store)
+    source.now = dataclasses.replace(IDENTITY, mtime_ns=1)
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful, found.other_times) == (PlanKind.PLAY, None, record)
+
+
+def test_who_only_looks_gives_a_base_no_generation(judge, store, source, current):
+    with mock.patch.object(Generations, 'known', autospec=True, return_value=None):
+        plan = judge.preview(IMAGE, source).plan
+        ready(store)
+        found = judge.preview(IMAGE, source)
+    assert (plan.kind, plan.generation, plan.socket) == (PlanKind.RECORD, None, None)
+    assert (found.plan.cause, found.doubtful) == (Cause.DOUBT, KEY)
+    current.assert_not_called()
+
+
+def test_other_times_do_not_excuse_a_broken_cache(judge, store, source):
+    ready(store)
+    store.paths.sealed(KEY).write_bytes(b'')
+    source.now = dataclasses.replace(IDENTITY, mtime_ns=1)
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.cause, found.other_times) == (Cause.BROKEN, None)
+
+
+def test_a_base_that_was_written(judge, store, source, current):
+    ready(store)
+    current.return_value = GENERATION.next()
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
+    assert found.plan.generation == GENERATION.next()
+
+
+@pytest.mark.parametrize('other', ['memory://other', 'qcow2', 'STALE', 'WARMING', None])
+def test_what_cannot_be_carried_over(judge, store, source, current, other):
+    if other == 'WARMING':
+        builders.warm(store, base='memory://base')
+    elif other == 'qcow2':
+        ready(store, base_format='qcow2')
+    elif other is not None:
+        base = other if other.startswith('memory') else 'memory://base'
+        record = builders.ready(store, base=base)
+        if other == 'STALE':
+            store.retire(record, 'x')
+    current.return_value = GENERATION.next()
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.RECORD, None)
+
+
+def test_a_cache_that_is_sealed_while_it_is_looked_for_is_in_no_doubt(judge, store, source):
+    with mock.patch.object(store, 'load', autospec=True, side_effect=[None, ready(store)]):
+        found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.RECORD, None)
+
+
+def test_a_recording_of_the_new_generation_is_joined(judge, store, source, current):
+    ready(store)
+    new = CacheKey(IMAGE, GENERATION.next())
+    builders.warm(store, key=new, base='memory://base')
+    current.return_value = new.generation
+    assert judge.judge(IMAGE, source).plan.kind is PlanKind.RECORD
+
+
+def test_a_record_of_before_that_cannot_be_read(judge, store, source, current):
+    in_the_way(store, 'broken')
+    current.return_value = GENERATION.next()
+    assert judge.judge(IMAGE, source).plan.kind is PlanKind.RECORD
+
+
+def test_a_judgement_doubts_nothing_by_itself(judge, source):
+    found = judge.judge(IMAGE, source)
+    assert found == Judgement(found.plan)
+
+
+def test_a_cache_file_that_is_not_what_was_sealed(judge, store, source):
+    ready(store)
+    store.paths.sealed(KEY).unlink()
+    found = judge.judge(IMAGE, source)
+    assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
+    assert found.plan.cause is Cause.BROKEN
+    assert isinstance(found.trouble, exception.CacheBroken)
+    assert found.plan.reason == str(found.trouble)
