@@ -116,7 +116,8 @@ NOT_RUN = {
         'builds on an image of a registry'
     ),
     'ansible-playbook --inventory INVENTORY nova-qcache.yml': (
-        'needs Ansible, and hosts that it may change; tests/unit/project/test_examples.py reads the play'
+        'needs Ansible, and hosts that it may change;'
+        ' tests/unit/project/test_examples.py reads the play'
     ),
     "pip install '.[tempest]'": (
         'brings the newest tempest; tools/openstack/requirements.txt has the one that the plugin '

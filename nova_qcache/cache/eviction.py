@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which caches go first when room is needed: pure arithmetic on what is known of them.
 
-What may go at all is the pool's to say (:mod:`nova_qcache.cache.pool`), and so is that caches which no
-boot can use any more go before all others, whatever the policy.
+What may go at all is the pool's to say (:mod:`nova_qcache.cache.pool`), and so is that caches
+which no boot can use any more go before all others, whatever the policy.
 """
 
 import abc

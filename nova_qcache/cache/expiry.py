@@ -2,8 +2,8 @@
 """Caches that go although there is room: no boot can use them, nobody has used them for long, or
 their image is deleted.
 
-The pool (:class:`nova_qcache.cache.pool.Pool`) keeps whatever is in use; an image that an instance of
-this host stands on keeps its READY caches as well, since the instance may be rebooted.
+The pool (:class:`nova_qcache.cache.pool.Pool`) keeps whatever is in use; an image that an instance
+of this host stands on keeps its READY caches as well, since the instance may be rebooted.
 """
 
 from collections.abc import Collection, Iterable, Iterator

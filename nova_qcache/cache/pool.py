@@ -2,8 +2,9 @@
 """The caches of a host as one pool: room for a recording within a budget, and what goes for it.
 
 Whoever starts a recording asks for room first. Where there is none, caches that nobody needs
-(:mod:`nova_qcache.cache.removal`) go, as many as it takes; if all of them were not enough, none does.
-As long as there is room, no record of a cache is read: that costs the same however many there are.
+(:mod:`nova_qcache.cache.removal`) go, as many as it takes; if all of them were not enough, none
+does. As long as there is room, no record of a cache is read: that costs the same however many
+there are.
 """
 
 import collections

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which caches may be removed, and their removal.
 
-Never removed are caches in use (:mod:`nova_qcache.cache.usage`; open in a process of qemu; with a living
-recorder), what is being recorded, and READY ones of pinned images. What has no record that can be
-read is an operator's to look at.
+Never removed are caches in use (:mod:`nova_qcache.cache.usage`; open in a process of qemu; with a
+living recorder), what is being recorded, and READY ones of pinned images. What has no record that
+can be read is an operator's to look at.
 """
 
 from collections.abc import Collection
@@ -45,8 +45,8 @@ class Removal:
         :raises DomainsUnknown: if libvirt does not tell
         """
         by_inode: dict[int, tuple[int, list[CacheKey]]] = {}
-        for key, files in self._store.inventory.files().items():
-            for file in files:
+        for key, its_files in self._store.inventory.files().items():
+            for file in its_files:
                 by_inode.setdefault(file.inode, (file.allocated, []))[1].append(key)
         used, pinned, now = self._usage.in_use(), self._pins.all(), time.time()
         lots = []

@@ -38,8 +38,8 @@ class CacheView:
     key: CacheKey
     path: pathlib.Path
     state: str
-    """A name of :class:`nova_qcache.model.states.State`, or DIRTY, or BROKEN. COLD is what has no file
-    any more, and processes that serve guests."""
+    """A name of :class:`nova_qcache.model.states.State`, or DIRTY, or BROKEN. COLD is what has no
+    file any more, and processes that serve guests."""
     allocated: int
     """Bytes that it takes on its file system, reservation included."""
     length: int

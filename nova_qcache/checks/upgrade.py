@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an upgrade finds on a host: caches and recorders of another version.
 
-Beside :mod:`nova_qcache.checks.preflight`, whose findings hold at any time. To be asked with the new
-version installed, before nova-compute is restarted with it.
+Beside :mod:`nova_qcache.checks.preflight`, whose findings hold at any time. To be asked with the
+new version installed, before nova-compute is restarted with it.
 """
 
 from collections.abc import Iterator, Sequence

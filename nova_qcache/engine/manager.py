@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door: the one thing that the command line and Nova's driver call.
 
-The way of a boot is in :mod:`nova_qcache.engine.boots`. Here is what operators ask; it raises what is
-wrong.
+The way of a boot is in :mod:`nova_qcache.engine.boots`. Here is what operators ask; it raises what
+is wrong.
 """
 
 from collections.abc import Collection, Iterator
@@ -153,8 +153,8 @@ class Manager(Boots):
         What serves their guests ends when the last one has gone, and is seen until then.
 
         :raises CacheInUse: if a guest reads one, or something names one (see
-            :mod:`nova_qcache.cache.usage`). All are looked at before anything is touched; a boot that
-            begins after that still keeps what it was told to use
+            :mod:`nova_qcache.cache.usage`). All are looked at before anything is touched; a boot
+            that begins after that still keeps what it was told to use
         :raises DeadlinePassed: if its recorder does not let go of it in time
         """
         views = self.caches(image_id)
@@ -243,8 +243,8 @@ class Manager(Boots):
         return self._store.inventory.allocated()
 
     def sweep(self) -> list[CacheKey]:
-        """Clear away what processes that died have left (see :mod:`nova_qcache.cache.cleanup`), and
-        bring the pool within its budget.
+        """Clear away what processes that died have left (see :mod:`nova_qcache.cache.cleanup`),
+        and bring the pool within its budget.
 
         :return: the recordings that were thrown away
         :raises QcacheError, OSError: if it cannot be cleared away

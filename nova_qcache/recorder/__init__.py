@@ -3,5 +3,5 @@
 
 ``service`` is the process, ``daemon`` its qemu-storage-daemon. ``opener`` makes the file of a
 recording, ``finish`` knows when it ends and ``sealer`` how. ``door`` listens to others; ``launch``
-starts such a process from elsewhere.
+starts such a process from elsewhere, and ``respawn`` keeps how it is started again.
 """

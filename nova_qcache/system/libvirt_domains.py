@@ -53,7 +53,7 @@ class Saved:
 
 
 class LibvirtDomains:
-    """Each question is a native call of its own (:mod:`nova_qcache.system.native`), with a deadline.
+    """Each question is a native call (:mod:`nova_qcache.system.native`) with a deadline.
 
     Nova's connection makes its own calls so, but not those of the domains in a list.
     """

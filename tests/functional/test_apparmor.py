@@ -168,7 +168,7 @@ def test_a_guest_that_plays_may_read_its_chain(make) -> None:
 
 
 def test_a_guest_that_records_may_not_connect(make, socket) -> None:
-    """When a libvirt makes a rule for the socket, nova_qcache.checks.confinement asks for too much."""
+    """When a libvirt makes a rule for the socket, ``checks.confinement`` asks for too much."""
     overlay = make('disk')
     found = rules(record_xml(overlay, socket))
     assert f'"{overlay}" rwk,' in found

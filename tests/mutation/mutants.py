@@ -94,8 +94,8 @@ class _Collector(cst.CSTVisitor):
 def _is_left_alone(node: cst.CSTNode) -> bool:
     """Return whether nothing in there is changed.
 
-    Messages and log lines are what ``tests/unit/project/test_messages.py`` reads; assertions are for the
-    type checker; decorators say what a thing is.
+    Messages and log lines are what ``tests/unit/project/test_messages.py`` reads; assertions are
+    for the type checker; decorators say what a thing is.
     """
     kinds = cst.Annotation | cst.Assert | cst.Decorator | cst.Import | cst.ImportFrom
     return (

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each state of a cache, each thing that may happen to it, and a crash at each of its steps.
 
-What :mod:`tests.unit.cache.test_catalog_life_cycle` leaves out stands at the end: it does not hold yet.
+What :mod:`tests.unit.cache.test_catalog_life_cycle` leaves out stands at the end: it does not hold
+yet.
 """
 
 from collections.abc import Callable
