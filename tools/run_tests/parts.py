@@ -110,6 +110,7 @@ def _lint(choice: Choice) -> Iterator[Part]:
     yield Part('ruff check', [tool('ruff'), 'check', '.'])
     yield Part('ruff format', [tool('ruff'), 'format', '--check', '.'])
     yield Part('hacking', [tool('flake8'), '.'])
+    yield Part('import-linter', [tool('lint-imports'), '--no-cache', '--no-logo'])
     yield Part('codespell', [tool('codespell'), '.'])
     yield Part('doc8', [tool('doc8'), *pages])
     yield Part('bashate', [tool('bashate'), '--ignore', 'E006', *scripts])

@@ -3,6 +3,7 @@
 
 import dataclasses
 import pathlib
+import re
 
 import pytest
 
@@ -66,6 +67,13 @@ def test_what_was_not_chosen_is_not_run(names):
     assert names(kinds=frozenset({'bench'})) == [[BENCHMARKS], [DEMONSTRATION]]
     units = ['unit tests', 'unit tests, Nova 34']
     assert names(kinds=frozenset({'unit'}), novas=('34',)) == [units]
+
+
+def test_each_linter_of_pre_commit_is_run(parts, choice):
+    hooks = re.findall(r'entry: (\S+)', (ROOT / '.pre-commit-config.yaml').read_text())
+    (lane,) = parts.chosen(dataclasses.replace(choice, kinds=frozenset({'lint'})))
+    assert {'ruff', 'lint-imports'} <= set(hooks)
+    assert set(hooks) <= {pathlib.Path(part.command[0]).name for part in lane}
 
 
 def test_stacks_of_somebody_else_stay_up(names, choice):
