@@ -59,6 +59,8 @@ def chosen(choice: Choice) -> list[list[Part]]:
         if kind == 'openstack':
             first += _openstack(choice)
             second += [] if choice.core else _second_openstack(choice)
+        elif kind == 'lowest':
+            first.append(_lowest_versions(choice))
         elif kind == 'bench':
             # The one is judged by bytes, the other by nothing: they may run beside others.
             first.append(_benchmarks(choice))
@@ -78,20 +80,22 @@ def _ordinary(choice: Choice, kind: str) -> Iterator[Part]:
     elif kind == 'faults':
         more = {'PYTHON': choice.tool('python')}
         yield Part('15 faults', ['bench/faults.sh', '15', '--seed', '13'], more)
-    elif kind == 'lowest':
-        # The benchmarks are run from a checkout, with what is current. Random tests look for the
-        # project's own faults: once is enough.
-        yield _pytest(
-            choice,
-            'unit tests, lowest versions',
-            choice.work / 'venv-lowest',
-            'tests/unit',
-            '--ignore=tests/unit/virt',
-            '--ignore=tests/unit/bench',
-            '-m',
-            'not hypothesis and not random',
-            *_BESIDE,
-        )
+
+
+def _lowest_versions(choice: Choice) -> Part:
+    # The benchmarks are run from a checkout, with what is current. Random tests look for the
+    # project's own faults: once is enough.
+    return _pytest(
+        choice,
+        'unit tests, lowest versions',
+        choice.work / 'venv-lowest',
+        'tests/unit',
+        '--ignore=tests/unit/virt',
+        '--ignore=tests/unit/bench',
+        '-m',
+        'not hypothesis and not random',
+        *_BESIDE,
+    )
 
 
 def _pytest(choice: Choice, name: str, venv: pathlib.Path, *arguments: str) -> Part:
