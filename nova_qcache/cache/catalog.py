@@ -7,7 +7,7 @@ either the old state or a file without a meaning, never a READY that is not true
 READY after its file is complete and on disk, and goes away before its file does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import logging
@@ -340,14 +340,13 @@ class Store:
             ) from e
 
     def _remove(self, key: CacheKey, *, sync: bool = True) -> None:
-        self._unlink([self.paths.record(key)], sync=sync)
-        self._unlink([self.paths.recording(key), self.paths.sealed(key)], sync=sync)
-
-    def _unlink(self, paths: Iterable[pathlib.Path], *, sync: bool) -> None:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        if sync:
+        self.paths.record(key).unlink(missing_ok=True)
+        if sync:  # or else a power loss could leave a record that says READY, without its file
             files.sync_folder(self.paths.cache_path)
+        # Boots wait for what makes room: files that a power loss brings back have no record, and
+        # are swept.
+        for path in (self.paths.recording(key), self.paths.sealed(key)):
+            path.unlink(missing_ok=True)
 
     def _broken(self, key: CacheKey, reason: str) -> exception.CacheBroken:
         return exception.CacheBroken(

@@ -184,7 +184,9 @@ def take(key: CacheKey, site: Site) -> None:
 
 take_one = functools.partial(take, KEY)
 take_other = functools.partial(take, OTHER)
-discarding = Change(nothing, discard, cache_and_files, ('COLD: .qcow2', 'COLD: .recording'))
+discarding = Change(
+    nothing, discard, cache_and_files, ('COLD: .qcow2', 'COLD: .recording'), waits=False
+)
 counting = Change(begin_to_count, raise_generation, Site.generation, is_new='new'.__eq__)
 
 CHANGES = {
@@ -210,7 +212,6 @@ CHANGES = {
         prepare=Site.warm,
         act=lambda site: site.store.discard_recording(KEY),
         between=(*discarding.between, 'WARMING 7: .json'),
-        waits=False,
     ),
     'discard READY': dataclasses.replace(discarding, prepare=Site.ready),
     'discard STALE': dataclasses.replace(discarding, prepare=make_stale),
@@ -387,7 +388,7 @@ def test_a_power_loss(folder, change):
                 disk.leave(outcome)
                 site.before = before
                 runs.require_old_or_new(site, is_over=is_over, rebooted=True)
-    assert len(tried) > 2, 'it makes a difference'
+    assert len(tried) > 1, 'it makes a difference'
 
 
 @pytest.mark.parametrize('name', ['begin', 'rise'])
