@@ -67,7 +67,7 @@ def run(
     where: rig.Folders, name: str, base: pathlib.Path, clients: int, depth: int, size: int
 ) -> list[Figure]:
     site = rig.Site(where, f'r{abs(hash(name)) % 10**6}', quota=QUOTA_MIB)
-    plan = site.manager.record(rig.image_id(), str(base), 'raw')
+    plan = site.manager.boots.record(rig.image_id(), str(base), 'raw')
     status = site.client(plan).status()
     peak = Peak((status.pid, status.daemon_pid))
     peak.sample()

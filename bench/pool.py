@@ -116,7 +116,7 @@ class Host:
         self.images = [self._make_cache(base if not number else None) for number in range(count)]
 
     def plan(self) -> None:
-        plan = self.site.manager.plan(Boot(self.images[0], str(self.base), 'raw'))
+        plan = self.site.manager.boots.plan(Boot(self.images[0], str(self.base), 'raw'))
         if plan.kind is not PlanKind.PLAY:
             raise rig.BenchError(f'the plan is {plan.kind.value}: {plan.reason}')
 
@@ -131,7 +131,7 @@ class Host:
 
     def _judged(self, image_id: str) -> Plan:
         source = plugins.source(str(self.base), 'raw')
-        return self.site.manager._judge.judge(image_id, source).plan
+        return self.site.manager.boots._judge.judge(image_id, source).plan
 
     def full_pool(self) -> Pool:
         """One that has room for a recording once the least cache has gone."""
@@ -280,7 +280,7 @@ def runs(many: Host, times: int) -> list[Figure]:
         sweep.time(manager.sweep)
         for kind, spent in kinds.items():
             log.addHandler(steps[kind])
-            spent.time(functools.partial(manager.tend, used, DAY))
+            spent.time(functools.partial(manager.upkeep.run, used, DAY))
             log.removeHandler(steps[kind])
     seconds = [each / 1000 for each in sweep.wall]
     result = [Figure.median(f'sweep at the start, {len(many.images):,} caches', seconds, 's')]

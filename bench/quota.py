@@ -125,7 +125,7 @@ class Quota:
     def burst(
         self, name: str, site: rig.Site, *, stopped: bool = False, unreserved: bool = False
     ) -> list[Figure]:
-        plan = site.manager.record(rig.image_id(), str(self.base), 'raw')
+        plan = site.manager.boots.record(rig.image_id(), str(self.base), 'raw')
         path = site.paths.recording(site.key(plan))
         if unreserved:
             os.truncate(path, path.stat().st_size)
@@ -188,7 +188,7 @@ class Quota:
 
     def guests(self, name: str, count: int) -> list[Figure]:
         site = self.site(name)
-        plan = site.manager.record(rig.image_id(), str(self.base), 'raw')
+        plan = site.manager.boots.record(rig.image_id(), str(self.base), 'raw')
         load = nbd_tools.start_load(
             nbd_tools.uri(plan.socket),
             self.base,

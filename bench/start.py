@@ -36,7 +36,7 @@ def starts(site: rig.Site, base: pathlib.Path, times: int) -> list[Figure]:
     for turn in range(times + 1):
         image_id = rig.image_id()
         began = time.perf_counter()
-        plan = site.manager.record(image_id, str(base), 'raw')
+        plan = site.manager.boots.record(image_id, str(base), 'raw')
         serves = time.perf_counter()
         connect(plan.socket)
         if turn:  # the first one warms the page cache
@@ -71,7 +71,7 @@ def imports(times: int) -> list[Figure]:
 
 def plans(site: rig.Site, base: pathlib.Path, times: int) -> list[Figure]:
     image_id = rig.image_id()
-    plan = site.manager.record(image_id, str(base), 'raw')
+    plan = site.manager.boots.record(image_id, str(base), 'raw')
     size = CACHE_MIB * rig.MIB
     load(uri(plan.socket), base, '--clients', 1, '--order', 'sequential', '--bytes', size)
     site.manager.seal(image_id, wait_seconds=60)
@@ -79,7 +79,7 @@ def plans(site: rig.Site, base: pathlib.Path, times: int) -> list[Figure]:
     for _ in range(times + 1):
         base.touch()
         began = time.perf_counter()
-        plan = site.manager.plan(Boot(image_id, str(base), 'raw'))
+        plan = site.manager.boots.plan(Boot(image_id, str(base), 'raw'))
         spent.append(1000 * (time.perf_counter() - began))
         if plan.kind.value != 'PLAY':
             raise rig.BenchError(f'the plan is {plan.kind.value}: {plan.reason}')

@@ -167,7 +167,7 @@ class Qcache(Alternative):
             name,
             **self._options,
         )
-        self.plan = self.site.manager.record(rig.image_id(), self._base, 'raw')
+        self.plan = self.site.manager.boots.record(rig.image_id(), self._base, 'raw')
         self.is_sealed = False
 
     def below(self) -> Node:

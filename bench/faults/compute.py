@@ -22,8 +22,8 @@ from nova_qcache.model.plan import Boot
 
 
 def _plan(manager: Manager, *arguments: str) -> dict[str, Any]:
-    plan = manager.plan(Boot(*arguments))
-    manager.count(plan)
+    plan = manager.boots.plan(Boot(*arguments))
+    manager.boots.count(plan)
     said = {**dataclasses.asdict(plan), 'kind': plan.kind.value}
     return {**said, 'cause': plan.cause and plan.cause.value}
 
@@ -32,7 +32,7 @@ LOG = logging.getLogger('compute')
 
 VERBS: dict[str, Callable[..., Any]] = {
     'plan': _plan,
-    'release': lambda manager, consumer: manager.release(consumer),
+    'release': lambda manager, consumer: manager.boots.release(consumer),
     'remove': lambda manager, image_id: len(manager.remove(image_id)),
     'sweep': lambda manager: len(manager.sweep()),
 }
@@ -44,7 +44,7 @@ def _begin(conf: cfg.ConfigOpts) -> Manager:
         manager.sweep()
     except (exception.QcacheError, OSError) as e:
         LOG.warning('sweep: %s', e)
-    manager.keep()
+    manager.boots.keep()
     return manager
 
 

@@ -40,7 +40,7 @@ class List(lister.Lister):
         self, parsed_args: argparse.Namespace
     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         manager = shell.manager(self.app, looks_only=True)
-        caches = [fields(view, manager.pinned()) for view in manager.caches()]
+        caches = [fields(view, manager.pins.all()) for view in manager.caches()]
         if shell.is_for_program(parsed_args):
             return FIELDS, [tuple(cache.values()) for cache in caches]
         columns: tuple[str, ...] = ('Image', 'State', 'Pinned', 'MiB', 'Guests')
@@ -85,7 +85,7 @@ class Show(show.ShowOne):
             raise exception.CacheNotFound(image_id=parsed_args.image_id)
         # A recorder that serves on, of a recording that was dropped, is no cache.
         there = [view for view in views if view.state != State.COLD.value] or views
-        return one(parsed_args, fields(there[-1], manager.pinned()))
+        return one(parsed_args, fields(there[-1], manager.pins.all()))
 
 
 def fields(view: CacheView, pinned: Collection[str]) -> dict[str, Any]:

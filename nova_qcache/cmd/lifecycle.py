@@ -84,7 +84,7 @@ class Plan(show.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        plan = shell.manager(self.app, looks_only=True).preview(
+        plan = shell.manager(self.app, looks_only=True).boots.preview(
             parsed_args.image_id, parsed_args.base, parsed_args.base_format
         )
         shown = _plan_fields(plan)
@@ -115,7 +115,7 @@ class Record(show.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         manager = shell.manager(self.app)
-        plan = manager.record(
+        plan = manager.boots.record(
             parsed_args.image_id,
             parsed_args.base,
             parsed_args.base_format,
@@ -125,7 +125,7 @@ class Record(show.ShowOne):
         shown = dict.fromkeys(inspect.FIELDS) | _plan_fields(plan)
         for view in manager.caches(parsed_args.image_id):
             if view.key == plan.key:
-                shown |= inspect.fields(view, manager.pinned())
+                shown |= inspect.fields(view, manager.pins.all())
         return inspect.one(parsed_args, shown)
 
 
@@ -151,7 +151,7 @@ class Seal(show.ShowOne):
         view = manager.seal(
             parsed_args.image_id, parsed_args.timeout if parsed_args.wait else 0, shell.progress
         )
-        return inspect.one(parsed_args, inspect.fields(view, manager.pinned()))
+        return inspect.one(parsed_args, inspect.fields(view, manager.pins.all()))
 
 
 class Invalidate(lister.Lister):

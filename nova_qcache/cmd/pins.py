@@ -9,6 +9,7 @@ from typing import Any
 from cliff import command
 from cliff import show
 
+from nova_qcache import exception
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
 from nova_qcache.model.states import State
@@ -51,7 +52,7 @@ class Pin(show.ShowOne):
         manager = shell.manager(self.app)
         hours = parsed_args.hours
         until = None if hours is None else math.ceil(time.time() + hours * 3600)
-        pin = manager.pin(parsed_args.image_id, until)
+        pin = manager.pins.pin(parsed_args.image_id, until)
         views = manager.caches(parsed_args.image_id)
         caches = sum(view.state != State.COLD.value for view in views)
         shown = {
@@ -73,4 +74,5 @@ class Unpin(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        shell.manager(self.app).unpin(parsed_args.image_id)
+        if not shell.manager(self.app).pins.unpin(parsed_args.image_id):
+            raise exception.NotPinned(image_id=parsed_args.image_id)

@@ -81,7 +81,7 @@ class Stats(lister.Lister):
         if parsed_args.plot is not None:
             from nova_qcache.reports import plot
 
-            plot.draw(_picture(figures, manager.history()), parsed_args.plot)
+            plot.draw(_picture(figures, manager.history.points()), parsed_args.plot)
         is_for_program = shell.is_for_program(parsed_args)
         if is_for_program:
             return _host_fields(figures) if parsed_args.host else _image_fields(figures.images)

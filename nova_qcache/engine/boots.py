@@ -13,25 +13,13 @@ import threading
 import time
 import weakref
 
-from oslo_config import cfg
-
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.bases import probe
-from nova_qcache.bases.generation import Generations
-from nova_qcache.cache import plugins
-from nova_qcache.cache import pool
 from nova_qcache.cache import view
-from nova_qcache.cache.catalog import Store
-from nova_qcache.cache.leases import Leases
-from nova_qcache.cache.pins import Pins
-from nova_qcache.cache.pool import Pool
-from nova_qcache.cache.usage import Domains
-from nova_qcache.cache.usage import Usage
-from nova_qcache.cache.verify import Verifier
-from nova_qcache.cache.view import CacheView
 from nova_qcache.engine.admission import Admission
 from nova_qcache.engine.audits import Audits
+from nova_qcache.engine.host import Host
 from nova_qcache.engine.lookup import Judge
 from nova_qcache.keeper import launch as keeper
 from nova_qcache.keeper.examination import Requests
@@ -48,11 +36,7 @@ from nova_qcache.model.states import Phase
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
 from nova_qcache.qemu.img import QemuImg
-from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder import launch
-from nova_qcache.system import control
-from nova_qcache.system.libvirt_domains import LibvirtDomains
-from nova_qcache.system.paths import Paths
 from nova_qcache.system.progress import Progress
 from nova_qcache.system.progress import silent
 from nova_qcache.system.repetition import Repetition
@@ -61,53 +45,24 @@ __all__ = ['Boots']
 
 LOG = logging.getLogger(__name__)
 
-_RESERVED_SECONDS = 60
-"""For how long after the start of a recorder its room is reserved at the most."""
-
 
 class Boots:
-    def __init__(
-        self, conf: cfg.ConfigOpts, domains: Domains | None = None, *, looks_only: bool = False
-    ) -> None:
-        """:param conf: on which :func:`nova_qcache.conf.register_opts` was called
-        :param domains: who tells what domains use; by default the libvirt of ``libvirt_uri``
-        :param looks_only: whether it is to change nothing: then it makes no folders either
-        :raises InvalidOption, InvalidQuota: if the configuration makes no sense
-        :raises FolderUnfit: if the folders cannot be used
-        """
-        qcache_conf.validate(conf)
-        self._conf = conf
-        self.paths = Paths.from_conf(conf)
-        self.paths.prepare(make=not looks_only)
-        group = conf.qcache
-        self._store = Store(self.paths, group.lock_timeout_seconds)
-        self._generations = Generations(self.paths, group.lock_timeout_seconds)
-        self._qemu_img = QemuImg(group.qemu_img)
-        self._verifier = Verifier(
-            self._store, self._generations, self._qemu_img, QemuIo(group.qemu_io)
-        )
-        self._leases = Leases(self.paths.leases, group.plan_lease_seconds)
-        if domains is None and group.libvirt_uri:
-            domains = LibvirtDomains(group.libvirt_uri)
-        instances = qcache_conf.instances_path(conf)
-        self._usage = Usage(self.paths, self._leases, instances, domains)
-        self._pins = Pins(self.paths, group.lock_timeout_seconds)
-        self._pool = Pool(
-            self._store,
-            self._pins,
-            self._usage,
-            plugins.eviction_policy(group.eviction_policy),
-            pool.limits(conf, self.paths.cache_path),
-            Leases(self.paths.reservations, group.start_timeout_seconds + _RESERVED_SECONDS),
-            group.lock_timeout_seconds,
-        )
-        self._admission = Admission(self._store.ledger, group.record_from_boot)
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._conf = host.conf
+        self._paths = host.paths
+        self._store = host.store
+        self._generations = host.generations
+        self._leases = host.leases
+        self._pool = host.pool
+        group = host.conf.qcache
+        self._admission = Admission(host.store.ledger, group.record_from_boot)
         self._audits = Audits(
-            self._store, self._pool, qcache_conf.config_arguments(conf), group.audit_every
+            host.store, host.pool, qcache_conf.config_arguments(host.conf), group.audit_every
         )
-        self._requests = Requests(self.paths.examinations)
+        self._requests = Requests(host.paths.examinations)
         self._revalidate_seconds = group.revalidate_hours * 3600
-        self._judge = Judge(self._store, self._generations)
+        self._judge = Judge(host.store, host.generations)
         self._complaints = Repetition()
         self._starts: weakref.WeakValueDictionary[CacheKey, threading.Lock] = (
             weakref.WeakValueDictionary()  # as long as somebody holds it or waits for it
@@ -118,7 +73,7 @@ class Boots:
         cache's sake. Whoever starts the domain counts the boot then (:meth:`count`)."""
         plan = Plan(PlanKind.PLAIN, '', boot.image_id, boot.base, boot.base_format)
         try:
-            self.paths.require()
+            self._paths.require()
             plan = self._plan(boot)
         except (exception.QcacheError, OSError) as e:
             self._complain(boot.image_id, e)
@@ -146,7 +101,7 @@ class Boots:
         other inode or size keeps boots from the old caches.
         """
         try:
-            self._generations.raise_before_write(self._source(base, base_format))
+            self._generations.raise_before_write(self._host.source(base, base_format))
         except (exception.QcacheError, OSError) as e:
             LOG.log(self._complaints.level(e), 'Base %r has no new generation: %s', base, e)
         except Exception as e:  # a plugin's, too: Nova's write goes on
@@ -160,18 +115,18 @@ class Boots:
         :raises CacheBroken: if there is one whose file is not what was sealed
         :raises QcacheError: if it cannot be decided
         """
-        source = self._source(base, base_format)
+        source = self._host.source(base, base_format)
         judgement = self._judge.preview(canonical_image_id(image_id), source)
         if judgement.trouble is not None:
             raise judgement.trouble
         if judgement.plan.kind is PlanKind.RECORD:
-            probe.inspect(source, self._qemu_img)
+            probe.inspect(source, QemuImg(self._conf.qcache.qemu_img))
         return judgement.plan
 
     def keep(self) -> None:
         """Start the keeper, unless one is at work or it is a service manager's."""
         if self._conf.qcache.start_keeper:
-            keeper.ensure(self.paths, qcache_conf.config_arguments(self._conf))
+            keeper.ensure(self._paths, qcache_conf.config_arguments(self._conf))
 
     def record(
         self,
@@ -193,7 +148,7 @@ class Boots:
         :raises QcacheError: if it cannot even be tried
         """
         image_id = canonical_image_id(image_id)
-        source = self._source(base, base_format)
+        source = self._host.source(base, base_format)
         source.identity()  # what is not there gets no counter either
         key = self._judge.recording(image_id, source)
         return self._record(key, source, image_hash, quota, progress)
@@ -213,13 +168,13 @@ class Boots:
             try:
                 if quota is not None:
                     self._require_quota(key, quota)
-                status = self._recorder(key).status()
+                status = self._host.recorder(key).status()
                 if not status.refusal:  # else it would wait for who never comes
-                    status = self._recorder(key).expect_guest()
+                    status = self._host.recorder(key).expect_guest()
             except exception.RecorderUnreachable:
                 with self._pool.room(key, qcache_conf.quota_bytes(self._conf, quota)):
                     status = launch.start(
-                        self.paths,
+                        self._paths,
                         key,
                         self._recorder_arguments(key, source, quota, image_hash),
                         self._conf.qcache.start_timeout_seconds,
@@ -239,11 +194,11 @@ class Boots:
             source.base_format,
             key.generation,
             key.revision,
-            socket=str(self.paths.nbd_socket(key)),
+            socket=str(self._paths.nbd_socket(key)),
         )
 
     def _plan(self, boot: Boot) -> Plan:
-        source = self._source(boot.base, boot.base_format)
+        source = self._host.source(boot.base, boot.base_format)
         image_id = canonical_image_id(boot.image_id)
         judgement = self._judge.judge(image_id, source, boot.image_hash)
         plan = judgement.plan
@@ -305,7 +260,7 @@ class Boots:
 
     def _is_recorded(self, key: CacheKey) -> bool:
         try:
-            return self._recorder(key).status().phase is Phase.RECORDING
+            return self._host.recorder(key).status().phase is Phase.RECORDING
         except exception.RecorderUnreachable:
             return False
 
@@ -327,14 +282,6 @@ class Boots:
     def _complain(self, about: str, error: Exception) -> None:
         level = self._complaints.level(error)
         LOG.log(level, 'Image %s boots without a cache: %s', about, error)
-
-    def _source(self, base: str, base_format: str) -> Source:
-        return plugins.source(
-            base, base_format, reconnect_seconds=self._conf.qcache.base_reconnect_seconds
-        )
-
-    def _recorder(self, key: CacheKey) -> control.RecorderClient:
-        return control.RecorderClient(self.paths.control_socket(key))
 
     @contextlib.contextmanager
     def _starting(self, key: CacheKey) -> Iterator[None]:
@@ -369,7 +316,7 @@ class Boots:
         """:raises RecorderUnreachable: if no recorder is at work
         :raises WrongState: if the one at work keeps to another quota
         """
-        self._recorder(key).status()
+        self._host.recorder(key).status()
         record, wanted = self._store.load(key), qcache_conf.quota_bytes(self._conf, quota)
         if record is not None and record.quota != wanted:
             raise exception.WrongState(
@@ -390,11 +337,4 @@ class Boots:
                 reason = f'the base has generation {key.generation} now'
             else:
                 continue
-            self._retire(view.view(self._store, record.key), reason, Staleness.WRITTEN)
-
-    def _retire(self, view: CacheView, reason: str, staleness: Staleness) -> None:
-        if view.recorder is not None:
-            with contextlib.suppress(exception.RecorderUnreachable):
-                self._recorder(view.key).drop()
-        if view.record is not None and view.record.state is State.READY:
-            self._store.retire(view.record, reason, staleness)
+            self._host.retire(view.view(self._store, record.key), reason, Staleness.WRITTEN)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door: the one thing that the command line and Nova's driver call.
+"""The engine of this host, for the command line and for Nova's driver.
 
-The way of a boot is in :mod:`nova_qcache.engine.boots`. Here is what operators ask; it raises what
-is wrong.
+It is made of parts that are called themselves: ``boots`` for what boots use, ``pins``, ``upkeep``
+and ``history``. What operators ask beyond these is here; it raises what is wrong.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 import contextlib
 import functools
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
@@ -18,12 +19,13 @@ from nova_qcache import exception
 from nova_qcache.cache import cleanup
 from nova_qcache.cache import view as view_module
 from nova_qcache.cache.expiry import Ageing
-from nova_qcache.cache.pins import Pin
 from nova_qcache.cache.scrub import Scrubber
 from nova_qcache.cache.usage import Domains
 from nova_qcache.cache.verify import Verification
+from nova_qcache.cache.verify import Verifier
 from nova_qcache.cache.view import CacheView
 from nova_qcache.engine.boots import Boots
+from nova_qcache.engine.host import Host
 from nova_qcache.engine.upkeep import Upkeep
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import canonical_image_id
@@ -31,10 +33,11 @@ from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
+from nova_qcache.qemu.img import QemuImg
+from nova_qcache.qemu.io import QemuIo
 from nova_qcache.reports import figures
 from nova_qcache.reports.figures import Figures
 from nova_qcache.reports.history import History
-from nova_qcache.reports.history import Point
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import processes
 from nova_qcache.system import waiting
@@ -52,24 +55,33 @@ _WAIT_POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 30
 
 
-class Manager(Boots):
+class Manager:
     def __init__(
         self, conf: cfg.ConfigOpts, domains: Domains | None = None, *, looks_only: bool = False
     ) -> None:
-        """:param domains, looks_only: as :class:`Boots` takes them
-        :raises QcacheError: as :class:`Boots` does
+        """:param conf, domains, looks_only: as :class:`Host` takes them
+        :raises QcacheError: as :class:`Host` does
         """
-        super().__init__(conf, domains, looks_only=looks_only)
-        self._history = History(self.paths)
-        self._upkeep = Upkeep(
-            self._store,
-            self._pool,
-            Ageing(self._store, self._pins, self._pool, _glance(conf)),
-            Scrubber(self._store),
-            self._history,
+        host = self._host = Host(conf, domains, looks_only=looks_only)
+        self.paths = host.paths
+        self.pins = host.pins
+        self.boots = Boots(host)
+        self.history = History(host.paths)
+        self.upkeep = Upkeep(
+            host.store,
+            host.pool,
+            Ageing(host.store, host.pins, host.pool, _glance(conf)),
+            Scrubber(host.store),
+            self.history,
             self.figures,
             scrub_bytes=qcache_conf.scrub_bytes(conf),
             metrics_file=conf.qcache.metrics_file,
+        )
+        self._store = host.store
+        self._usage = host.usage
+        group = conf.qcache
+        self._verifier = Verifier(
+            host.store, host.generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
         )
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
@@ -103,7 +115,7 @@ class Manager(Boots):
         key = seen.key
         if seen.state == State.READY.value:
             return seen
-        self._recorder(key).seal()
+        self._host.recorder(key).seal()
         if wait_seconds:
             said = waiting.until(
                 lambda: self._end_of_seal(key),
@@ -132,14 +144,14 @@ class Manager(Boots):
         views = [view for view in self.caches(image_id) if view.state != State.COLD.value]
         bases = {(view.record.base, view.record.base_format) for view in views if view.record}
         if base is not None:
-            self._source(base, base_format).identity()
+            self._host.source(base, base_format).identity()
             bases.add((base, base_format))
         if not bases:
             raise exception.CacheNotFound(image_id=image_id)
         for reference, its_format in sorted(bases):
-            self._generations.raise_before_write(self._source(reference, its_format))
+            self._host.generations.raise_before_write(self._host.source(reference, its_format))
         for view in views:
-            self._retire(view, 'invalidated by an operator', Staleness.OPERATOR)
+            self._host.retire(view, 'invalidated by an operator', Staleness.OPERATOR)
         return [view.key for view in views]
 
     def remove(
@@ -193,32 +205,6 @@ class Manager(Boots):
             if view.record is not None and view.record.state is State.READY:
                 yield self._verified(view.record, progress)
 
-    def tend(self, used_images: Collection[str], minimum_age_seconds: float | None) -> None:
-        """Look after the pool; called now and then. Never raises; see
-        :class:`nova_qcache.engine.upkeep.Upkeep`."""
-        self._upkeep.run(used_images, minimum_age_seconds)
-
-    def pin(self, image_id: str, until: float | None = None, reason: str = '') -> Pin:
-        """Keep the caches of an image, whatever room is needed.
-
-        :param until: seconds since the epoch; None is for good
-        :return: the pin that holds: one that was there may last longer
-        :raises FolderUnfit: if it cannot be written down
-        """
-        return self._pins.pin(image_id, until, reason)
-
-    def unpin(self, image_id: str) -> None:
-        """:raises NotPinned: if it was not pinned"""
-        if not self._pins.unpin(image_id):
-            raise exception.NotPinned(image_id=image_id)
-
-    def pinned(self) -> Collection[str]:
-        """Return the images that are pinned.
-
-        :raises OSError: if it cannot be told
-        """
-        return self._pins.all().keys()
-
     def forget(self, image_id: str) -> None:
         """Count what was counted of an image with the host alone, as of one that was not used for
         long.
@@ -229,17 +215,15 @@ class Manager(Boots):
 
     def figures(self) -> Figures:
         """Return what was counted and what is there, of all images and of the host."""
-        return figures.gather(self._store, self._pool, self._pins)
+        return figures.gather(self._store, self._host.pool, self.pins)
 
-    def history(self) -> list[Point]:
-        """Return what the figures of the host were before."""
-        return self._history.points()
+    def allocated_beside(self, folder: str) -> int:
+        """Return the bytes that all caches take on the device of a folder.
 
-    def allocated(self) -> int:
-        """Return the bytes that all caches take on their file system.
-
-        :raises OSError: if the folder cannot be read
+        :raises OSError: if that folder or the one of the caches cannot be read
         """
+        if os.stat(self.paths.cache_path).st_dev != os.stat(folder).st_dev:
+            return 0
         return self._store.inventory.allocated()
 
     def sweep(self) -> list[CacheKey]:
@@ -249,9 +233,9 @@ class Manager(Boots):
         :return: the recordings that were thrown away
         :raises QcacheError, OSError: if it cannot be cleared away
         """
-        thrown_away = cleanup.sweep(self._store, self._leases, self._is_named)
-        self._upkeep.name_foreign_files()
-        self._pool.trim()
+        thrown_away = cleanup.sweep(self._store, self._host.leases, self._is_named)
+        self.upkeep.name_foreign_files()
+        self._host.pool.trim()
         return thrown_away
 
     # -- below the verbs
@@ -265,7 +249,7 @@ class Manager(Boots):
 
     def _verified(self, record: CacheRecord, progress: Progress) -> Verification:
         try:
-            source = self._source(record.base, record.base_format)
+            source = self._host.source(record.base, record.base_format)
             return self._verifier.verify(record, source, progress)
         except (exception.QcacheError, OSError) as e:
             self._store.ledger.add(record.key.image_id, Counters(verifications={'unknown': 1}))
@@ -274,7 +258,7 @@ class Manager(Boots):
     def _end_of_seal(self, key: CacheKey) -> str | None:
         """Return what the recorder says once nothing is recorded any more."""
         try:
-            status = self._recorder(key).status()
+            status = self._host.recorder(key).status()
         except exception.RecorderUnreachable as e:
             if processes.listener_pid(self.paths.control_socket(key)) is not None:
                 return None  # it lives, and is slow
@@ -305,7 +289,7 @@ class Manager(Boots):
 
         :raises CacheInUse: if a boot has come meanwhile
         """
-        client = self._recorder(view.key)
+        client = self._host.recorder(view.key)
 
         def has_done_so() -> bool | None:
             try:

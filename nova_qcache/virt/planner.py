@@ -73,7 +73,7 @@ class Planner:
             manager.sweep()
         except (exception.QcacheError, OSError) as e:
             LOG.warning('What dead processes left cannot be cleared away: %s', e)
-        manager.keep()
+        manager.boots.keep()
         self._manager = manager
         LOG.info('nova-qcache is on: caches are in %s', manager.paths.cache_path)
 
@@ -112,7 +112,7 @@ class Planner:
             self._planned[instance.uuid] = plan
             if plan.kind is PlanKind.PLAIN:
                 return None
-            self._manager.keep()  # as long as it runs, somebody may save it
+            self._manager.boots.keep()  # as long as it runs, somebody may save it
             return plan
         except Exception:  # the first invariant: not even a fault of ours fails a boot
             LOG.exception('The disk %s boots without a cache', path, instance=instance)
@@ -132,14 +132,14 @@ class Planner:
         plan = self._planned.pop(instance.uuid, None)
         if self._manager is not None and plan is not None:
             with _quietly():
-                self._manager.count(plan)
+                self._manager.boots.count(plan)
 
     def release(self, instance: Any) -> None:
         """Say that the domain of an instance runs, or will not. Never raises."""
         self._planned.pop(instance.uuid, None)
         if self._manager is not None:
             with _quietly():
-                self._manager.release(instance.uuid)
+                self._manager.boots.release(instance.uuid)
 
     @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
@@ -162,7 +162,7 @@ class Planner:
 
     def _announce_write(self, base: str) -> None:
         if self._manager is not None:
-            self._manager.announce_write(base, 'raw')
+            self._manager.boots.announce_write(base, 'raw')
 
     def precached(self, image_id: str) -> None:
         """Say that somebody has asked Nova for an image to be at hand: its cache stays for as long
@@ -171,7 +171,7 @@ class Planner:
             return
         grace = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
-            self._manager.pin(image_id, time.time() + grace, 'precached')
+            self._manager.pins.pin(image_id, time.time() + grace, 'precached')
         except Exception as e:
             LOG.warning('The cache of image %s is not pinned: %s', image_id, e)
 
@@ -186,8 +186,8 @@ class Planner:
         if CONF.image_cache.remove_unused_base_images:
             minimum_age = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
-            self._manager.keep()
-            self._manager.tend(used_images, minimum_age)
+            self._manager.boots.keep()
+            self._manager.upkeep.run(used_images, minimum_age)
         except Exception:  # Nova's periodic work goes on
             LOG.exception('The caches were not looked after')
 
@@ -195,12 +195,8 @@ class Planner:
         """Return the bytes that the caches take on the device of a folder."""
         if self._manager is None:
             return 0
-        with _quietly():
-            try:
-                if os.stat(self._manager.paths.cache_path).st_dev == os.stat(beside).st_dev:
-                    return self._manager.allocated()
-            except OSError:  # as stock Nova says nothing of a folder that it cannot read
-                pass
+        with _quietly(), contextlib.suppress(OSError):  # as stock Nova says nothing
+            return self._manager.allocated_beside(beside)
         return 0
 
     def _decide(
@@ -224,7 +220,7 @@ class Planner:
         image_id = eligibility.image_id(instance, os.path.basename(base.path))
         if image_id is None:
             return eligibility.Refusal(f"{base.path} is not the base of the instance's image")
-        return manager.plan(
+        return manager.boots.plan(
             Boot(
                 image_id,
                 base.path,

@@ -37,8 +37,8 @@ conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
 manager = Manager(conf)
-plan = manager.plan(Boot(*json.loads(sys.argv[2])))
-manager.count(plan)
+plan = manager.boots.plan(Boot(*json.loads(sys.argv[2])))
+manager.boots.count(plan)
 said = {**dataclasses.asdict(plan), 'kind': plan.kind.value}
 print(json.dumps({**said, 'cause': plan.cause and plan.cause.value}))
 """

@@ -93,11 +93,12 @@ def _announce(site: Site, base: pathlib.Path) -> None:
     script = (
         'import sys\n'
         'from oslo_config import cfg\n'
-        'from nova_qcache.engine import boots; from nova_qcache import conf as qcache_conf\n'
+        'from nova_qcache import conf as qcache_conf\n'
+        'from nova_qcache.engine.manager import Manager\n'
         'conf = cfg.ConfigOpts()\n'
         'qcache_conf.register_opts(conf)\n'
         "conf(['--config-file', sys.argv[1]], project='nova')\n"
-        "boots.Boots(conf).announce_write(sys.argv[2], 'raw')\n"
+        "Manager(conf).boots.announce_write(sys.argv[2], 'raw')\n"
     )
     done = site.python(script, str(site.config), str(base))
     assert done.returncode == 0, done

@@ -29,7 +29,7 @@ from nova_qcache.engine.manager import Manager
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
-Manager(conf).keep()
+Manager(conf).boots.keep()
 """
 
 

@@ -26,7 +26,7 @@ qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
 manager = Manager(conf)
 for consumer in json.loads(sys.argv[2]):
-    manager.release(consumer)
+    manager.boots.release(consumer)
 """
 _TAKE_ANEW = """
 import json, sys
@@ -38,7 +38,7 @@ conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
 *boot, consumer = json.loads(sys.argv[2])
-print(Manager(conf).plan(Boot(*boot, consumer=consumer)).kind.value)
+print(Manager(conf).boots.plan(Boot(*boot, consumer=consumer)).kind.value)
 """
 
 _MANY_PLANS = """
@@ -54,7 +54,7 @@ manager = Manager(conf)
 boot, first, number = json.loads(sys.argv[2])
 plans = []
 def plan(consumer):
-    plans.append(manager.plan(Boot(*boot, consumer=consumer)))
+    plans.append(manager.boots.plan(Boot(*boot, consumer=consumer)))
 threads = [threading.Thread(target=plan, args=(f'instance-{first + i}',)) for i in range(number)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]

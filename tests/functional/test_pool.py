@@ -137,7 +137,8 @@ def test_what_qemu_has_open_stays(site: Site, base: pathlib.Path) -> None:
 
 
 def test_what_a_boot_is_about_to_use_stays(site: Site, base: pathlib.Path) -> None:
-    lease = 'print(manager.plan(Boot(sys.argv[2], sys.argv[3], "raw", sys.argv[4])).kind.value)'
+    boot = 'Boot(sys.argv[2], sys.argv[3], "raw", sys.argv[4])'
+    lease = f'print(manager.boots.plan({boot}).kind.value)'
     for image_id in (_recorded(site, base), _recorded(site, base)):
         assert _manage(site, lease, image_id, str(base), f'boot-{image_id}') == 'PLAY\n'
     there = _there(site)

@@ -134,8 +134,8 @@ class Actor:
     def boot(self, image: Image) -> str:
         self._boots += 1
         consumer = f'instance-{self._task.number}-{self._boots}'
-        plan = self._manager.plan(Boot(image.id, image.base, 'raw', consumer=consumer))
-        self._manager.count(plan)
+        plan = self._manager.boots.plan(Boot(image.id, image.base, 'raw', consumer=consumer))
+        self._manager.boots.count(plan)
         try:
             if plan.kind is plan_module.PlanKind.PLAY:
                 return self._play(image, plan)
@@ -143,10 +143,10 @@ class Actor:
                 return self._read_while_recording(image, plan)
             return f'PLAIN: {plan.reason}'
         finally:
-            self._manager.release(consumer)
+            self._manager.boots.release(consumer)
 
     def record(self, image: Image) -> str:
-        plan = self._manager.record(image.id, image.base, 'raw', quota='2')
+        plan = self._manager.boots.record(image.id, image.base, 'raw', quota='2')
         if plan.kind is plan_module.PlanKind.RECORD and self._random.random() < 0.5:
             return self._read_while_recording(image, plan, leased=False)
         return plan.kind.value

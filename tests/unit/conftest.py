@@ -19,8 +19,9 @@ from nova_qcache.bases import probe
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
 from nova_qcache.cache.catalog import Store
-from nova_qcache.engine import boots as boots_module
+from nova_qcache.engine import manager as manager_module
 from nova_qcache.engine.boots import Boots
+from nova_qcache.engine.host import Host
 from nova_qcache.engine.manager import Manager
 from nova_qcache.recorder import launch
 from nova_qcache.system import control
@@ -155,7 +156,7 @@ def recorder():
 
 @pytest.fixture
 def verifier():
-    with mock.patch.object(boots_module, 'Verifier', autospec=True) as made:
+    with mock.patch.object(manager_module, 'Verifier', autospec=True) as made:
         yield made.return_value
 
 
@@ -178,8 +179,8 @@ def inspect_base():
 
 
 @pytest.fixture
-def boots(conf, source, launch_start, recorder, verifier, current, inspect_base):
-    return Boots(conf)
+def boots(conf, source, launch_start, recorder, current, inspect_base):
+    return Boots(Host(conf))
 
 
 @pytest.fixture

@@ -10,8 +10,11 @@ from unittest import mock
 
 import pytest
 
+from nova_qcache.cache.pins import Pins
 from nova_qcache.cmd import shell
 from nova_qcache.engine import manager as manager_module
+from nova_qcache.engine.boots import Boots
+from nova_qcache.reports.history import History
 from tests.unit import builders
 
 
@@ -54,7 +57,12 @@ def manager_class():
 
 @pytest.fixture
 def manager(manager_class):
-    return manager_class.return_value
+    made = manager_class.return_value
+    made.boots = mock.create_autospec(Boots, instance=True)
+    made.history = mock.create_autospec(History, instance=True)
+    made.pins = mock.create_autospec(Pins, instance=True)
+    made.pins.all.return_value = {}
+    return made
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from nova_qcache.cache.pins import Pin
 from nova_qcache.cache.view import CacheView
 from nova_qcache.cmd import inspect
 from nova_qcache.model.states import Phase
@@ -106,7 +107,7 @@ def test_a_list_for_people_is_as_wide_as_a_terminal(run, manager, monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
     large = dataclasses.replace(WARMING, allocated=10**6 * MIB)
     manager.caches.return_value = [READY, large, BROKEN]
-    manager.pinned.return_value = {IMAGE}
+    manager.pins.all.return_value = {IMAGE: Pin(IMAGE, None)}
     ended = run('list')
     assert (ended.code, ended.err) == (0, '')
     lines = ended.out.splitlines()
@@ -146,7 +147,7 @@ def test_show_is_about_a_cache_that_is_there(run, manager):
 @pytest.mark.parametrize('pinned', [True, False])
 def test_what_is_pinned_is_said(run, manager, pinned):
     manager.caches.return_value = [READY]
-    manager.pinned.return_value = {IMAGE} if pinned else set()
+    manager.pins.all.return_value = {IMAGE: Pin(IMAGE, None)} if pinned else {}
     assert run('list', '-f', 'json').json[0]['is_pinned'] is pinned
     assert run('show', IMAGE, '-f', 'json').json['is_pinned'] is pinned
     assert ('yes' in run('list').out) is pinned

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """nova-qcache plan, record, seal, invalidate and remove."""
 
+import operator
 import pathlib
 
 import pytest
@@ -33,7 +34,7 @@ PLAY = Plan(
 
 class TestPlan:
     def test_record(self, run, manager):
-        manager.preview.return_value = RECORD
+        manager.boots.preview.return_value = RECORD
         assert run('plan', IMAGE, '--base', BASE, '-f', 'json').json == {
             'image_id': IMAGE,
             'kind': 'RECORD',
@@ -45,45 +46,45 @@ class TestPlan:
             'base': BASE,
             'base_format': 'raw',
         }
-        manager.preview.assert_called_once_with(IMAGE, BASE, 'raw')
-        manager.plan.assert_not_called()
-        manager.record.assert_not_called()
+        manager.boots.preview.assert_called_once_with(IMAGE, BASE, 'raw')
+        manager.boots.plan.assert_not_called()
+        manager.boots.record.assert_not_called()
 
     def test_play(self, run, manager):
-        manager.preview.return_value = PLAY
+        manager.boots.preview.return_value = PLAY
         command = ['plan', IMAGE, '--base', BASE, '--base-format', 'qcow2', '-f', 'json']
         shown = run(*command).json
         assert (shown['kind'], shown['cache']) == ('PLAY', '/cache/x.qcow2')
         assert (shown['socket'], shown['export']) == (None, None)
-        manager.preview.assert_called_once_with(IMAGE, BASE, 'qcow2')
+        manager.boots.preview.assert_called_once_with(IMAGE, BASE, 'qcow2')
 
 
 class TestRecord:
     def test_plan_and_cache_in_one(self, run, manager):
-        manager.record.return_value = RECORD
+        manager.boots.record.return_value = RECORD
         manager.caches.return_value = [OLDER, VIEW]
         shown = run('record', IMAGE, '--base', BASE, '-f', 'json').json
         assert (shown['kind'], shown['socket']) == ('RECORD', '/run/x.nbd')
         assert (shown['state'], shown['cache_bytes']) == ('WARMING', 2)
-        manager.record.assert_called_once_with(
+        manager.boots.record.assert_called_once_with(
             IMAGE, BASE, 'raw', quota=None, progress=shell.progress
         )
         manager.caches.assert_called_once_with(IMAGE)
 
     @pytest.mark.parametrize('quota', ['0', '3', '512M', '0.5GiB', '1GB'])
     def test_its_own_quota(self, run, manager, quota):
-        manager.record.return_value = RECORD
+        manager.boots.record.return_value = RECORD
         manager.caches.return_value = []
         ended = run('record', IMAGE, '--base', BASE, f'--quota={quota}')
         assert ended.code == 0
-        assert manager.record.call_args.kwargs['quota'] == quota
+        assert manager.boots.record.call_args.kwargs['quota'] == quota
 
     @pytest.mark.parametrize('quota', ['', '-1', '1e3', '5X', '10Gb', '1 GiB'])
     def test_no_quota(self, run, manager, quota):
         ended = run('record', IMAGE, '--base', BASE, f'--quota={quota}')
         assert (ended.code, ended.out) == (2, '')
         assert f'argument --quota: {quota!r} is no amount: give' in ended.err
-        manager.record.assert_not_called()
+        manager.boots.record.assert_not_called()
 
 
 class TestSeal:
@@ -145,8 +146,8 @@ class TestRemove:
 
 
 VERBS = {
-    'plan': ('preview', ['--base', BASE]),
-    'record': ('record', ['--base', BASE]),
+    'plan': ('boots.preview', ['--base', BASE]),
+    'record': ('boots.record', ['--base', BASE]),
     'seal': ('seal', []),
     'invalidate': ('invalidate', []),
     'remove': ('remove', []),
@@ -168,7 +169,7 @@ VERBS = {
 )
 @pytest.mark.parametrize(('verb', 'method', 'options'), [(k, *v) for k, v in VERBS.items()])
 def test_an_error_is_one_line_and_code_1(run, manager, verb, method, options, error):
-    getattr(manager, method).side_effect = error
+    operator.attrgetter(method)(manager).side_effect = error
     ended = run(verb, IMAGE, *options, '-f', 'json')
     assert (ended.code, ended.out) == (1, '')
     said = str(error)

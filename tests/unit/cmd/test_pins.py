@@ -24,7 +24,7 @@ def clock():
 @pytest.fixture(autouse=True)
 def holding(manager):
     """The pin that holds is the one that was asked for, unless a test says otherwise."""
-    manager.pin.side_effect = lambda image_id, until: Pin(image_id, until)
+    manager.pins.pin.side_effect = lambda image_id, until: Pin(image_id, until)
 
 
 def seen(state):
@@ -33,7 +33,7 @@ def seen(state):
 
 def test_a_pin_that_lasts_longer_is_the_one_that_is_shown(run, manager):
     manager.caches.return_value = []
-    manager.pin.side_effect = lambda image_id, until: Pin(image_id, None)
+    manager.pins.pin.side_effect = lambda image_id, until: Pin(image_id, None)
     assert run('pin', IMAGE, '--for', '1', '-f', 'json').json['until'] is None
 
 
@@ -45,7 +45,7 @@ def test_pin(run, manager):
         'caches': 2,
         'note': 'they stay',
     }
-    manager.pin.assert_called_once_with(IMAGE, None)
+    manager.pins.pin.assert_called_once_with(IMAGE, None)
     manager.caches.assert_called_once_with(IMAGE)
 
 
@@ -54,7 +54,7 @@ def test_pin_for_a_while(run, manager):
     assert run('pin', IMAGE, '--for', '1.5', '-f', 'json').json['until'] == (
         '2023-11-14T23:43:21+00:00'
     )
-    manager.pin.assert_called_once_with(IMAGE, 1_700_005_401)
+    manager.pins.pin.assert_called_once_with(IMAGE, 1_700_005_401)
 
 
 def test_pin_without_a_cache(run, manager):
@@ -68,18 +68,26 @@ def test_no_number_of_hours(run, manager, hours):
     ended = run('pin', IMAGE, f'--for={hours}')
     assert ended.code == 2
     assert 'is no number of hours up to 1000000' in ended.err
-    manager.pin.assert_not_called()
+    manager.pins.pin.assert_not_called()
 
 
 def test_unpin(run, manager):
     ended = run('unpin', IMAGE)
     assert (ended.code, ended.out, ended.err) == (0, '', '')
-    manager.unpin.assert_called_once_with(IMAGE)
+    manager.pins.unpin.assert_called_once_with(IMAGE)
 
 
 @pytest.mark.parametrize('verb', ['pin', 'unpin'])
 def test_an_error_is_one_line(run, manager, verb):
-    getattr(manager, verb).side_effect = exception.NotPinned(image_id=IMAGE)
+    error = exception.InvalidImageId(image_id=IMAGE)
+    getattr(manager.pins, verb).side_effect = error
     ended = run(verb, IMAGE)
+    assert (ended.code, ended.out) == (1, '')
+    assert ended.err.splitlines() == [str(error)]
+
+
+def test_what_is_not_pinned(run, manager):
+    manager.pins.unpin.return_value = False
+    ended = run('unpin', IMAGE)
     assert (ended.code, ended.out) == (1, '')
     assert ended.err.splitlines() == [str(exception.NotPinned(image_id=IMAGE))]

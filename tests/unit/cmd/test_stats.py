@@ -76,7 +76,7 @@ COUNTED = {
 @pytest.fixture(autouse=True)
 def figures(manager):
     manager.figures.return_value = FIGURES
-    manager.history.return_value = []
+    manager.history.points.return_value = []
 
 
 def test_a_table_of_images(run):
@@ -208,7 +208,7 @@ def test_metrics(run, tmp_path):
 
 
 def test_plot(run, manager, tmp_path):
-    manager.history.return_value = [Point(1, 2, 3, 4), Point(5, 6, 7, 8)]
+    manager.history.points.return_value = [Point(1, 2, 3, 4), Point(5, 6, 7, 8)]
     path = tmp_path / 'pool.svg'
     assert run('stats', '-f', 'json', f'--plot={path}').json
     text = path.read_text()

@@ -16,6 +16,7 @@ import pytest
 from nova_qcache import exception
 from nova_qcache.cache.catalog import Store
 from nova_qcache.engine.boots import Boots
+from nova_qcache.engine.host import Host
 from nova_qcache.keeper import launch as keeper
 from nova_qcache.keeper.examination import Request
 from nova_qcache.keeper.examination import Requests
@@ -133,7 +134,7 @@ def change_times(source):
 
 
 def asked(boots):
-    return Requests(boots.paths.examinations).pending()
+    return Requests(boots._paths.examinations).pending()
 
 
 def test_times_alone_stop_no_boot_and_are_looked_into_once(boots, old, source, caplog):
@@ -141,7 +142,7 @@ def test_times_alone_stop_no_boot_and_are_looked_into_once(boots, old, source, c
         change_times(source)
         assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     assert asked(boots) == {KEY: Request(can_wait=True)}
-    Requests(boots.paths.examinations).done(KEY)
+    Requests(boots._paths.examinations).done(KEY)
     change_times(source)
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     assert asked(boots) == {}, 'it was compared within revalidate_hours'
@@ -176,7 +177,7 @@ def test_what_was_sealed_just_now_is_proved(boots, young, source):
 def test_how_often_is_an_option(
     short_folder, store, source, launch_start, recorder, verifier, current, old, hours, is_asked
 ):
-    boots = Boots(builders.config(short_folder, revalidate_hours=hours))
+    boots = Boots(Host(builders.config(short_folder, revalidate_hours=hours)))
     change_times(source)
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     assert bool(asked(boots)) is is_asked
@@ -205,7 +206,7 @@ def test_another_hash_of_glance_is_examined(boots, store):
     builders.ready(store, base='memory://base', image_hashes=('md5:1',))
     assert boots.plan(Boot(*BOOT, image_hash='md5:1')).kind is PlanKind.PLAY
     assert boots.plan(Boot(*BOOT, image_hash='md5:2')).cause is Cause.DOUBT
-    assert Requests(boots.paths.examinations).pending() == {KEY: Request('md5:2')}
+    assert Requests(boots._paths.examinations).pending() == {KEY: Request('md5:2')}
 
 
 def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier, source, caplog):
@@ -218,7 +219,7 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier,
     assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
     (line,) = caplog.messages
     assert line == f'Image {IMAGE} boots without a cache: {plan.reason}'
-    assert Requests(boots.paths.examinations).pending() == {KEY: Request()}
+    assert Requests(boots._paths.examinations).pending() == {KEY: Request()}
 
 
 def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current, store):
@@ -226,19 +227,19 @@ def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current,
     plan = boots.plan(Boot(*BOOT, image_hash='md5:1'))
     assert (plan.kind, plan.generation) == (PlanKind.PLAIN, GENERATION.next())
     assert 'the base was written' in plan.reason
-    assert Requests(boots.paths.examinations).pending() == {KEY: Request('md5:1')}
+    assert Requests(boots._paths.examinations).pending() == {KEY: Request('md5:1')}
     assert store.load(KEY) == ready
 
 
 def test_a_preview_asks_for_no_examination(boots, ready, current):
     current.return_value = GENERATION.next()
     assert boots.preview(*BOOT).kind is PlanKind.PLAIN
-    assert Requests(boots.paths.examinations).pending() == {}
+    assert Requests(boots._paths.examinations).pending() == {}
 
 
 def test_an_examination_that_cannot_be_asked_for(boots, ready, current):
     current.return_value = GENERATION.next()
-    boots.paths.examinations.rmdir()
+    boots._paths.examinations.rmdir()
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
 
 
@@ -341,7 +342,7 @@ def test_a_keeper_is_started_where_it_is_wanted(boots, conf, current, ready, wan
         boots.plan(Boot(*BOOT))  # it leaves something to examine
         boots.record(*BOOT)
     file = f'--config-file={conf.config_file[0]}'
-    assert ensure.call_args_list == [mock.call(boots.paths, [file])] * (2 if wanted else 0)
+    assert ensure.call_args_list == [mock.call(boots._paths, [file])] * (2 if wanted else 0)
 
 
 def test_a_base_gets_as_long_as_the_option_says_to_come_back(boots, conf, find_source):
@@ -388,6 +389,6 @@ def popen():
 @example(IMAGE, '/no-such/\ud800', 'raw')
 @example(IMAGE, '/no-such/' + 'x' * 5000, 'raw')
 def test_any_words_make_a_plan(conf, recorder, popen, image_id, base, base_format):
-    plan = Boots(conf).plan(Boot(image_id, base, base_format))
+    plan = Boots(Host(conf)).plan(Boot(image_id, base, base_format))
     assert plan.kind is PlanKind.PLAIN
     assert plan.reason

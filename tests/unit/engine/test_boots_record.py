@@ -14,7 +14,6 @@ from nova_qcache import exception
 from nova_qcache.cache.catalog import Store
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.pool import Pool
-from nova_qcache.engine.boots import Boots
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
@@ -265,19 +264,6 @@ def test_a_recorder_of_an_older_generation_that_has_just_left(boots, store, curr
     recorder.status.return_value = builders.status()
     current.return_value = GENERATION.next()
     assert boots.record(*BOOT).kind is PlanKind.RECORD
-
-
-@pytest.mark.parametrize('options', [{'quota': 0}, {'cluster_size': 1}, {'cache_path': 'here'}])
-def test_a_configuration_that_makes_no_sense(short_folder, options):
-    with pytest.raises(exception.BadInput):
-        Boots(builders.config(short_folder, **options))
-    assert not (short_folder / 'cache').exists()
-
-
-def test_a_cache_folder_that_is_a_file(short_folder):
-    (short_folder / 'cache').write_text('')
-    with pytest.raises(exception.FolderUnfit, match='it is no folder'):
-        Boots(builders.config(short_folder))
 
 
 def test_nothing_is_kept_of_a_start(boots):

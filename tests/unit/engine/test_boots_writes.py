@@ -10,6 +10,7 @@ from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
 from nova_qcache.engine.boots import Boots
+from nova_qcache.engine.host import Host
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import PlanKind
@@ -29,7 +30,7 @@ def all_levels(caplog):
 @pytest.fixture
 def on_disk(conf, verifier, launch_start, recorder):
     """What is asked of bases that are real files."""
-    return Boots(conf)
+    return Boots(Host(conf))
 
 
 @pytest.fixture
@@ -100,4 +101,4 @@ def test_a_fault_stops_no_write(boots, find_source, caplog):
 
 def test_a_reference_that_is_none_stops_no_write(conf, verifier):
     for reference in ('', 'relative', '/with\0NUL', 'x://', '/\udcff'):
-        Boots(conf).announce_write(reference, 'raw')
+        Boots(Host(conf)).announce_write(reference, 'raw')

@@ -94,6 +94,6 @@ def test_a_revision_that_was_proved_again_stays_what_it_is(manager, store, verif
     ready(store, KEY)
     ready(store, SECOND)
     source.now = BaseIdentity(1, 2, 3)
-    assert manager.plan(builders.boot()).kind is PlanKind.PLAIN
-    (asked,) = manager._requests.pending()
+    assert manager.boots.plan(builders.boot()).kind is PlanKind.PLAIN
+    (asked,) = manager.boots._requests.pending()
     assert asked == SECOND

@@ -466,7 +466,10 @@ def test_what_is_forgotten_stays_in_the_sums_of_the_host(manager, store):
         manager.forget('../past')
 
 
-def test_who_is_pinned(manager):
-    assert set(manager.pinned()) == set()
-    manager.pin(IMAGE)
-    assert set(manager.pinned()) == {IMAGE}
+def test_what_caches_take_counts_on_their_own_device(manager, store, tmp_path):
+    builders.ready(store, bytes(8192))
+    allocated = manager.allocated_beside(manager.paths.cache_path)
+    assert allocated == store.inventory.allocated() > 0
+    assert manager.allocated_beside('/proc') == 0
+    with pytest.raises(OSError, match='missing'):
+        manager.allocated_beside(str(tmp_path / 'missing'))

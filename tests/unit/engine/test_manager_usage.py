@@ -10,7 +10,7 @@ from nova_qcache import exception
 from nova_qcache.cache import view
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.usage import Domains
-from nova_qcache.engine import boots as boots_module
+from nova_qcache.engine import host as host_module
 from nova_qcache.engine.manager import Manager
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
@@ -159,7 +159,7 @@ class TestRemoveOfWhatIsUsed:
 class TestWhoTellsOfDomains:
     @pytest.fixture
     def made(self):
-        with mock.patch.object(boots_module, 'LibvirtDomains', autospec=LibvirtDomains) as made:
+        with mock.patch.object(host_module, 'LibvirtDomains', autospec=LibvirtDomains) as made:
             made.return_value.documents.side_effect = lambda: iter(())
             yield made
 

@@ -197,25 +197,25 @@ def unused(manager):
 
 
 def test_a_boot_that_needs_an_eviction(manager, unused):
-    assert manager.plan(builders.boot(consumer='an-instance')).kind is PlanKind.RECORD
+    assert manager.boots.plan(builders.boot(consumer='an-instance')).kind is PlanKind.RECORD
     assert manager.caches() == []
 
 
 def test_a_boot_that_needs_an_eviction_while_libvirt_hangs(manager, unused, hanging):
-    assert manager.plan(builders.boot(consumer='an-instance')).kind is PlanKind.PLAIN
+    assert manager.boots.plan(builders.boot(consumer='an-instance')).kind is PlanKind.PLAIN
     assert [view.key for view in manager.caches()] == [unused.key]
-    assert manager.plan(builders.boot(consumer='another')).kind is PlanKind.PLAIN, (
+    assert manager.boots.plan(builders.boot(consumer='another')).kind is PlanKind.PLAIN, (
         'no lock is held'
     )
 
 
 def test_the_periodic_work(manager, unused):
-    manager.tend(set(), 0)
+    manager.upkeep.run(set(), 0)
     assert manager.caches() == []
 
 
 def test_the_periodic_work_while_libvirt_hangs(manager, unused, hanging):
-    manager.tend(set(), 0)
+    manager.upkeep.run(set(), 0)
     assert [view.key for view in manager.caches()] == [unused.key]
 
 

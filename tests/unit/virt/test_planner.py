@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import logging
+import operator
 import subprocess
 import time
 from unittest import mock
@@ -14,8 +15,11 @@ import pytest
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
+from nova_qcache.cache.pins import Pins
 from nova_qcache.checks import confinement
 from nova_qcache.checks import process_survival
+from nova_qcache.engine.boots import Boots
+from nova_qcache.engine.upkeep import Upkeep
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import PlanKind
@@ -70,7 +74,10 @@ def made():
 def manager(made, record, tmp_path):
     manager = made.return_value
     manager.paths = Paths(tmp_path / 'cache', tmp_path / 'run')
-    manager.plan.return_value = record
+    manager.boots = mock.create_autospec(Boots, instance=True)
+    manager.pins = mock.create_autospec(Pins, instance=True)
+    manager.upkeep = mock.create_autospec(Upkeep, instance=True)
+    manager.boots.plan.return_value = record
     return manager
 
 
@@ -95,7 +102,7 @@ def ask(planner, instance, overlay_path):
 
 def asked(manager) -> Boot:
     """Return what the manager was asked last."""
-    (boot,) = manager.plan.call_args.args
+    (boot,) = manager.boots.plan.call_args.args
     assert isinstance(boot, Boot)
     return boot
 
@@ -112,25 +119,25 @@ def problems(caplog):
 
 
 def test_a_plan_is_the_managers(ask, overlay, base_path, manager, plan):
-    manager.plan.return_value = plan
+    manager.boots.plan.return_value = plan
     assert ask() is plan
-    manager.plan.assert_called_once_with(
+    manager.boots.plan.assert_called_once_with(
         Boot(IMAGE, str(base_path), 'raw', consumer=documents.INSTANCE)
     )
 
 
 def test_somebody_is_there_for_guests_that_are_saved(ask, overlay, manager, plan):
     """From the lease on, which a keeper that is about to end sees."""
-    manager.plan.side_effect = lambda boot: manager.keep.reset_mock() or plan
+    manager.boots.plan.side_effect = lambda boot: manager.boots.keep.reset_mock() or plan
     ask()
-    manager.keep.assert_called_once_with()
+    manager.boots.keep.assert_called_once_with()
 
 
 def test_a_plain_guest_needs_nobody(ask, overlay, manager, plan):
-    manager.plan.return_value = dataclasses.replace(plan, kind=PlanKind.PLAIN)
-    manager.keep.reset_mock()
+    manager.boots.plan.return_value = dataclasses.replace(plan, kind=PlanKind.PLAIN)
+    manager.boots.keep.reset_mock()
     ask()
-    manager.keep.assert_not_called()
+    manager.boots.keep.assert_not_called()
 
 
 def test_the_chain_ends_where_the_overlay_says(ask, overlay, base_path, tmp_path, manager):
@@ -163,7 +170,7 @@ def test_an_image_of_one_boot_is_said_to_be_one(ask, overlay, instance, manager)
 
 
 def test_a_plain_plan_is_none(ask, overlay, manager, record):
-    manager.plan.return_value = dataclasses.replace(record, kind=PlanKind.PLAIN, socket=None)
+    manager.boots.plan.return_value = dataclasses.replace(record, kind=PlanKind.PLAIN, socket=None)
     assert ask() is None
 
 
@@ -172,14 +179,14 @@ def test_what_is_not_eligible_is_no_question_for_the_manager(ask, overlay, manag
     assert ask('disk.swap') is None
     assert ask(mapping={'encrypted': True}) is None
     assert ask(extra_specs={'qcache:policy': 'never'}) is None
-    manager.plan.assert_not_called()
+    manager.boots.plan.assert_not_called()
     assert 'boots without a cache: its disk is encrypted' in caplog.text
     assert problems(caplog) == []
 
 
 def test_an_overlay_that_is_not_there(ask, overlay_path, manager, caplog):
     assert ask() is None
-    manager.plan.assert_not_called()
+    manager.boots.plan.assert_not_called()
     assert problems(caplog) == []
 
 
@@ -187,14 +194,14 @@ def test_an_overlay_that_is_not_there(ask, overlay_path, manager, caplog):
 def test_an_overlay_that_is_no_qcow2_image(ask, overlay, manager, content):
     overlay.write_bytes(content)
     assert ask() is None
-    manager.plan.assert_not_called()
+    manager.boots.plan.assert_not_called()
 
 
 def test_a_disk_without_a_base(ask, overlay, manager, caplog):
     caplog.set_level(logging.INFO)
     subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', str(overlay), '1M'], check=True)
     assert ask() is None
-    manager.plan.assert_not_called()
+    manager.boots.plan.assert_not_called()
     assert 'it stands on no base' in caplog.text
 
 
@@ -206,13 +213,13 @@ def test_a_legacy_base_with_its_size_in_its_name(ask, overlay, base_path, manage
         check=True,
     )
     assert ask() is None
-    manager.plan.assert_not_called()
+    manager.boots.plan.assert_not_called()
     assert "is not the base of the instance's image" in caplog.text
 
 
 @pytest.mark.parametrize('surprise', SURPRISES, ids=lambda surprise: type(surprise).__name__)
 def test_no_fault_of_the_manager_reaches_nova(ask, overlay, manager, surprise, caplog):
-    manager.plan.side_effect = surprise
+    manager.boots.plan.side_effect = surprise
     assert ask() is None
     assert [level for level, _ in problems(caplog)] == [logging.ERROR]
 
@@ -223,12 +230,12 @@ def test_no_fault_of_an_instance_reaches_nova(planner, caplog):
 
 
 def test_a_manager_that_says_nonsense(ask, overlay, manager):
-    manager.plan.return_value = None
+    manager.boots.plan.return_value = None
     assert ask() is None
 
 
 def test_what_ends_the_process_does(ask, overlay, manager):
-    manager.plan.side_effect = KeyboardInterrupt
+    manager.boots.plan.side_effect = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         ask()
 
@@ -238,7 +245,7 @@ def test_what_ends_the_process_does(ask, overlay, manager):
 
 def test_a_release_is_the_instances(planner, instance, manager):
     planner.release(instance)
-    manager.release.assert_called_once_with(documents.INSTANCE)
+    manager.boots.release.assert_called_once_with(documents.INSTANCE)
 
 
 @pytest.mark.parametrize(
@@ -247,38 +254,35 @@ def test_a_release_is_the_instances(planner, instance, manager):
 def test_an_earlier_plan_of_the_root_disk_ends(ask, overlay, manager, disk_name, released):
     """Another disk says nothing about it: Nova asks for all disks of a domain in one go."""
     ask(disk_name, extra_specs={'qcache:policy': 'never'})
-    assert manager.release.called is released
+    assert manager.boots.release.called is released
 
 
 def test_a_plan_is_kept(ask, overlay, manager):
     ask()
-    manager.release.assert_not_called()
+    manager.boots.release.assert_not_called()
 
 
 @pytest.mark.parametrize('error', [None, ConnectionError('Glance is away')])
 def test_a_write_is_announced_before_and_after(planner, manager, error):
     """After, too: for what was made or compared meanwhile."""
     with contextlib.suppress(ConnectionError), planner.writing('/base'):
-        manager.announce_write.assert_called_once_with('/base', 'raw')
+        manager.boots.announce_write.assert_called_once_with('/base', 'raw')
         if error:
             raise error
-    assert manager.announce_write.mock_calls == [mock.call('/base', 'raw')] * 2
+    assert manager.boots.announce_write.mock_calls == [mock.call('/base', 'raw')] * 2
 
 
 @pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
-def test_what_is_only_noted_fails_nothing_of_novas(
-    planner, manager, instance, overlay, tmp_path, surprise
-):
-    (tmp_path / 'cache').mkdir(exist_ok=True)
+def test_what_is_only_noted_fails_nothing_of_novas(planner, manager, instance, overlay, surprise):
     planner.plan(instance, 'disk', str(overlay), {}, {})
-    for verb in ('release', 'count', 'allocated', 'pin'):
-        getattr(manager, verb).side_effect = surprise
+    for verb in ('boots.release', 'boots.count', 'allocated_beside', 'pins.pin'):
+        operator.attrgetter(verb)(manager).side_effect = surprise
     planner.fall_back(instance)
     planner.started(instance)
-    manager.count.assert_called_once()
+    manager.boots.count.assert_called_once()
     planner.release(instance)
     planner.precached(IMAGE)
-    assert planner.disk_usage(str(tmp_path)) == 0
+    assert planner.disk_usage('/instances') == 0
 
 
 # -- start
@@ -346,13 +350,13 @@ def test_a_libvirt_that_does_not_say_its_version(manager, obstacles, ask, overla
     assert problems(caplog) == [
         (logging.WARNING, 'Failed to ask libvirt for its version; using no <reconnect>: it hangs')
     ]
-    manager.keep.assert_called_with()
+    manager.boots.keep.assert_called_with()
 
 
 @pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
-@pytest.mark.parametrize('verb', ['sweep', 'keep'])
+@pytest.mark.parametrize('verb', ['sweep', 'boots.keep'])
 def test_no_fault_of_ours_fails_the_start_of_nova_compute(manager, obstacles, verb, surprise):
-    getattr(manager, verb).side_effect = surprise
+    operator.attrgetter(verb)(manager).side_effect = surprise
     Planner().start(domains())
 
 
@@ -405,7 +409,7 @@ def test_no_fault_at_the_start_reaches_nova(manager, made, obstacles, where, cap
     assert 'never thought of' in caplog.text
     with planner.writing('/base'):
         pass
-    manager.announce_write.assert_not_called()
+    manager.boots.announce_write.assert_not_called()
 
 
 def test_with_a_real_manager(
@@ -484,13 +488,13 @@ def test_caches_age_as_bases_do(planner, manager, nova_conf, removes, age):
     nova_conf.set_override('remove_unused_base_images', removes, 'image_cache')
     nova_conf.set_override('remove_unused_original_minimum_age_seconds', 777, 'image_cache')
     planner.tend({IMAGE})
-    manager.tend.assert_called_once_with({IMAGE}, age)
-    assert manager.keep.call_count == 2  # at the start, too
+    manager.upkeep.run.assert_called_once_with({IMAGE}, age)
+    assert manager.boots.keep.call_count == 2  # at the start, too
 
 
 @pytest.mark.parametrize('surprise', SURPRISES)
 def test_periodic_work_of_novas_goes_on(planner, manager, caplog, surprise):
-    manager.tend.side_effect = surprise
+    manager.upkeep.run.side_effect = surprise
     planner.tend(set())
     assert 'were not looked after' in caplog.text
 
@@ -510,13 +514,13 @@ def test_a_precached_image_is_pinned_for_as_long_as_its_unused_base_stays(
     nova_conf.set_override('remove_unused_original_minimum_age_seconds', 777, 'image_cache')
     before = time.time()
     planner.precached(IMAGE)
-    ((image_id, until, reason),) = (call.args for call in manager.pin.mock_calls)
+    ((image_id, until, reason),) = (call.args for call in manager.pins.pin.mock_calls)
     assert (image_id, reason) == (IMAGE, 'precached')
     assert before + 777 <= until <= time.time() + 777
 
 
 def test_a_pin_that_cannot_be_written_fails_no_request(planner, manager, caplog):
-    manager.pin.side_effect = OSError(28, 'No space left on device')
+    manager.pins.pin.side_effect = OSError(28, 'No space left on device')
     planner.precached(IMAGE)
     assert [level for level, _ in problems(caplog)] == [logging.WARNING]
 
@@ -525,13 +529,13 @@ def test_a_pin_that_cannot_be_written_fails_no_request(planner, manager, caplog)
 
 
 def counted(manager):
-    return [call.args[0] for call in manager.count.mock_calls]
+    return [call.args[0] for call in manager.boots.count.mock_calls]
 
 
 def test_a_boot_counts_once_and_when_it_has_started(
     ask, overlay, planner, manager, instance, plan
 ):
-    manager.plan.return_value = plan
+    manager.boots.plan.return_value = plan
     ask()
     ask('disk.swap')  # whose plan is another matter
     assert counted(manager) == []
@@ -558,7 +562,7 @@ def test_a_boot_that_nobody_planned_a_cache_for_counts(
 
 def test_a_start_without_the_cache_counts_as_one(ask, overlay, planner, manager, instance, plan):
     """It read all from the base: no cache has saved anything."""
-    manager.plan.return_value = plan
+    manager.boots.plan.return_value = plan
     ask()
     planner.fall_back(instance)
     planner.started(instance)
@@ -575,7 +579,7 @@ def test_a_start_that_never_came_does_not_count(ask, overlay, planner, manager, 
 
 def test_a_start_of_an_earlier_plan_does_not_count(ask, overlay, planner, manager, instance):
     ask()
-    manager.plan.side_effect = RuntimeError('a plugin')
+    manager.boots.plan.side_effect = RuntimeError('a plugin')
     ask()
     planner.started(instance)
     assert counted(manager) == []
@@ -588,11 +592,9 @@ def test_a_start_that_nobody_planned_does_not_count(planner, manager, instance):
     assert counted(manager) == []
 
 
-def test_what_caches_take_counts_on_their_own_device(planner, manager, tmp_path):
-    (tmp_path / 'cache').mkdir()
-    manager.allocated.return_value = 4096
-    assert planner.disk_usage(str(tmp_path)) == 4096
-    assert planner.disk_usage('/proc') == 0
-    assert planner.disk_usage(str(tmp_path / 'missing')) == 0
-    manager.allocated.side_effect = OSError(5, 'Input/output error')
-    assert planner.disk_usage(str(tmp_path)) == 0
+def test_what_caches_take_counts_beside_the_instances(planner, manager):
+    manager.allocated_beside.return_value = 4096
+    assert planner.disk_usage('/instances') == 4096
+    manager.allocated_beside.assert_called_once_with('/instances')
+    manager.allocated_beside.side_effect = OSError(5, 'Input/output error')
+    assert planner.disk_usage('/instances') == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a boot is decided with: each part gets the folders and options that concern it."""
+"""What the engine is made of: each part gets the folders and options that concern it."""
 
 import contextlib
 from unittest import mock
@@ -10,24 +10,16 @@ from nova_qcache.cache import eviction
 from nova_qcache.cache import pool
 from nova_qcache.cache.usage import Domains
 from nova_qcache.engine import boots as boots_module
-from nova_qcache.engine.boots import Boots
+from nova_qcache.engine import host as host_module
+from nova_qcache.engine import manager as manager_module
+from nova_qcache.engine.manager import Manager
 from tests.unit import builders
 
-PARTS = (
-    'Admission',
-    'Audits',
-    'Generations',
-    'Leases',
-    'LibvirtDomains',
-    'Pins',
-    'Pool',
-    'QemuImg',
-    'QemuIo',
-    'Requests',
-    'Store',
-    'Usage',
-    'Verifier',
-)
+PARTS = {
+    host_module: ('Generations', 'Leases', 'LibvirtDomains', 'Pins', 'Pool', 'Store', 'Usage'),
+    boots_module: ('Admission', 'Audits', 'Requests'),
+    manager_module: ('QemuImg', 'QemuIo', 'Verifier'),
+}
 
 
 @pytest.fixture
@@ -35,8 +27,9 @@ def parts():
     """The classes of the parts; each makes one and the same thing."""
     with contextlib.ExitStack() as stack:
         made = {
-            name: stack.enter_context(mock.patch.object(boots_module, name, autospec=True))
-            for name in PARTS
+            name: stack.enter_context(mock.patch.object(module, name, autospec=True))
+            for module, names in PARTS.items()
+            for name in names
         }
         made['Store'].return_value.ledger = 'the ledger'
         yield made
@@ -58,7 +51,7 @@ def conf(short_folder):
 
 
 def test_each_part_gets_what_concerns_it(parts, conf, short_folder):
-    paths = Boots(conf).paths
+    paths = Manager(conf).paths
     one = {name: part.return_value for name, part in parts.items()}
     said = {name: part.call_args.args for name, part in parts.items() if name != 'Leases'}
     store, usage, leases = one['Store'], one['Usage'], one['Leases']
@@ -91,13 +84,13 @@ def test_each_part_gets_what_concerns_it(parts, conf, short_folder):
 
 def test_whoever_knows_the_domains_is_asked_in_place_of_libvirt(parts, conf):
     domains = mock.create_autospec(Domains, instance=True)
-    Boots(conf, domains)
+    Manager(conf, domains)
     assert parts['Usage'].call_args.args[-1] is domains
     parts['LibvirtDomains'].assert_not_called()
 
 
 def test_without_libvirt_nobody_tells_of_domains(parts, conf):
     conf.set_override('libvirt_uri', '', 'qcache')
-    Boots(conf)
+    Manager(conf)
     assert parts['Usage'].call_args.args[-1] is None
     parts['LibvirtDomains'].assert_not_called()
