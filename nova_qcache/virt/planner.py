@@ -20,6 +20,7 @@ from nova_qcache import exception
 from nova_qcache.checks import confinement
 from nova_qcache.checks import process_survival
 from nova_qcache.engine.manager import Manager
+from nova_qcache.engine.off import Off
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
@@ -40,7 +41,7 @@ _RECONNECT_SINCE = (9, 2, 0)
 class Planner:
     def __init__(self) -> None:
         self.reconnect_seconds = 0
-        self._manager: Manager | None = None
+        self._engine: Manager | Off = Off()
         self._obstacle: str | None = None
         self._images: dict[str, Any] = {}
         self._planned: dict[str, Plan] = {}
@@ -74,7 +75,7 @@ class Planner:
         except (exception.QcacheError, OSError) as e:
             LOG.warning('What dead processes left cannot be cleared away: %s', e)
         manager.boots.keep()
-        self._manager = manager
+        self._engine = manager
         LOG.info('nova-qcache is on: caches are in %s', manager.paths.cache_path)
 
     def plan(
@@ -91,12 +92,13 @@ class Planner:
 
         :param path: of the overlay
         """
-        if self._manager is None:
+        engine = self._engine
+        if isinstance(engine, Off):  # nobody asks Nova for anything then
             return None
         if disk_name == eligibility.ROOT_DISK:
             self._planned.pop(instance.uuid, None)  # of a start that never came
         try:
-            plan = self._decide(self._manager, instance, disk_name, path, mapping, extra_specs)
+            plan = self._decide(engine, instance, disk_name, path, mapping, extra_specs)
             if isinstance(plan, eligibility.Refusal):
                 LOG.info('%s boots without a cache: %s', path, plan.reason, instance=instance)
                 if disk_name == eligibility.ROOT_DISK:
@@ -112,7 +114,7 @@ class Planner:
             self._planned[instance.uuid] = plan
             if plan.kind is PlanKind.PLAIN:
                 return None
-            self._manager.boots.keep()  # as long as it runs, somebody may save it
+            engine.boots.keep()  # as long as it runs, somebody may save it
             return plan
         except Exception:  # the first invariant: not even a fault of ours fails a boot
             LOG.exception('The disk %s boots without a cache', path, instance=instance)
@@ -130,16 +132,15 @@ class Planner:
         """Say that the domain of an instance has started: its boot counts, if it had a plan. Never
         raises."""
         plan = self._planned.pop(instance.uuid, None)
-        if self._manager is not None and plan is not None:
+        if plan is not None:
             with _quietly():
-                self._manager.boots.count(plan)
+                self._engine.boots.count(plan)
 
     def release(self, instance: Any) -> None:
         """Say that the domain of an instance runs, or will not. Never raises."""
         self._planned.pop(instance.uuid, None)
-        if self._manager is not None:
-            with _quietly():
-                self._manager.boots.release(instance.uuid)
+        with _quietly():
+            self._engine.boots.release(instance.uuid)
 
     @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
@@ -154,24 +155,18 @@ class Planner:
     def writing(self, base: str) -> Iterator[None]:
         """Around Nova's writing of a base: no cache of before serves what is there after it, nor
         one that was made or compared meanwhile."""
-        self._announce_write(base)
+        self._engine.boots.announce_write(base, 'raw')
         try:
             yield
         finally:
-            self._announce_write(base)
-
-    def _announce_write(self, base: str) -> None:
-        if self._manager is not None:
-            self._manager.boots.announce_write(base, 'raw')
+            self._engine.boots.announce_write(base, 'raw')
 
     def precached(self, image_id: str) -> None:
         """Say that somebody has asked Nova for an image to be at hand: its cache stays for as long
         as Nova keeps its base unused."""
-        if self._manager is None:
-            return
         grace = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
-            self._manager.pins.pin(image_id, time.time() + grace, 'precached')
+            self._engine.pins.pin(image_id, time.time() + grace, 'precached')
         except Exception as e:
             LOG.warning('The cache of image %s is not pinned: %s', image_id, e)
 
@@ -180,23 +175,19 @@ class Planner:
 
         :param used_images: of all instances that this host knows of
         """
-        if self._manager is None:
-            return
         minimum_age = None
         if CONF.image_cache.remove_unused_base_images:
             minimum_age = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
-            self._manager.boots.keep()
-            self._manager.upkeep.run(used_images, minimum_age)
+            self._engine.boots.keep()
+            self._engine.upkeep.run(used_images, minimum_age)
         except Exception:  # Nova's periodic work goes on
             LOG.exception('The caches were not looked after')
 
     def disk_usage(self, beside: str) -> int:
         """Return the bytes that the caches take on the device of a folder."""
-        if self._manager is None:
-            return 0
         with _quietly(), contextlib.suppress(OSError):  # as stock Nova says nothing
-            return self._manager.allocated_beside(beside)
+            return self._engine.allocated_beside(beside)
         return 0
 
     def _decide(

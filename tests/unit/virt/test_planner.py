@@ -26,6 +26,7 @@ from nova_qcache.model.plan import PlanKind
 from nova_qcache.model.plan import Wish
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
+from nova_qcache.virt import eligibility
 from nova_qcache.virt import planner as planner_module
 from nova_qcache.virt.planner import Planner
 from tests.unit.builders import IMAGE
@@ -394,9 +395,16 @@ def test_what_makes_no_sense_is_one_error_and_it_stays_off(
     assert [level for level, _ in errors] == [logging.ERROR]
     assert 'nova-qcache is off, and all instances boot without a cache' in errors[0][1]
     assert said in errors[0][1]
-    for _ in range(2):
-        assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
+    with mock.patch.object(eligibility, 'obstacle', autospec=True) as eligible:
+        for _ in range(2):
+            assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
+    eligible.assert_not_called()  # for that Nova may ask the conductor
+    planner.started(instance)
     planner.release(instance)
+    planner.precached(IMAGE)
+    planner.tend({IMAGE})
+    with planner.writing('/base'):
+        assert planner.disk_usage('/') == 0
     assert len(problems(caplog)) == 1
 
 
