@@ -22,7 +22,9 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize(('call', 'arguments'), CALLS.items(), ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(
+    ('call', 'arguments'), CALLS.items(), ids=[call.__qualname__ for call in CALLS]
+)
 def test_each_call_does_nothing(call, arguments):
     off = Off()
     inspect.signature(call).bind(off, *arguments)
