@@ -123,15 +123,16 @@ class Host:
     def admit(self) -> None:
         """What a boot of an image without a cache costs until its recorder is started."""
         plan = self._judged(self.cold.image_id)
-        refusal = self.admission.refusal(self.cold.image_id, Boot(self.cold.image_id, '', 'raw'))
+        refusal = self.admission.refusal(Boot(self.cold.image_id, '', 'raw'))
         if plan.kind is not PlanKind.RECORD or refusal is None:
             raise rig.BenchError(f'the plan is {plan.kind.value}: {plan.reason}')
         with self.pool.room(self.cold, QUOTA):
             pass
 
     def _judged(self, image_id: str) -> Plan:
-        source = plugins.source(str(self.base), 'raw')
-        return self.site.manager.boots._judge.judge(image_id, source).plan
+        boot = Boot(image_id, str(self.base), 'raw')
+        source = plugins.source(boot.base, boot.base_format)
+        return self.site.manager.boots._judge.judge(boot, source).plan
 
     def full_pool(self) -> Pool:
         """One that has room for a recording once the least cache has gone."""

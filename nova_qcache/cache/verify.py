@@ -71,6 +71,7 @@ class Verifier:
         sealed = record.sealed
         assert sealed is not None  # the record says READY
         identity = source.identity()
+        # Not that of the record: a cache of before that is still equal gets the one of now.
         generation = self._generations.settled(source)
         try:
             found = sealed_file.digest(path, progress('Reading the cache', path.stat().st_size))

@@ -81,6 +81,8 @@ async def _run(conf: cfg.ConfigOpts) -> None:
     generation = _generation(conf.generation) if conf.generation is not None else None
     if generation is None or not conf.serve_only:
         source.identity()  # what is not there gets no counter either
+        # The boot has read it as well. Here it is read again, on purpose: a base that was written
+        # meanwhile is not recorded under the generation of before.
         current = Generations(paths, group.lock_timeout_seconds).current(source)
         if generation not in (None, current):  # whoever wants it would wait for it in vain
             reason = f'the base was written meanwhile; it has generation {current} now'

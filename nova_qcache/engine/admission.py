@@ -15,15 +15,15 @@ class Admission:
         self._ledger = ledger
         self._record_from_boot = record_from_boot
 
-    def refusal(self, image_id: str, boot: Boot) -> str | None:
+    def refusal(self, boot: Boot) -> str | None:
         """Return why this boot is not to record a new cache, None if it is.
 
-        :param image_id: in canonical spelling
+        :param boot: with its image ID in canonical spelling
         """
         if boot.boots_once:
             return 'the image is one that Nova made for this boot alone'
         if boot.wish is Wish.AUTO and self._record_from_boot > 1:
-            number = self._ledger.of(image_id).boots + 1
+            number = self._ledger.of(boot.image_id).boots + 1
             if number < self._record_from_boot:
                 return (
                     f'it is boot {number} of the image on this host, and '

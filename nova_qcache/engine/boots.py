@@ -71,16 +71,15 @@ class Boots:
     def plan(self, boot: Boot) -> Plan:
         """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
         cache's sake. Whoever starts the domain counts the boot then (:meth:`count`)."""
-        plan = Plan(PlanKind.PLAIN, '', boot.image_id, boot.base, boot.base_format)
         try:
             self._paths.require()
-            plan = self._plan(boot)
+            plan = self._plan(*self._known(boot))
         except (exception.QcacheError, OSError) as e:
             self._complain(boot.image_id, e)
-            plan = dataclasses.replace(plan, reason=str(e), cause=cause_of(e))
+            plan = boot.plain(str(e), cause_of(e))
         except Exception as e:  # the first invariant: not even a fault of ours fails a boot
             LOG.exception('Image %s boots without a cache: %s', boot.image_id, e)
-            plan = dataclasses.replace(plan, reason=str(e), cause=Cause.FAILED)
+            plan = boot.plain(str(e), Cause.FAILED)
         if plan.kind is PlanKind.PLAIN:
             self.release(boot.consumer)
         return plan
@@ -115,8 +114,8 @@ class Boots:
         :raises CacheBroken: if there is one whose file is not what was sealed
         :raises QcacheError: if it cannot be decided
         """
-        source = self._host.source(base, base_format)
-        judgement = self._judge.preview(canonical_image_id(image_id), source)
+        boot, source = self._known(Boot(image_id, base, base_format))
+        judgement = self._judge.preview(boot, source)
         if judgement.trouble is not None:
             raise judgement.trouble
         if judgement.plan.kind is PlanKind.RECORD:
@@ -135,7 +134,6 @@ class Boots:
         base_format: str,
         quota: str | None = None,
         progress: Progress = silent,
-        image_hash: str = '',
     ) -> Plan:
         """Start a recorder, or tell the one at work that one more guest comes, and wait until
         guests can connect.
@@ -147,19 +145,27 @@ class Boots:
         :raises NoRoom, TooManyRecorders: if another recording has no room, or no leave
         :raises QcacheError: if it cannot even be tried
         """
-        image_id = canonical_image_id(image_id)
-        source = self._host.source(base, base_format)
+        boot, source = self._known(Boot(image_id, base, base_format))
         source.identity()  # what is not there gets no counter either
-        key = self._judge.recording(image_id, source)
-        return self._record(key, source, image_hash, quota, progress)
+        key = self._judge.recording(boot.image_id, source)
+        return self._record(key, source, quota=quota, progress=progress)
 
     # -- below
+
+    def _known(self, boot: Boot) -> tuple[Boot, Source]:
+        """Return a boot with its image ID in canonical spelling, and how its base is reached: both
+        are found out here, once for the whole way.
+
+        :raises InvalidImageId, InvalidBase: if they make no sense
+        """
+        source = self._host.source(boot.base, boot.base_format)
+        return dataclasses.replace(boot, image_id=canonical_image_id(boot.image_id)), source
 
     def _record(
         self,
         key: CacheKey,
         source: Source,
-        image_hash: str,
+        image_hash: str = '',
         quota: str | None = None,
         progress: Progress = silent,
     ) -> Plan:
@@ -197,10 +203,8 @@ class Boots:
             socket=str(self._paths.nbd_socket(key)),
         )
 
-    def _plan(self, boot: Boot) -> Plan:
-        source = self._host.source(boot.base, boot.base_format)
-        image_id = canonical_image_id(boot.image_id)
-        judgement = self._judge.judge(image_id, source, boot.image_hash)
+    def _plan(self, boot: Boot, source: Source) -> Plan:
+        judgement = self._judge.judge(boot, source)
         plan = judgement.plan
         if judgement.trouble is not None:
             self._complain(boot.image_id, judgement.trouble)
@@ -244,7 +248,7 @@ class Boots:
         plain = dataclasses.replace(plan, kind=PlanKind.PLAIN, socket=None)
         if boot.obstacle:
             return dataclasses.replace(plain, reason=boot.obstacle, cause=Cause.CONFINED)
-        refusal = self._admission.refusal(plan.image_id, boot)
+        refusal = self._admission.refusal(boot)
         if refusal is not None and not self._is_recorded(key):
             return dataclasses.replace(plain, reason=refusal, cause=Cause.NOT_YET)
         if boot.consumer:
@@ -252,8 +256,9 @@ class Boots:
         try:
             return self._record(key, source, boot.image_hash)
         except exception.RecorderFailed:
-            # It may have been sealed since it was judged.
-            again = self._judge.judge(plan.image_id, source, boot.image_hash).plan
+            # It may have been sealed since it was judged, and the base written: all is asked anew,
+            # its generation, too.
+            again = self._judge.judge(boot, source).plan
             if again.kind is not PlanKind.PLAY:
                 raise
             return self._leased(again, boot.consumer)

@@ -15,6 +15,7 @@ from nova_qcache.bases.generation import Generations
 from nova_qcache.cache.catalog import Store
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
+from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
 from nova_qcache.model.plan import PlanKind
@@ -43,19 +44,19 @@ class Judge:
         self._store = store
         self._generations = generations
 
-    def judge(self, image_id: str, source: Source, image_hash: str = '') -> Judgement:
+    def judge(self, boot: Boot, source: Source) -> Judgement:
         """Decide for one boot; nothing is started.
 
-        :param image_id: in canonical spelling
-        :param image_hash: what Glance says of the image's content; empty if nobody knows
+        :param boot: with its image ID in canonical spelling
+        :param source: of its base
         :raises InvalidBase: if the base cannot be looked at
         :raises QcacheError: if it cannot be decided
         """
         identity = source.identity()  # what is not there gets no counter
         generation = self._generations.current(source)
-        return self._judged(image_id, source, identity, generation, image_hash)
+        return self._judged(boot, source, identity, generation)
 
-    def preview(self, image_id: str, source: Source) -> Judgement:
+    def preview(self, boot: Boot, source: Source) -> Judgement:
         """Decide as :meth:`judge` would, and change nothing: a base that nobody has asked for gets
         no generation.
 
@@ -63,16 +64,12 @@ class Judge:
         """
         identity = source.identity()
         generation = self._generations.known(source)
-        return self._judged(image_id, source, identity, generation)
+        return self._judged(boot, source, identity, generation)
 
     def _judged(
-        self,
-        image_id: str,
-        source: Source,
-        identity: BaseIdentity,
-        generation: Generation | None,
-        image_hash: str = '',
+        self, boot: Boot, source: Source, identity: BaseIdentity, generation: Generation | None
     ) -> Judgement:
+        image_id = boot.image_id
         plan = Plan(PlanKind.PLAIN, '', image_id, source.reference, source.base_format, generation)
         records = self._records(image_id, source)
         record = _newest(records, generation)
@@ -82,7 +79,8 @@ class Judge:
         plan = dataclasses.replace(plan, revision=key.revision)
         if identity.suspicion(record.base_identity).is_about_content:
             return _doubt(plan, 'the base is another file than before', key)
-        if image_hash and record.image_hashes and image_hash not in record.image_hashes:
+        known = record.image_hashes
+        if boot.image_hash and known and boot.image_hash not in known:
             return _doubt(plan, "Glance's hash of the image is another one than before", key)
         return self._playing(plan, record, identity)
 

@@ -75,7 +75,7 @@ class Wish(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Boot:
-    """What is known of a boot when it asks for a plan."""
+    """One boot, from the driver that asks for its plan to what decides it."""
 
     image_id: str
     base: str
@@ -90,6 +90,12 @@ class Boot:
     move."""
     obstacle: str | None = None
     """Why nothing can be recorded on this host, if so."""
+
+    def plain(self, reason: str, cause: Cause) -> 'Plan':
+        """Return the plan that uses no cache, for a reason."""
+        return Plan(
+            PlanKind.PLAIN, reason, self.image_id, self.base, self.base_format, cause=cause
+        )
 
 
 @dataclasses.dataclass(frozen=True)

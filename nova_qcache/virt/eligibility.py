@@ -7,6 +7,8 @@ possible.
 """
 
 from collections.abc import Mapping
+import os
+import pathlib
 from typing import Any, NamedTuple
 
 from nova.compute import task_states
@@ -14,14 +16,18 @@ from nova.compute import vm_states
 import nova.conf
 from nova.virt.libvirt import imagecache
 
+from nova_qcache import exception
+from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Wish
+from nova_qcache.qemu import overlay
 
 __all__ = [
     'POLICIES',
     'POLICY',
     'ROOT_DISK',
     'Refusal',
+    'boot',
     'boots_once',
     'image_hash',
     'image_id',
@@ -44,6 +50,47 @@ class Refusal(NamedTuple):
 
     reason: str
     cause: Cause = Cause.INELIGIBLE
+
+
+def boot(
+    instance: Any,
+    disk_name: str,
+    path: str,
+    mapping: Mapping[str, Any],
+    extra_specs: Mapping[str, str],
+    *,
+    image_meta: Any,
+    no_recording: str | None,
+) -> Boot | Refusal:
+    """Return what a plan is asked for with, or why the disk is not cached.
+
+    :param path: of the overlay, whose header says what its base is
+    :param mapping, extra_specs: as :func:`obstacle` takes them
+    :param image_meta: as :func:`image_hash` takes it
+    :param no_recording: why nothing can be recorded on this host, None if it can
+    """
+    refusal = obstacle(instance, disk_name, mapping, extra_specs)
+    if refusal is not None:
+        return refusal
+    try:
+        base = overlay.backing(pathlib.Path(path))
+    except exception.InvalidBase as e:
+        return Refusal(str(e))
+    if base is None:
+        return Refusal('it stands on no base')
+    image = image_id(instance, os.path.basename(base.path))
+    if image is None:
+        return Refusal(f"{base.path} is not the base of the instance's image")
+    return Boot(
+        image,
+        base.path,
+        base.format,
+        consumer=instance.uuid,
+        image_hash=image_hash(image_meta, image),
+        wish=wish(instance, extra_specs),
+        boots_once=boots_once(instance, image),
+        obstacle=no_recording,
+    )
 
 
 def obstacle(

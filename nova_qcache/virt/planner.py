@@ -7,8 +7,6 @@ One planner lives in a nova-compute. Until it is started, and if it cannot be, e
 from collections.abc import Collection, Iterator, Mapping
 import contextlib
 import dataclasses
-import os
-import pathlib
 import time
 from typing import Any
 
@@ -21,11 +19,9 @@ from nova_qcache.checks import confinement
 from nova_qcache.checks import process_survival
 from nova_qcache.engine.manager import Manager
 from nova_qcache.engine.off import Off
-from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
 from nova_qcache.model.plan import PlanKind
-from nova_qcache.qemu import overlay
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.virt import eligibility
 
@@ -98,16 +94,25 @@ class Planner:
         if disk_name == eligibility.ROOT_DISK:
             self._planned.pop(instance.uuid, None)  # of a start that never came
         try:
-            plan = self._decide(engine, instance, disk_name, path, mapping, extra_specs)
-            if isinstance(plan, eligibility.Refusal):
-                LOG.info('%s boots without a cache: %s', path, plan.reason, instance=instance)
+            boot = eligibility.boot(
+                instance,
+                disk_name,
+                path,
+                mapping,
+                extra_specs,
+                image_meta=self._images.get(instance.uuid),
+                no_recording=self._obstacle,
+            )
+            if isinstance(boot, eligibility.Refusal):
+                LOG.info('%s boots without a cache: %s', path, boot.reason, instance=instance)
                 if disk_name == eligibility.ROOT_DISK:
                     self.release(instance)  # of an earlier plan
                     image_id = instance.image_ref or ''
                     self._planned[instance.uuid] = Plan(
-                        PlanKind.PLAIN, plan.reason, image_id, '', '', cause=plan.cause
+                        PlanKind.PLAIN, boot.reason, image_id, '', '', cause=boot.cause
                     )
                 return None
+            plan = engine.boots.plan(boot)
             LOG.info(
                 'Image %s: %s, %s', plan.image_id, plan.kind.value, plan.reason, instance=instance
             )
@@ -189,40 +194,6 @@ class Planner:
         with _quietly(), contextlib.suppress(OSError):  # as stock Nova says nothing
             return self._engine.allocated_beside(beside)
         return 0
-
-    def _decide(
-        self,
-        manager: Manager,
-        instance: Any,
-        disk_name: str,
-        path: str,
-        mapping: Mapping[str, Any],
-        extra_specs: Mapping[str, str],
-    ) -> Plan | eligibility.Refusal:
-        refusal = eligibility.obstacle(instance, disk_name, mapping, extra_specs)
-        if refusal is not None:
-            return refusal
-        try:
-            base = overlay.backing(pathlib.Path(path))
-        except exception.InvalidBase as e:
-            return eligibility.Refusal(str(e))
-        if base is None:
-            return eligibility.Refusal('it stands on no base')
-        image_id = eligibility.image_id(instance, os.path.basename(base.path))
-        if image_id is None:
-            return eligibility.Refusal(f"{base.path} is not the base of the instance's image")
-        return manager.boots.plan(
-            Boot(
-                image_id,
-                base.path,
-                base.format,
-                consumer=instance.uuid,
-                image_hash=eligibility.image_hash(self._images.get(instance.uuid), image_id),
-                wish=eligibility.wish(instance, extra_specs),
-                boots_once=eligibility.boots_once(instance, image_id),
-                obstacle=self._obstacle,
-            )
-        )
 
 
 @contextlib.contextmanager

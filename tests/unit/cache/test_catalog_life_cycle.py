@@ -128,7 +128,7 @@ class LifeCycle(RuleBasedStateMachine):
         """What a boot would use now."""
         found: list[Judgement] = []
         judge = Judge(self.site.store, self.site.generations)
-        self.run(lambda: found.append(judge.judge(IMAGE, self.site.source)))
+        self.run(lambda: found.append(judge.judge(builders.boot(), self.site.source)))
         return found[0]
 
     def record(self, key: CacheKey) -> CacheRecord:

@@ -37,7 +37,7 @@ def ledger(paths):
 )
 def test_the_nth_boot_records(ledger, since, before, wish, records):
     ledger.add(IMAGE, Counters(boots=before))
-    refusal = Admission(ledger, since).refusal(IMAGE, dataclasses.replace(A_BOOT, wish=wish))
+    refusal = Admission(ledger, since).refusal(dataclasses.replace(A_BOOT, wish=wish))
     assert (refusal is None) is records
     assert records or f'boot {before + 1} of the image' in str(refusal)
 
@@ -45,7 +45,7 @@ def test_the_nth_boot_records(ledger, since, before, wish, records):
 @pytest.mark.parametrize('wish', Wish)
 def test_an_image_of_one_boot_is_never_recorded(ledger, wish):
     boot = dataclasses.replace(A_BOOT, wish=wish, boots_once=True)
-    assert 'for this boot alone' in str(Admission(ledger, 1).refusal(IMAGE, boot))
+    assert 'for this boot alone' in str(Admission(ledger, 1).refusal(boot))
 
 
 # -- on the way of a boot

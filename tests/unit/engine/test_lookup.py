@@ -43,7 +43,7 @@ def ready(store, **more):
 
 def test_nothing_is_suspicious(judge, store, source):
     ready(store)
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAY, None)
     assert found.other_times is None
 
@@ -61,7 +61,7 @@ def test_nothing_is_suspicious(judge, store, source):
 )
 def test_glances_hash(judge, store, source, noted, said, kind):
     ready(store, image_hashes=noted)
-    found = judge.judge(IMAGE, source, said)
+    found = judge.judge(builders.boot(image_hash=said), source)
     assert found.plan.kind is kind
     assert found.doubtful == (KEY if kind is PlanKind.PLAIN else None)
     assert store.load(KEY).state is State.READY
@@ -71,7 +71,7 @@ def test_glances_hash(judge, store, source, noted, said, kind):
 def test_another_file(judge, store, source, now):
     ready(store)
     source.now = now
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
     assert found.plan.cause is Cause.DOUBT
     assert f'`nova-qcache verify {IMAGE}` decides' in found.plan.reason
@@ -80,11 +80,11 @@ def test_another_file(judge, store, source, now):
 
 def test_who_knows_no_hash_raises_no_suspicion(judge, store, source):
     ready(store, image_hashes=(HASH,))
-    assert judge.judge(IMAGE, source).plan.kind is PlanKind.PLAY
+    assert judge.judge(builders.boot(), source).plan.kind is PlanKind.PLAY
 
 
 def test_the_generation_is_that_of_the_base(judge, source, current):
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     assert plan.generation == GENERATION
     assert current.call_args.args[-1] is source
 
@@ -92,16 +92,18 @@ def test_the_generation_is_that_of_the_base(judge, source, current):
 @pytest.mark.parametrize('revision', [1, 2])
 def test_the_cache_of_another_image_is_neither_played_nor_examined(judge, store, source, revision):
     ready(store, key=CacheKey(OTHER_IMAGE, GENERATION, revision))
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.plan.image_id) == (PlanKind.RECORD, IMAGE)
     assert found.doubtful is None
 
 
 def test_a_recording_is_joined_at_the_socket_of_its_recorder(judge, store, source):
     socket = str(store.paths.nbd_socket(KEY))
-    assert judge.judge(IMAGE, source).plan.socket == socket, 'and so is one that nobody began'
+    assert judge.judge(builders.boot(), source).plan.socket == socket, (
+        'and so is one that nobody began'
+    )
     builders.warm(store, base='memory://base')
-    assert judge.judge(IMAGE, source).plan.socket == socket
+    assert judge.judge(builders.boot(), source).plan.socket == socket
 
 
 def in_the_way(store, what, key=KEY):
@@ -129,13 +131,13 @@ IN_THE_WAY = [
 @pytest.mark.parametrize('what', IN_THE_WAY)
 def test_what_no_boot_can_use_is_in_nobodys_way(judge, store, source, what):
     in_the_way(store, what)
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     second = KEY.next_revision()
     assert (plan.kind, plan.key, plan.cause) == (PlanKind.RECORD, second, None)
     assert plan.socket == str(store.paths.nbd_socket(second))
     assert judge.recording(IMAGE, source) == second
     ready(store, key=second)
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     assert (plan.kind, plan.key) == (PlanKind.PLAY, second)
 
 
@@ -144,7 +146,7 @@ def test_a_recording_beside_what_no_boot_can_use_is_joined(judge, store, source,
     in_the_way(store, what)
     second = KEY.next_revision()
     builders.warm(store, key=second, base='memory://base')
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
     assert judge.recording(IMAGE, source) == second
 
@@ -153,7 +155,7 @@ def test_a_recording_beside_what_no_boot_can_use_is_joined(judge, store, source,
 def test_a_newer_one_that_no_boot_can_use_hides_no_older_one(judge, store, source, what):
     ready(store)
     in_the_way(store, what, KEY.next_revision())
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     assert (plan.kind, plan.key) == (PlanKind.PLAY, KEY)
 
 
@@ -163,7 +165,7 @@ def test_a_newer_one_that_is_gone_leaves_a_stale_one_that_plays_no_part(judge, s
     ready(store, key=second)
     store.retire(first, 'it was recorded again', Staleness.REVISION)
     store.discard(second)
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
 
 
@@ -171,9 +173,9 @@ def test_a_newer_one_that_is_gone_leaves_a_stale_one_that_plays_no_part(judge, s
 def test_the_name_of_a_recorder_that_serves_on_is_passed_over(judge, store, source, path_of):
     """Its recording was dropped, and its guests read on."""
     with builders.listening(path_of(store.paths, KEY)):
-        plan = judge.judge(IMAGE, source).plan
+        plan = judge.judge(builders.boot(), source).plan
     assert (plan.kind, plan.key) == (PlanKind.RECORD, KEY.next_revision())
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     assert plan.key == KEY, 'what a dead one has left is in nobodys way'
 
 
@@ -181,7 +183,7 @@ def test_an_audit_is_no_recording_to_join(judge, store, source):
     second, third = KEY.next_revision(), KEY.next_revision().next_revision()
     store.retire(ready(store), 'damaged', Staleness.DAMAGED)
     builders.warm(store, key=second, base='memory://base', is_audit=True)
-    plan = judge.judge(IMAGE, source).plan
+    plan = judge.judge(builders.boot(), source).plan
     assert (plan.kind, plan.key) == (PlanKind.RECORD, third)
 
 
@@ -194,7 +196,7 @@ def test_there_is_nothing_to_record_where_a_cache_plays(judge, store, source):
 def test_a_record_that_cannot_be_read_is_said_once(judge, store, source, caplog):
     in_the_way(store, 'broken')
     for _ in range(2):
-        judge.judge(IMAGE, source)
+        judge.judge(builders.boot(), source)
     (line,) = [each for each in caplog.records if each.levelname == 'WARNING']
     assert f'nova-qcache remove {IMAGE}' in line.getMessage()
 
@@ -203,15 +205,15 @@ def test_other_times_stop_no_boot(judge, store, source):
     """Nova sets them at each boot, on all hosts that share the base."""
     record = ready(store)
     source.now = dataclasses.replace(IDENTITY, mtime_ns=1)
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.doubtful, found.other_times) == (PlanKind.PLAY, None, record)
 
 
 def test_who_only_looks_gives_a_base_no_generation(judge, store, source, current):
     with mock.patch.object(Generations, 'known', autospec=True, return_value=None):
-        plan = judge.preview(IMAGE, source).plan
+        plan = judge.preview(builders.boot(), source).plan
         ready(store)
-        found = judge.preview(IMAGE, source)
+        found = judge.preview(builders.boot(), source)
     assert (plan.kind, plan.generation, plan.socket) == (PlanKind.RECORD, None, None)
     assert (found.plan.cause, found.doubtful) == (Cause.DOUBT, KEY)
     current.assert_not_called()
@@ -221,14 +223,14 @@ def test_other_times_do_not_excuse_a_broken_cache(judge, store, source):
     ready(store)
     store.paths.sealed(KEY).write_bytes(b'')
     source.now = dataclasses.replace(IDENTITY, mtime_ns=1)
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.cause, found.other_times) == (Cause.BROKEN, None)
 
 
 def test_a_base_that_was_written(judge, store, source, current):
     ready(store)
     current.return_value = GENERATION.next()
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
     assert found.plan.generation == GENERATION.next()
 
@@ -245,13 +247,13 @@ def test_what_cannot_be_carried_over(judge, store, source, current, other):
         if other == 'STALE':
             store.retire(record, 'x')
     current.return_value = GENERATION.next()
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.RECORD, None)
 
 
 def test_a_cache_that_is_sealed_while_it_is_looked_for_is_in_no_doubt(judge, store, source):
     with mock.patch.object(store, 'load', autospec=True, side_effect=[None, ready(store)]):
-        found = judge.judge(IMAGE, source)
+        found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.RECORD, None)
 
 
@@ -260,24 +262,24 @@ def test_a_recording_of_the_new_generation_is_joined(judge, store, source, curre
     new = CacheKey(IMAGE, GENERATION.next())
     builders.warm(store, key=new, base='memory://base')
     current.return_value = new.generation
-    assert judge.judge(IMAGE, source).plan.kind is PlanKind.RECORD
+    assert judge.judge(builders.boot(), source).plan.kind is PlanKind.RECORD
 
 
 def test_a_record_of_before_that_cannot_be_read(judge, store, source, current):
     in_the_way(store, 'broken')
     current.return_value = GENERATION.next()
-    assert judge.judge(IMAGE, source).plan.kind is PlanKind.RECORD
+    assert judge.judge(builders.boot(), source).plan.kind is PlanKind.RECORD
 
 
 def test_a_judgement_doubts_nothing_by_itself(judge, source):
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert found == Judgement(found.plan)
 
 
 def test_a_cache_file_that_is_not_what_was_sealed(judge, store, source):
     ready(store)
     store.paths.sealed(KEY).unlink()
-    found = judge.judge(IMAGE, source)
+    found = judge.judge(builders.boot(), source)
     assert (found.plan.kind, found.doubtful) == (PlanKind.PLAIN, KEY)
     assert found.plan.cause is Cause.BROKEN
     assert isinstance(found.trouble, exception.CacheBroken)

@@ -27,7 +27,7 @@ def ready(store, key):
 @pytest.fixture
 def judge(store, generations, current):
     judge = Judge(store, generations)
-    return lambda: judge.judge(IMAGE, builders.MemorySource()).plan
+    return lambda: judge.judge(builders.boot(), builders.MemorySource()).plan
 
 
 def test_the_newest_that_is_ready_is_played(judge, store):

@@ -38,8 +38,7 @@ REASONS = {
     'nova_qcache/checks/confinement.py': ('_of_apparmor', '_of_selinux'),
     'nova_qcache/engine/lookup.py': ('_judged', '_playing', '_without_a_cache'),
     'nova_qcache/checks/process_survival.py': ('obstacle',),
-    'nova_qcache/virt/eligibility.py': ('_refusal', 'obstacle'),
-    'nova_qcache/virt/planner.py': ('_decide',),
+    'nova_qcache/virt/eligibility.py': ('_refusal', 'boot', 'obstacle'),
 }
 """The functions that say why a boot is plain, or why nothing can be recorded."""
 NOT_PLAIN = {'the cache is being recorded', 'no cache yet', 'the cache is ready'}

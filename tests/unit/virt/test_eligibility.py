@@ -8,6 +8,7 @@ from nova.compute import task_states
 from nova.compute import vm_states
 import pytest
 
+from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Wish
 from nova_qcache.virt import eligibility
@@ -252,3 +253,35 @@ def test_no_image_has_the_base_of_nothing(instance, image_ref):
     instance.image_ref = image_ref
     instance.system_metadata['image_base_image_ref'] = image_ref or ''
     assert eligibility.image_id(instance, base_name('')) is None
+
+
+# -- all of it, as one question
+
+
+def asked(instance, overlay, **changes):
+    values = {'disk_name': 'disk', 'mapping': {}, 'extra_specs': {}, **changes}
+    return eligibility.boot(
+        instance, path=str(overlay), image_meta=None, no_recording='closed', **values
+    )
+
+
+def test_what_a_plan_is_asked_for_with(instance, overlay, base_path):
+    assert asked(instance, overlay, extra_specs={'qcache:policy': 'always'}) == Boot(
+        IMAGE,
+        str(base_path),
+        'raw',
+        consumer=documents.INSTANCE,
+        wish=Wish.ALWAYS,
+        obstacle='closed',
+    )
+
+
+def test_what_speaks_against_it_is_said_before_the_disk_is_looked_at(instance):
+    found = asked(instance, '/missing', disk_name='disk.swap')
+    assert found == eligibility.Refusal('disk.swap is no root disk')
+
+
+def test_a_disk_that_cannot_be_looked_at(instance, tmp_path):
+    found = asked(instance, tmp_path / 'missing')
+    assert isinstance(found, eligibility.Refusal)
+    assert (found.cause, 'missing' in found.reason) == (Cause.INELIGIBLE, True)
