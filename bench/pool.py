@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the number of caches on a host costs: a plan, and the periodic run over all of them.
 
-``plan``: one Manager.plan() of a READY cache, with 5,000 caches on the host and with 5, by turns
+``plan``: one Boots.plan() of a READY cache, with 5,000 caches on the host and with 5, by turns
 in one process; and what a boot of an image without a cache does before its recorder starts: the
 preview, admission, and Pool.room() where there is room. What a boot waits for is the wall clock,
 "on a processor" what its thread has used of one. Two things do grow with the caches and have no
 bar: for a moment after the folder has changed each plan lists it, and where there is no room what
 is known of all caches says which one goes.
 
-``run``: Manager.tend() over the 5,000, with a metrics file and without Glance: as the first one
+``run``: Upkeep.run() over the 5,000, with a metrics file and without Glance: as the first one
 of a process, which reads every counter, and later. What is left of dead processes has been cleared
 away before, as nova-compute does at its start, which reads every record. The steps of a run are
 the debug log's; one of them reads ``scrub_mib`` of the sealed files, however many there are. Only

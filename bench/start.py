@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a boot waits for nova-qcache: for a new recorder, and for the plan of a READY cache.
 
-``start``: from Manager.record() of an image that was never seen, as nova-compute calls it, until a
+``start``: from Boots.record() of an image that was never seen, as nova-compute calls it, until a
 guest has read its first sector over the recorder's socket. The start of the recorder's process and
-of its daemon is in it. Everything is in the page cache. ``plan``: one Manager.plan() of a READY
+of its daemon is in it. Everything is in the page cache. ``plan``: one Boots.plan() of a READY
 cache of 76 MiB, in process, after its base was touched, as Nova does at every boot. "On a
 processor" is what recorder, daemon and their tools have used until then; the rest is waiting, also
 for other processes.
