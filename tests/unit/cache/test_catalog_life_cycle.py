@@ -67,12 +67,14 @@ class LifeCycle(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.end = contextlib.ExitStack()
+        # Before names are counted: what other runs have there now would be counted as well.
+        folder = self.end.enter_context(memory_folder())
         # Names that are random would sort in another order each time, and no run be repeatable.
         numbers = itertools.count()
         for name in ('secrets.token_hex', 'tempfile._RandomNameSequence.__next__'):
             made = mock.patch(name, lambda *_: f'{next(numbers):012x}')
             self.end.enter_context(made)
-        self.site = Site(self.end.enter_context(memory_folder()) / 'site')
+        self.site = Site(folder / 'site')
         self.disk = self.site.disk()
         self.versions = itertools.count()
         self.recorders: dict[CacheKey, contextlib.ExitStack] = {}
