@@ -156,7 +156,7 @@ class Site:
             **users.PRODUCT.arguments(),
             **more,
         }
-        return subprocess.Popen(command, **arguments)
+        return _Process(command, **arguments)
 
     def run(
         self,
@@ -166,11 +166,7 @@ class Site:
     ) -> 'subprocess.CompletedProcess[str]':
         """Run something as an ordinary user, to its end."""
         with self.start(command, **user.arguments()) as process:
-            try:
-                stdout, stderr = process.communicate(timeout=seconds)
-            except BaseException:
-                process.kill()
-                raise
+            stdout, stderr = process.communicate(timeout=seconds)
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def command(self, *arguments: str) -> list[str]:
@@ -316,6 +312,15 @@ class Site:
         process = psutil.Process(pid)
         process.send_signal(signal.SIGKILL)
         waiting.until(lambda: _has_ended(process), f'the end of process {pid}')
+
+
+class _Process(subprocess.Popen[str]):
+    """One that is killed where the test fails within its ``with``: else it would be waited for."""
+
+    def __exit__(self, kind: Any, *more: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *more)
 
 
 def dismiss(run_path: pathlib.Path) -> None:
