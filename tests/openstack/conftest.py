@@ -106,7 +106,7 @@ def bootable_image(session_cloud: Cloud, disks: pathlib.Path) -> str:
 def kernel(session_cloud: Cloud, disks: pathlib.Path) -> dict[str, str]:
     """Properties of images whose kernel Nova loads.
 
-    Emulated, BIOS and GRUB take more than half of the processor time of a boot. Images that a test
+    Emulated, BIOS and GRUB take about half of the processor time of a boot. Images that a test
     makes for itself are booted by both.
     """
     return {

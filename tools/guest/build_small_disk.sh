@@ -6,7 +6,7 @@
 # Writes OUT_DIR/calm.raw and OUT_DIR/busy.raw, 256 MiB each, for a BIOS and a virtio disk. They
 # differ in one word of grub.cfg; what it means, and what the guest does, is told at the top of
 # disk_init. OUT_DIR/vmlinuz, initrd and command_line are what GRUB loads from both, for whoever
-# does so without GRUB and a BIOS: emulated, these take more than half of a boot. From the start of
+# does so without GRUB and a BIOS: emulated, these take about half of a boot. From the start of
 # the disk, in MiB:
 #
 #     0    partition table, GRUB
