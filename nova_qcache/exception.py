@@ -23,7 +23,7 @@ Each sentence names the offending value and what to do about it::
      +-- GlanceUnknown         Glance does not tell which images are deleted
      +-- ToolError             a tool of qemu's
      |    +-- ToolMissing, ToolTooOld, ToolFailed, DriverMissing
-     +-- FiguresUnwritable     a file of figures cannot be written
+     +-- OutputUnwritable      a file with metrics or a picture cannot be written
      |    +-- MetricsUnwritable, PictureUnwritable, PlottingMissing
      +-- DeadlinePassed        something took longer than it may
      |    +-- LockTimeout
@@ -218,22 +218,22 @@ class DriverMissing(ToolError):
     )
 
 
-class FiguresUnwritable(QcacheError):
-    """A file of figures cannot be written."""
+class OutputUnwritable(QcacheError):
+    """A file with metrics or a picture cannot be written."""
 
 
-class MetricsUnwritable(FiguresUnwritable):
+class MetricsUnwritable(OutputUnwritable):
     template = (
         'The metrics file {path!r} cannot be written: {reason}. Make its folder and give it to '
         'the user that nova-compute runs as, or name another file ([qcache] metrics_file).'
     )
 
 
-class PictureUnwritable(FiguresUnwritable):
+class PictureUnwritable(OutputUnwritable):
     template = 'The picture {path!r} cannot be written: {reason}. {remedy}.'
 
 
-class PlottingMissing(FiguresUnwritable):
+class PlottingMissing(OutputUnwritable):
     template = (
         'matplotlib, which draws pictures, cannot be used: {reason}. '
         'Install it with `pip install matplotlib` where nova-qcache is.'

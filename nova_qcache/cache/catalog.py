@@ -15,7 +15,7 @@ import os
 import pathlib
 
 from nova_qcache import exception
-from nova_qcache.cache.directory import Inventory
+from nova_qcache.cache.directory import CacheDirectory
 from nova_qcache.model import record as record_module
 from nova_qcache.model import states
 from nova_qcache.model.key import CacheKey
@@ -24,16 +24,16 @@ from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.record import SealedFile
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
-from nova_qcache.stats.counter_store import Ledger
+from nova_qcache.stats.counter_store import CounterStore
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import files
 from nova_qcache.system import locks
 from nova_qcache.system import processes
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
-from nova_qcache.system.stat_cache import Recollection
+from nova_qcache.system.stat_cache import StatCache
 
-__all__ = ['Store']
+__all__ = ['Catalog']
 
 LOG = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ _COUNT_SECONDS = 1
 """Nobody waits longer for what is only counted."""
 
 
-class Store:
+class Catalog:
     def __init__(self, paths: Paths, lock_seconds: float) -> None:
         self.paths = paths
-        self.inventory = Inventory(paths.cache_path)
-        self.ledger = Ledger(paths, min(lock_seconds, _COUNT_SECONDS))
+        self.directory = CacheDirectory(paths.cache_path)
+        self.counter_store = CounterStore(paths, min(lock_seconds, _COUNT_SECONDS))
         self._lock_seconds = lock_seconds
-        self._records = Recollection(_read)
-        self._complaints = Repetition()
+        self._records = StatCache(_read)
+        self._log_limit = LogRateLimit()
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
         """Return the keys of all caches here, or of one image's: of records, and of files that
@@ -58,7 +58,7 @@ class Store:
 
         :raises OSError: if the folder of the caches cannot be read
         """
-        return self.inventory.keys(image_id)
+        return self.directory.keys(image_id)
 
     def records(self, image_id: str) -> list[CacheRecord]:
         """Return the records of an image's caches, in the order of their keys. One that cannot be
@@ -71,7 +71,7 @@ class Store:
             try:
                 record = self.load(key)
             except exception.RecordBroken as e:
-                LOG.log(self._complaints.level(e), '%s', e)
+                LOG.log(self._log_limit.level(e), '%s', e)
                 continue
             if record is not None:
                 found.append(record)
@@ -100,7 +100,7 @@ class Store:
         """
         path = self.paths.record(key)
         try:
-            return self._records.look(path)
+            return self._records.read(path)
         except FileNotFoundError:
             return None
         except OSError as e:
@@ -180,7 +180,7 @@ class Store:
         # Recording again on top of a cache is no trouble with it.
         level = logging.INFO if staleness is Staleness.REVISION else logging.WARNING
         LOG.log(level, 'The cache of image %s is not used any more: %s', record.key.stem, reason)
-        self.ledger.add(record.key.image_id, Counters(invalidations={staleness.value: 1}))
+        self.counter_store.add(record.key.image_id, Counters(invalidations={staleness.value: 1}))
 
     def refresh(self, record: CacheRecord) -> None:
         """Note, for a READY cache whose content was proved, what its file and its base look like
@@ -189,7 +189,7 @@ class Store:
             if self._unless_gone(record) is not None:
                 self._write(record)
 
-    def carry_over(self, record: CacheRecord, generation: Generation) -> CacheRecord:
+    def retag(self, record: CacheRecord, generation: Generation) -> CacheRecord:
         """Make a READY cache one of a new generation of its base, whose content was proved to be
         the same. The old one becomes STALE; both names are one file, so guests that read it by the
         old one go on.
@@ -202,10 +202,10 @@ class Store:
             now = self._unless_gone(record)
             before = now.state if now else State.COLD
             states.require_transition(image_id, before, State.STALE)
-            carried = self._carried(record, generation)  # by one that was killed before its end
-            if carried is None:
+            retagged = self._retagged(record, generation)  # by one that was killed before its end
+            if retagged is None:
                 key = self.next_key(image_id, generation)
-                carried = dataclasses.replace(record, key=key)
+                retagged = dataclasses.replace(record, key=key)
                 old, new = self.paths.sealed(record.key), self.paths.sealed(key)
                 new.unlink(missing_ok=True)  # of one that was killed earlier: it has no record
                 try:
@@ -213,12 +213,12 @@ class Store:
                     files.sync_folder(self.paths.cache_path)
                 except OSError as e:
                     raise self._broken(record.key, e.strerror or str(e)) from e
-                self._write(carried)
+                self._write(retagged)
             stale_reason = f'it is a cache of generation {generation} now'
             self._set_state(
                 dataclasses.replace(record, state=State.STALE, stale_reason=stale_reason), before
             )
-        return carried
+        return retagged
 
     def lease(self, key: CacheKey, take: Callable[[], None]) -> bool:
         """Take a lease of a READY cache, and return whether it still is: nothing is discarded
@@ -257,7 +257,7 @@ class Store:
             if key is not None:
                 with self._locked(key):
                     path.unlink(missing_ok=True)
-        self.ledger.clear_leftovers()
+        self.counter_store.clear_leftovers()
 
     def forget_gone(self) -> None:
         """Let go of what is kept of caches that are gone: their records in memory, and the files
@@ -287,7 +287,7 @@ class Store:
     def _leasing(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.lease(self.paths.locks, key.image_id, self._lock_seconds)
 
-    def _carried(self, record: CacheRecord, generation: Generation) -> CacheRecord | None:
+    def _retagged(self, record: CacheRecord, generation: Generation) -> CacheRecord | None:
         """Return what a cache was carried over to, None if nothing is there.
 
         :raises WrongState: if another one is

@@ -12,7 +12,7 @@ import os
 import pathlib
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.states import State
@@ -20,13 +20,13 @@ from nova_qcache.qemu.storage_daemon import StorageDaemon
 from nova_qcache.system import locks
 from nova_qcache.system import processes
 
-__all__ = ['end_daemon', 'sweep']
+__all__ = ['clean_up', 'end_daemon']
 
 LOG = logging.getLogger(__name__)
 
 
-def sweep(
-    store: Store, leases: Leases, is_named: Callable[[CacheKey], bool] = lambda key: False
+def clean_up(
+    catalog: Catalog, leases: Leases, is_named: Callable[[CacheKey], bool] = lambda key: False
 ) -> list[CacheKey]:
     """Clear away what is dead; what lives is left alone, and so is a daemon without a recorder:
     it may have guests, and the keeper starts a recorder for it. What somebody names is the
@@ -37,28 +37,28 @@ def sweep(
     :raises QcacheError, OSError: if it cannot be cleared away
     """
     leases.clear_ended()
-    store.clear_leftovers()
-    with contextlib.suppress(exception.LockTimeout), locks.keeper(store.paths.locks, 0):
-        store.paths.keeper_log.unlink(missing_ok=True)  # of one that was killed
-    thrown_away = []
-    for key in sorted(_suspects(store)):
+    catalog.clear_leftovers()
+    with contextlib.suppress(exception.LockTimeout), locks.keeper(catalog.paths.locks, 0):
+        catalog.paths.keeper_log.unlink(missing_ok=True)  # of one that was killed
+    removed = []
+    for key in sorted(_candidates(catalog)):
         with (
             contextlib.suppress(exception.RecorderBusy),
-            locks.recorder(store.paths.locks, key),
+            locks.recorder(catalog.paths.locks, key),
         ):
-            if not is_named(key) and _sweep_one(store, key):
-                thrown_away.append(key)
-    return thrown_away
+            if not is_named(key) and _clean_up_one(catalog, key):
+                removed.append(key)
+    return removed
 
 
-def end_daemon(store: Store, key: CacheKey) -> None:
+def end_daemon(catalog: Catalog, key: CacheKey) -> None:
     """End a daemon whose recorder has died, unless guests are connected.
 
     :raises CacheInUse: if a recorder is at work after all
     :raises DeadlinePassed: if it does not end
     :raises OSError: if it cannot be looked at
     """
-    paths = store.paths
+    paths = catalog.paths
     sockets = (paths.qmp_socket(key), paths.nbd_socket(key), paths.control_socket(key))
     if not processes.listening().intersection(sockets):
         return
@@ -71,7 +71,7 @@ def end_daemon(store: Store, key: CacheKey) -> None:
                 daemon = StorageDaemon.adopt(pid)
                 daemon.stop(asked=False)
                 daemon.process.close()
-            for path in (*sockets, paths.duty(key)):
+            for path in (*sockets, paths.respawn_spec(key)):
                 path.unlink(missing_ok=True)
     except exception.RecorderBusy as e:
         raise exception.CacheInUse(
@@ -81,48 +81,48 @@ def end_daemon(store: Store, key: CacheKey) -> None:
         ) from e
 
 
-def _suspects(store: Store) -> set[CacheKey]:
+def _candidates(catalog: Catalog) -> set[CacheKey]:
     """Return what may have been left by somebody who died. Sealed caches are none of it, however
     many: whether one is named is a question to libvirt."""
-    found = _keys_in(store.paths.guests, store.paths.control)
-    found.update(store.inventory.recordings())
-    keys = store.keys()
+    found = _keys_in(catalog.paths.guests, catalog.paths.control)
+    found.update(catalog.directory.recordings())
+    keys = catalog.keys()
     for key in keys:
         with contextlib.suppress(exception.RecordBroken):  # an operator's to look at
-            record = store.load(key)
+            record = catalog.load(key)
             if record is None or record.state is State.WARMING:
                 found.add(key)
     return found
 
 
-def _sweep_one(store: Store, key: CacheKey) -> bool:
-    paths = store.paths
+def _clean_up_one(catalog: Catalog, key: CacheKey) -> bool:
+    paths = catalog.paths
     sockets = (paths.qmp_socket(key), paths.nbd_socket(key), paths.control_socket(key))
     if not all(_nobody_listens(path) for path in sockets):
         return False
-    for path in (*sockets, paths.log(key), paths.duty(key)):
+    for path in (*sockets, paths.log(key), paths.respawn_spec(key)):
         path.unlink(missing_ok=True)
     try:
-        record = store.load(key)
+        record = catalog.load(key)
     except exception.RecordBroken:
         return False  # an operator's to look at
     recording, sealed = paths.recording(key), paths.sealed(key)
     if record is None and sealed.exists() and sealed.stat().st_nlink > 1:
-        store.discard_recording(key)  # whoever carried a cache over was killed before its record
+        catalog.discard_recording(key)  # whoever carried a cache over was killed before its record
         return False
     if record is None and paths.record(key).exists() and sealed.exists():
-        store.discard(key)
+        catalog.discard(key)
         LOG.warning(
             'The cache of image %s is removed: a crash of the host left its record empty',
             key.image_id,
         )
         return False
     if record is None and paths.record(key).exists():
-        store.discard_recording(key)  # of a recording that a crash of the host left by halves
+        catalog.discard_recording(key)  # of a recording that a crash of the host left by halves
     elif record is None and recording.exists():
         recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files
     elif record is not None and record.state is State.WARMING:
-        store.discard_recording(key)
+        catalog.discard_recording(key)
     else:
         return False
     LOG.warning('The recording of image %s is thrown away: nobody fills it', key.image_id)

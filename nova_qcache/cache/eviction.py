@@ -17,7 +17,7 @@ __all__ = [
     'EvictionPolicy',
     'LeastRecentlyUsed',
     'LeastValuable',
-    'Lot',
+    'LinkGroup',
     'choose',
     'in_order',
 ]
@@ -66,7 +66,7 @@ class LeastValuable(EvictionPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lot:
+class LinkGroup:
     """What goes together or not at all: the caches whose names stand for one file, mostly one."""
 
     caches: tuple[Candidate, ...]
@@ -78,34 +78,38 @@ class Lot:
         return all(cache.is_stale for cache in self.caches)
 
 
-def in_order(lots: Iterable[Lot], policy: EvictionPolicy) -> list[Lot]:
+def in_order(link_groups: Iterable[LinkGroup], policy: EvictionPolicy) -> list[LinkGroup]:
     """Return those that go first first: what no boot can use, then what is worth least."""
 
-    def rank(lot: Lot) -> tuple[bool, float, CacheKey]:
-        worth = max(policy.worth(cache) for cache in lot.caches)
+    def rank(link_group: LinkGroup) -> tuple[bool, float, CacheKey]:
+        worth = max(policy.worth(cache) for cache in link_group.caches)
         # What a plugin makes of a division by zero must not mix up the others.
-        return not lot.is_stale, -math.inf if math.isnan(worth) else worth, lot.caches[0].key
+        return (
+            not link_group.is_stale,
+            -math.inf if math.isnan(worth) else worth,
+            link_group.caches[0].key,
+        )
 
-    return sorted(lots, key=rank)
+    return sorted(link_groups, key=rank)
 
 
-def choose(lots: Iterable[Lot], wanted: int) -> list[Lot]:
-    """Return the first lots that free so many bytes, less those that need not go for it; all that
-    free anything if they are too few.
+def choose(link_groups: Iterable[LinkGroup], wanted: int) -> list[LinkGroup]:
+    """Return the first groups that free so many bytes, less those that need not go for it; all
+    that free anything if they are too few.
 
-    :param lots: in order; no more of them are looked at than are needed
+    :param link_groups: in order; no more of them are looked at than are needed
     """
-    chosen: list[Lot] = []
+    chosen: list[LinkGroup] = []
     freed = 0
-    for lot in lots:
-        if lot.frees > 0:
-            chosen.append(lot)
-            freed += lot.frees
+    for link_group in link_groups:
+        if link_group.frees > 0:
+            chosen.append(link_group)
+            freed += link_group.frees
             if freed >= wanted:
                 break
     # The last one may be so large that others before it can stay, the worthiest of them first.
-    for lot in reversed(chosen[:-1]):
-        if not lot.is_stale and freed - lot.frees >= wanted:
-            chosen.remove(lot)
-            freed -= lot.frees
+    for link_group in reversed(chosen[:-1]):
+        if not link_group.is_stale and freed - link_group.frees >= wanted:
+            chosen.remove(link_group)
+            freed -= link_group.frees
     return chosen

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.pool import Pool
 from nova_qcache.model.key import CacheKey
@@ -22,12 +22,12 @@ from nova_qcache.model.key import canonical_image_id
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import State
 from nova_qcache.stats.counters import Counters
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
 if TYPE_CHECKING:
     from nova_qcache.system.glance import Glance
 
-__all__ = ['Ageing']
+__all__ = ['Expiry']
 
 LOG = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ _MOST_SECONDS = 30.0
 """No removal begins after so long; what is left goes in the next runs."""
 
 
-class Ageing:
+class Expiry:
     """Reads only counters that may be old: a run over thousands of caches is short."""
 
-    def __init__(self, store: Store, pins: Pins, pool: Pool, glance: 'Glance | None') -> None:
+    def __init__(self, catalog: Catalog, pins: Pins, pool: Pool, glance: 'Glance | None') -> None:
         """:param glance: None if nobody is asked which images are deleted"""
-        self._store = store
+        self._catalog = catalog
         self._pins = pins
         self._pool = pool
         self._glance = glance
@@ -53,7 +53,7 @@ class Ageing:
         """What is known already; by now it may be later."""
         self._written_at: dict[str, float] = {}
         self._named: frozenset[str] = frozenset()
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     def note_used(self, image_ids: Iterable[str], now: float | None = None) -> None:
         """Note that instances of this host stand on these images, and on no others.
@@ -71,15 +71,15 @@ class Ageing:
         ]
         overdue.sort(key=lambda image_id: self._written_at.get(image_id, 0.0))
         for image_id in overdue[:_MOST_WRITES]:
-            self._store.ledger.add(image_id, Counters(last_used_at=now))
+            self._catalog.counter_store.add(image_id, Counters(last_used_at=now))
             self._written_at[image_id] = now
-        keys = self._store.keys()
+        keys = self._catalog.keys()
         matters = self._wanted | {key.image_id for key in keys}
         for known in (self._used_at, self._written_at):
             for image_id in known.keys() - matters:
                 del known[image_id]
 
-    def age(self, minimum_age_seconds: float | None) -> list[CacheKey]:
+    def expire(self, minimum_age_seconds: float | None) -> list[CacheKey]:
         """Remove the caches of images that were unused for so long, and those that are STALE
         whatever their age.
 
@@ -114,11 +114,11 @@ class Ageing:
         """
         if self._glance is None:
             return []
-        keys = self._store.keys()
+        keys = self._catalog.keys()
         try:
             deleted = self._glance.deleted({key.image_id for key in keys} - self._wanted)
         except exception.GlanceUnknown as e:
-            LOG.log(self._complaints.level(e), 'No cache is removed for its deleted image: %s', e)
+            LOG.log(self._log_limit.level(e), 'No cache is removed for its deleted image: %s', e)
             return []
         pinned = deleted & self._pins.all().keys()
         for image_id in sorted(pinned - self._named):
@@ -145,16 +145,16 @@ class Ageing:
         return removed
 
     def _records(self) -> Iterator[CacheRecord]:
-        keys = self._store.keys()
+        keys = self._catalog.keys()
         for key in keys:
             with contextlib.suppress(exception.RecordBroken):  # for somebody to look at
-                record = self._store.load(key)
+                record = self._catalog.load(key)
                 if record is not None:
                     yield record
 
     def _was_used_since(self, image_id: str, moment: float) -> bool:
         if self._used_at.get(image_id, 0.0) <= moment:
-            self._used_at[image_id] = self._store.ledger.of(image_id).last_used_at
+            self._used_at[image_id] = self._catalog.counter_store.of(image_id).last_used_at
         return self._used_at[image_id] > moment
 
 

@@ -16,7 +16,7 @@ import secrets
 import time
 
 from nova_qcache.model.key import CacheKey
-from nova_qcache.system.host_boot import boot_id
+from nova_qcache.system.boot_id import boot_id
 
 __all__ = ['Lease', 'Leases']
 

@@ -18,8 +18,8 @@ from nova_qcache import exception
 from nova_qcache.model.key import canonical_image_id
 from nova_qcache.system import files
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Pin', 'Pins']
 
@@ -43,7 +43,7 @@ class Pins:
         self._folder = paths.pins
         self._locks = paths.locks
         self._lock_seconds = lock_seconds
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     def pin(self, image_id: str, until: float | None = None, reason: str = '') -> Pin:
         """Keep the caches of an image, those to come as well. Of two pins the one that lasts
@@ -132,7 +132,7 @@ class Pins:
             return None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
             error = exception.PinBroken(path=str(path), reason=repr(e), image_id=image_id)
-            LOG.log(self._complaints.level(error), '%s', error)
+            LOG.log(self._log_limit.level(error), '%s', error)
             return Pin(image_id, None, 'its file cannot be read')
 
     def _path(self, image_id: str) -> pathlib.Path:

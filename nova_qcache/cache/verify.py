@@ -8,7 +8,7 @@ import pathlib
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.source import Source
@@ -39,12 +39,12 @@ class Verification:
 class Verifier:
     def __init__(
         self,
-        store: Store,
+        catalog: Catalog,
         generations: Generations,
         image_tool: img.QemuImg,
         io_tool: io.QemuIo,
     ) -> None:
-        self._store = store
+        self._catalog = catalog
         self._generations = generations
         self._image_tool = image_tool
         self._io_tool = io_tool
@@ -67,7 +67,7 @@ class Verifier:
         :raises ToolError, DeadlinePassed, InvalidBase: if the base cannot be read; nothing changes
             then
         """
-        path = self._store.paths.sealed(record.key)
+        path = self._catalog.paths.sealed(record.key)
         sealed = record.sealed
         assert sealed is not None  # the record says READY
         identity = source.identity()
@@ -79,7 +79,7 @@ class Verifier:
         except OSError as e:
             found, reason = '', f'its file cannot be read ({e.strerror or e})'
         if found != sealed.digest:
-            self._store.retire(record, reason, Staleness.DAMAGED)
+            self._catalog.retire(record, reason, Staleness.DAMAGED)
             self._count(record, 'damaged')
             return Verification(record.key, 'the cache file is not what was sealed', 0)
         extents = self._image_tool.cached_extents(path)
@@ -91,7 +91,7 @@ class Verifier:
         if difference is not None:
             self._retire(record, source, difference)
             return Verification(record.key, f'the base differs at offset {difference}', total)
-        self._store.seal_file(path)  # a restored file may have other rights
+        self._catalog.seal_file(path)  # a restored file may have other rights
         hashes = [each for each in record.image_hashes if each != image_hash]
         proved = dataclasses.replace(
             record,
@@ -101,25 +101,25 @@ class Verifier:
         )
         key = record.key
         if generation == key.generation:
-            self._store.refresh(proved)
+            self._catalog.refresh(proved)
         else:
             try:
-                key = self._store.carry_over(proved, generation).key
+                key = self._catalog.retag(proved, generation).key
             except exception.WrongState:
                 # It was recorded again meanwhile, and this one is of no use to any boot.
                 reason = f'generation {generation} has a cache of its own'
-                self._store.retire(record, reason, Staleness.WRITTEN)
+                self._catalog.retire(record, reason, Staleness.WRITTEN)
                 return Verification(record.key, '', total)
         return Verification(key, '', total)
 
     def _count(self, record: CacheRecord, result: str) -> None:
-        self._store.ledger.add(record.key.image_id, Counters(verifications={result: 1}))
+        self._catalog.counter_store.add(record.key.image_id, Counters(verifications={result: 1}))
 
     def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:
         # In this order: STALE without a new generation would mean plain boots for good.
         if self._generations.current(source) == record.key.generation:
             self._generations.raise_before_write(source)
-        self._store.retire(record, f'the base differs at offset {difference}')
+        self._catalog.retire(record, f'the base differs at offset {difference}')
 
     def _first_difference(
         self,

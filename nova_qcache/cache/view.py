@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import State
@@ -62,14 +62,14 @@ def served(paths: Paths) -> set[CacheKey]:
     return found
 
 
-def view(store: Store, key: CacheKey) -> CacheView:
+def view(catalog: Catalog, key: CacheKey) -> CacheView:
     """Look at one cache; nothing that is wrong with it is an error here."""
     record, state, note = None, State.COLD.value, ''
-    path = store.paths.sealed(key)
-    if not path.exists() and store.paths.recording(key).exists():
-        path = store.paths.recording(key)
+    path = catalog.paths.sealed(key)
+    if not path.exists() and catalog.paths.recording(key).exists():
+        path = catalog.paths.recording(key)
     try:
-        record = store.load(key)
+        record = catalog.load(key)
         if record is not None:
             state = record.state.value
             note = record.stale_reason or (record.sealed.reason.value if record.sealed else '')
@@ -77,9 +77,9 @@ def view(store: Store, key: CacheKey) -> CacheView:
             state, note = BROKEN, 'it has no record'
     except exception.RecordBroken as e:
         state, note = BROKEN, str(e)
-    status, guests, socket = None, 0, store.paths.nbd_socket(key)
+    status, guests, socket = None, 0, catalog.paths.nbd_socket(key)
     try:
-        status = control.RecorderClient(store.paths.control_socket(key)).status()
+        status = control.RecorderClient(catalog.paths.control_socket(key)).status()
         note, guests = note or status.note, status.guests
     except exception.RecorderUnreachable:
         if socket.exists():

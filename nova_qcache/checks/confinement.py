@@ -14,7 +14,7 @@ import os
 import pathlib
 import re
 
-__all__ = ['SELINUX_TYPE', 'obstacle']
+__all__ = ['SELINUX_TYPE', 'problem']
 
 SELINUX_TYPE = 'nova_qcache_guests_t'
 """What our policy module calls the folder of the sockets; see etc/selinux."""
@@ -42,7 +42,7 @@ _LEFT_BEHIND = ('~', '.dpkg-new', '.dpkg-old', '.dpkg-dist', '.dpkg-bak', '.rpmn
 _SETTING = re.compile(r'^\s*(security_\w+)\s*=\s*(\[[^]]*\]|[^#\n]*)', re.MULTILINE)
 
 
-def obstacle(guests: pathlib.Path, root: pathlib.Path = pathlib.Path('/')) -> str | None:
+def problem(guests: pathlib.Path, root: pathlib.Path = pathlib.Path('/')) -> str | None:
     """Return why qemu may not connect to sockets in that folder, a semicolon, and the remedy; None
     if it may, as far as can be told.
 

@@ -17,7 +17,7 @@ from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache import options
 from nova_qcache.cache import pool
-from nova_qcache.cache.directory import Inventory
+from nova_qcache.cache.directory import CacheDirectory
 from nova_qcache.checks import confinement
 from nova_qcache.checks import libvirt_guests
 from nova_qcache.model.key import CacheKey
@@ -28,7 +28,7 @@ from nova_qcache.system import files
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
 
-__all__ = ['Finding', 'Grade', 'examine']
+__all__ = ['Finding', 'Grade', 'run_checks']
 
 _PROBE_BYTES = 8 * 1024 * 1024
 
@@ -49,7 +49,7 @@ class Finding:
     remedy: str = ''
 
 
-def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+def run_checks(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Look at everything, one finding each; nothing is changed, and no folder made."""
     configuration = _finding('configuration', lambda: _configuration(conf))
     yield configuration
@@ -183,7 +183,7 @@ def _space(folder: pathlib.Path, quota: int) -> str:
 
 def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
     limits, mib = pool.limits(conf, folder), qcache_conf.MIB
-    taken = Inventory(folder).allocated()
+    taken = CacheDirectory(folder).allocated()
     free = files.free_bytes(files.place(folder))
     found = (
         f'caches take {taken // mib} MiB of {limits.budget // mib}, and {free // mib} MiB are '
@@ -238,10 +238,10 @@ def _glance(conf: cfg.ConfigOpts) -> Finding:
 
 def _confinement(guests: pathlib.Path) -> Finding:
     # A warning: sealed caches are played all the same, and guests without libvirt record.
-    obstacle = confinement.obstacle(guests)
-    if obstacle is None:
+    problem = confinement.problem(guests)
+    if problem is None:
         return Finding('confinement', Grade.OK, f'nothing known keeps guests from {guests}')
-    cause, _, remedy = obstacle.partition('; ')
+    cause, _, remedy = problem.partition('; ')
     return Finding(
         'confinement',
         Grade.WARNING,

@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 import nova_qcache
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.checks.preflight import Finding
 from nova_qcache.checks.preflight import Grade
 from nova_qcache.model.key import CacheKey
@@ -22,20 +22,20 @@ from nova_qcache.recorder import respawn
 from nova_qcache.system import processes
 from nova_qcache.system.paths import Paths
 
-__all__ = ['examine']
+__all__ = ['run_checks']
 
 _MOST_NAMED = 5
 """More images than these are not named one by one."""
 
 
-def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+def run_checks(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Look at the caches and recorders of this host; nothing is changed.
 
     :param conf: one that :func:`nova_qcache.conf.validate` accepts
     """
     paths = Paths.from_conf(conf)
     looks = {
-        'caches': functools.partial(_caches, Store(paths, conf.qcache.lock_timeout_seconds)),
+        'caches': functools.partial(_caches, Catalog(paths, conf.qcache.lock_timeout_seconds)),
         'recorders': functools.partial(_recorders, paths),
     }
     for subject, look in looks.items():
@@ -47,13 +47,13 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
             )
 
 
-def _caches(store: Store, subject: str) -> Finding:
-    keys = store.keys()
+def _caches(catalog: Catalog, subject: str) -> Finding:
+    keys = catalog.keys()
     newer: list[CacheKey] = []
     broken: list[CacheKey] = []
     for key in keys:
         try:
-            store.load(key)
+            catalog.load(key)
         except exception.RecordTooNew:
             newer.append(key)
         except exception.RecordBroken:
@@ -103,7 +103,7 @@ def _running(paths: Paths) -> dict[CacheKey, float]:
         if _is_at_work(paths, key):
             with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
                 # It writes its duty down when it starts, and never again.
-                found[key] = paths.duty(key).stat().st_mtime
+                found[key] = paths.respawn_spec(key).stat().st_mtime
     return found
 
 

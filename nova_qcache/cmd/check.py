@@ -26,7 +26,7 @@ class Check(lister.Lister):
         # Imported here: cliff imports all commands for each of them.
         from nova_qcache.checks import preflight
 
-        findings = list(preflight.examine(shell.conf(self.app)))
+        findings = list(preflight.run_checks(shell.conf(self.app)))
         self.failed = any(finding.grade is preflight.Grade.ERROR for finding in findings)
         rows = [(each.subject, each.grade.value, each.found, each.remedy) for each in findings]
         if shell.is_for_program(parsed_args):

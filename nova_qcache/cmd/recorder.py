@@ -15,7 +15,7 @@ from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cmd import logs
 from nova_qcache.keeper import launch as keeper
 from nova_qcache.model import key
@@ -107,9 +107,9 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         rerecord_miss_percent=group.rerecord_miss_percent,
         arguments=(*qcache_conf.config_arguments(conf), *_own_arguments(conf)),
     )
-    store = Store(paths, group.lock_timeout_seconds)
+    catalog = Catalog(paths, group.lock_timeout_seconds)
     cache_key = CacheKey(image_id, generation, conf.revision)
-    recorder = Recorder(cache_key, source, store, QemuImg(group.qemu_img), settings)
+    recorder = Recorder(cache_key, source, catalog, QemuImg(group.qemu_img), settings)
     keeping = asyncio.create_task(_keep_the_keeper(conf, paths)) if group.start_keeper else None
     try:
         await recorder.run()

@@ -26,7 +26,7 @@ from nova_qcache.checks import upgrade
 from nova_qcache.checks.preflight import Finding
 from nova_qcache.checks.preflight import Grade
 from nova_qcache.cmd import shell
-from nova_qcache.virt import seams
+from nova_qcache.virt import compatibility
 
 __all__ = ['Checks', 'main']
 
@@ -63,12 +63,12 @@ class Checks(upgradecheck.UpgradeCommands):
 
 
 def _findings(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    of_host = list(preflight.examine(conf))
+    of_host = list(preflight.run_checks(conf))
     yield from of_host
     unfit = [finding.subject for finding in of_host if finding.grade is Grade.ERROR]
     # Without a configuration nobody knows the folders, and without them there is nothing in them.
     if not {'configuration', 'folders'}.intersection(unfit):
-        yield from upgrade.examine(conf)
+        yield from upgrade.run_checks(conf)
     yield _nova(conf.compute_driver)
 
 
@@ -94,7 +94,7 @@ def _nova(driver: str | None) -> Finding:
                 'Install nova-qcache where nova-compute is installed.',
             )
         return Finding('nova', Grade.OK, 'none is here: nova-qcache is used without it')
-    moved = list(seams.moved())
+    moved = list(compatibility.moved())
     if moved:
         return Finding(
             'nova',

@@ -14,7 +14,7 @@ import threading
 import time
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.pool import Pool
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.plan import Plan
@@ -23,7 +23,7 @@ from nova_qcache.model.states import FinishReason
 from nova_qcache.model.states import State
 from nova_qcache.recorder import launch
 from nova_qcache.system import control
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
 __all__ = ['Audits']
 
@@ -39,18 +39,18 @@ where none succeeds."""
 class Audits:
     """Safe to use from several threads."""
 
-    def __init__(self, store: Store, pool: Pool, arguments: Sequence[str], every: int) -> None:
+    def __init__(self, catalog: Catalog, pool: Pool, arguments: Sequence[str], every: int) -> None:
         """:param arguments: with which the recorder reads the same configuration
         :param every: how many boots that play come with one that is audited; 0 for none
         """
-        self._store = store
+        self._catalog = catalog
         self._pool = pool
         self._arguments = arguments
         self._every = every
         self._starting = threading.Lock()
         self._again_at = 0.0
         """Seconds of the monotonic clock before which nothing is started."""
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     def plan(self, play: Plan, quota: int) -> Plan | None:
         """Turn a boot that would play its cache into an audit if one waits for it; start one for
@@ -66,7 +66,7 @@ class Audits:
         try:
             return self._plan(play, quota)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._complaints.level(e), 'Image %s is not audited: %s', play.image_id, e)
+            LOG.log(self._log_limit.level(e), 'Image %s is not audited: %s', play.image_id, e)
         except Exception as e:  # what measures a boot never fails it
             LOG.exception('Image %s is not audited: %s', play.image_id, e)
         return None
@@ -89,15 +89,15 @@ class Audits:
 
     def _at_work(self) -> list[CacheKey]:
         found = []
-        for key in self._store.inventory.recordings():
+        for key in self._catalog.directory.recordings():
             with contextlib.suppress(exception.RecordBroken):
-                record = self._store.load(key)
+                record = self._catalog.load(key)
                 if record is not None and record.is_audit:
                     found.append(key)
         return found
 
     def _joined(self, play: Plan, audit: CacheKey) -> Plan | None:
-        socket = self._store.paths.control_socket(audit)
+        socket = self._catalog.paths.control_socket(audit)
         try:
             if not control.RecorderClient(socket, _ANSWER_SECONDS).claim():
                 return None
@@ -109,29 +109,29 @@ class Audits:
             reason='an audit of its cache',
             revision=audit.revision,
             cache=None,
-            socket=str(self._store.paths.nbd_socket(audit)),
+            socket=str(self._catalog.paths.nbd_socket(audit)),
             is_audit=True,
         )
 
     def _is_due(self, image_id: str) -> bool:
-        counted = self._store.ledger.of(image_id)
+        counted = self._catalog.counter_store.of(image_id)
         return counted.plays + 1 >= self._every * (counted.audits + 1)
 
     def _start(self, play: Plan, key: CacheKey, quota: int) -> None:
-        record = self._store.load(key)
+        record = self._catalog.load(key)
         if record is None or record.state is not State.READY or record.sealed is None:
             return
         if record.sealed.reason is FinishReason.QUOTA and record.quota >= quota:
             return  # full: its copy would not grow, whatever is missed
         # Guests of an earlier audit may still read through its recorder: that one is passed over.
-        audit = self._store.next_key(key.image_id, key.generation)
+        audit = self._catalog.next_key(key.image_id, key.generation)
         self._again_at = time.monotonic() + _PAUSE_SECONDS
         # To measure a cache is no reason to remove another one.
         self._pool.reserve(audit, max(quota, record.quota), evict=False)
         LOG.info('The cache %s is going to be audited by %s', key.stem, audit.stem)
         launch.reap()
         try:
-            with open(self._store.paths.log(audit), 'ab') as output:
+            with open(self._catalog.paths.log(audit), 'ab') as output:
                 launch.spawn(
                     output,
                     [

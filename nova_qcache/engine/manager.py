@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine of this host, for the command line and for Nova's driver.
 
-It is made of parts that are called themselves: ``boots`` for what boots use, ``pins``, ``upkeep``
-and ``history``. What operators ask beyond these is here; it raises what is wrong.
+It is made of parts that are called themselves: ``boots`` for what boots use, ``pins``,
+``maintenance`` and ``time_series``. What operators ask beyond these is here; it raises what is
+wrong.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.cache import cleanup
 from nova_qcache.cache import view as view_module
-from nova_qcache.cache.expiry import Ageing
+from nova_qcache.cache.expiry import Expiry
 from nova_qcache.cache.scrub import Scrubber
 from nova_qcache.cache.usage import Domains
 from nova_qcache.cache.verify import Verification
@@ -26,7 +27,7 @@ from nova_qcache.cache.verify import Verifier
 from nova_qcache.cache.view import CacheView
 from nova_qcache.engine.boots import Boots
 from nova_qcache.engine.host import Host
-from nova_qcache.engine.upkeep import Upkeep
+from nova_qcache.engine.maintenance import Maintenance
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import canonical_image_id
 from nova_qcache.model.record import CacheRecord
@@ -35,9 +36,9 @@ from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
 from nova_qcache.qemu.img import QemuImg
 from nova_qcache.qemu.io import QemuIo
-from nova_qcache.reports import figures
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.history import History
+from nova_qcache.reports import snapshot
+from nova_qcache.reports.snapshot import Snapshot
+from nova_qcache.reports.time_series import TimeSeries
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import processes
 from nova_qcache.system import waiting
@@ -66,22 +67,22 @@ class Manager:
         self.paths = host.paths
         self.pins = host.pins
         self.boots = Boots(host)
-        self.history = History(host.paths)
-        self.upkeep = Upkeep(
-            host.store,
+        self.time_series = TimeSeries(host.paths)
+        self.maintenance = Maintenance(
+            host.catalog,
             host.pool,
-            Ageing(host.store, host.pins, host.pool, _glance(conf)),
-            Scrubber(host.store),
-            self.history,
-            self.figures,
+            Expiry(host.catalog, host.pins, host.pool, _glance(conf)),
+            Scrubber(host.catalog),
+            self.time_series,
+            self.snapshot,
             scrub_bytes=qcache_conf.scrub_bytes(conf),
             metrics_file=conf.qcache.metrics_file,
         )
-        self._store = host.store
+        self._catalog = host.catalog
         self._usage = host.usage
         group = conf.qcache
         self._verifier = Verifier(
-            host.store, host.generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
+            host.catalog, host.generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
         )
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
@@ -89,8 +90,8 @@ class Manager:
         gone are among them while a process of ours serves their guests."""
         wanted = canonical_image_id(image_id) if image_id is not None else None
         served = {key for key in view_module.served(self.paths) if wanted in (None, key.image_id)}
-        keys = sorted(served.union(self._store.keys(wanted)))
-        views = [view_module.view(self._store, key) for key in keys]
+        keys = sorted(served.union(self._catalog.keys(wanted)))
+        views = [view_module.view(self._catalog, key) for key in keys]
         # Epochs are random: the order of generations says nothing about age.
         return sorted(
             views,
@@ -125,10 +126,10 @@ class Manager:
                 poll_seconds=_WAIT_POLL_SECONDS,
                 progress=progress,
             )
-            record = self._store.load(key)
+            record = self._catalog.load(key)
             if record is None or record.state is State.WARMING:
                 raise exception.NotSealed(image_id=key.image_id, reason=said)
-        return view_module.view(self._store, key)
+        return view_module.view(self._catalog, key)
 
     def invalidate(
         self, image_id: str, base: str | None = None, base_format: str = 'raw'
@@ -180,13 +181,13 @@ class Manager:
             if view.recorder is not None:
                 self._dismiss(view, progress, force=force)
             else:
-                cleanup.end_daemon(self._store, view.key)
+                cleanup.end_daemon(self._catalog, view.key)
         if not force:
             for view in views:
                 view_module.require_closed(view)
         for view in views:
             require = functools.partial(self._usage.require_none, view.key)
-            self._store.discard(view.key, (lambda: None) if force else require)
+            self._catalog.discard(view.key, (lambda: None) if force else require)
         return [view.key for view in views]
 
     def verify(
@@ -211,11 +212,11 @@ class Manager:
 
         :raises InvalidImageId: if it is none
         """
-        self._store.ledger.forget([canonical_image_id(image_id)])
+        self._catalog.counter_store.forget([canonical_image_id(image_id)])
 
-    def figures(self) -> Figures:
+    def snapshot(self) -> Snapshot:
         """Return what was counted and what is there, of all images and of the host."""
-        return figures.gather(self._store, self._host.pool, self.pins)
+        return snapshot.gather(self._catalog, self._host.pool, self.pins)
 
     def allocated_beside(self, folder: str) -> int:
         """Return the bytes that all caches take on the device of a folder.
@@ -224,19 +225,19 @@ class Manager:
         """
         if os.stat(self.paths.cache_path).st_dev != os.stat(folder).st_dev:
             return 0
-        return self._store.inventory.allocated()
+        return self._catalog.directory.allocated()
 
-    def sweep(self) -> list[CacheKey]:
+    def clean_up(self) -> list[CacheKey]:
         """Clear away what processes that died have left (see :mod:`nova_qcache.cache.cleanup`),
         and bring the pool within its budget.
 
         :return: the recordings that were thrown away
         :raises QcacheError, OSError: if it cannot be cleared away
         """
-        thrown_away = cleanup.sweep(self._store, self._host.leases, self._is_named)
-        self.upkeep.name_foreign_files()
+        removed = cleanup.clean_up(self._catalog, self._host.leases, self._is_named)
+        self.maintenance.name_foreign_files()
         self._host.pool.trim()
-        return thrown_away
+        return removed
 
     # -- below the verbs
 
@@ -252,7 +253,9 @@ class Manager:
             source = self._host.source(record.base, record.base_format)
             return self._verifier.verify(record, source, progress)
         except (exception.QcacheError, OSError) as e:
-            self._store.ledger.add(record.key.image_id, Counters(verifications={'unknown': 1}))
+            self._catalog.counter_store.add(
+                record.key.image_id, Counters(verifications={'unknown': 1})
+            )
             return Verification(record.key, f'it cannot be compared: {e}', 0)
 
     def _end_of_seal(self, key: CacheKey) -> str | None:

@@ -11,14 +11,14 @@ import threading
 import time
 
 from nova_qcache import exception
-from nova_qcache.keeper.examination import Examiner
-from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
-from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.respawner import Respawner
+from nova_qcache.keeper.revalidation import Requests
+from nova_qcache.keeper.revalidation import Revalidator
 from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Keeper']
 
@@ -39,23 +39,23 @@ class Keeper:
     def __init__(
         self,
         paths: Paths,
-        revival: Revival,
+        respawner: Respawner,
         requests: Requests,
-        examiner: Examiner,
+        revalidator: Revalidator,
         guests: Guests | None,
         saved: SavedGuests | None = None,
     ) -> None:
         """:param guests, saved: None on a host whose guests are not libvirt's"""
         self._paths = paths
-        self._revival = revival
+        self._respawner = respawner
         self._requests = requests
-        self._looks: list[Callable[[], object]] = [examiner.look]
+        self._tasks: list[Callable[[], object]] = [revalidator.run_once]
         if guests is not None:
-            self._looks.append(guests.look)
+            self._tasks.append(guests.run_once)
         self._saved = saved
         if saved is not None:
-            self._looks.append(saved.look)
-        self._complaints = Repetition()
+            self._tasks.append(saved.run_once)
+        self._log_limit = LogRateLimit()
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -68,8 +68,8 @@ class Keeper:
         :raises LockTimeout: if another keeper is at work
         """
         threads = [
-            threading.Thread(target=self._repeat, args=(look,), daemon=True)
-            for look in self._looks
+            threading.Thread(target=self._repeat, args=(task,), daemon=True)
+            for task in self._tasks
         ]
         try:
             while not self._stop.is_set():
@@ -94,18 +94,18 @@ class Keeper:
 
     def _is_needed(self) -> bool:
         try:
-            if self._revival.look() or self._requests.pending():
+            if self._respawner.run_once() or self._requests.pending():
                 return True
             return self._saved is not None and self._saved.is_needed()
         except (exception.QcacheError, OSError) as e:
             self._complain(e)
             return not isinstance(e, FileNotFoundError)  # of a host that was cleared
 
-    def _repeat(self, look: Callable[[], object]) -> None:
+    def _repeat(self, task: Callable[[], object]) -> None:
         while not self._stop.is_set():
             pause = _TICK_SECONDS
             try:
-                look()
+                task()
             except (exception.QcacheError, OSError) as e:
                 self._complain(e)
                 pause = _RETRY_SECONDS
@@ -115,5 +115,5 @@ class Keeper:
             self._stop.wait(pause)
 
     def _complain(self, error: Exception) -> None:
-        if self._complaints.level(error) > logging.INFO:  # or it would say so each time
+        if self._log_limit.level(error) > logging.INFO:  # or it would say so each time
             LOG.warning('The keeper: %s', error)

@@ -8,7 +8,7 @@ from nova_qcache import exception
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
 
-__all__ = ['EXPORT_NAME', 'Boot', 'Cause', 'Plan', 'PlanKind', 'Wish', 'cause_of']
+__all__ = ['EXPORT_NAME', 'Boot', 'Cause', 'Plan', 'PlanKind', 'Policy', 'cause_of']
 
 EXPORT_NAME = 'top'
 """Name of the NBD export that a recorder serves."""
@@ -64,7 +64,7 @@ def cause_of(error: Exception) -> Cause:
     return Cause.FAILED
 
 
-class Wish(enum.Enum):
+class Policy(enum.Enum):
     """What an image or flavor asks for; one that says never makes no :class:`Boot`."""
 
     AUTO = 'auto'
@@ -84,11 +84,11 @@ class Boot:
     """Whose it is; its lease keeps what the plan names until it is released."""
     image_hash: str = ''
     """What Glance says of the image's content; empty if nobody knows."""
-    wish: Wish = Wish.AUTO
+    policy: Policy = Policy.AUTO
     boots_once: bool = False
     """Whether the image is one that Nova makes for one boot: of an unshelve or a cross-cell
     move."""
-    obstacle: str | None = None
+    no_recording: str | None = None
     """Why nothing can be recorded on this host, if so."""
 
     def plain(self, reason: str, cause: Cause) -> 'Plan':

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from nova_qcache import exception
 
-__all__ = ['FORMATS', 'BaseIdentity', 'Node', 'Source', 'Suspicion']
+__all__ = ['FORMATS', 'BaseChange', 'BaseIdentity', 'Node', 'Source']
 
 Node = dict[str, Any]
 """Options of one block node, as ``blockdev-add`` takes them."""
@@ -23,7 +23,7 @@ Node = dict[str, Any]
 FORMATS = ('raw', 'qcow2')
 
 
-class Suspicion(enum.Enum):
+class BaseChange(enum.Enum):
     """How far a base looks changed since a cache of it was made; what to do about it decides
     content alone."""
 
@@ -38,7 +38,7 @@ class Suspicion(enum.Enum):
     @property
     def is_about_content(self) -> bool:
         """Whether it is more than times."""
-        return self is Suspicion.FACTS
+        return self is BaseChange.FACTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +55,11 @@ class BaseIdentity:
     mtime_ns: int | None = None
     """Nova touches this of a base at every boot."""
 
-    def suspicion(self, then: 'BaseIdentity') -> Suspicion:
+    def changes_since(self, then: 'BaseIdentity') -> BaseChange:
         """Compare with what the base looked like when its cache was made."""
         if (self.size, self.inode) != (then.size, then.inode):
-            return Suspicion.FACTS
-        return Suspicion.NONE if self.mtime_ns == then.mtime_ns else Suspicion.TIMES
+            return BaseChange.FACTS
+        return BaseChange.NONE if self.mtime_ns == then.mtime_ns else BaseChange.TIMES
 
 
 class Source(abc.ABC):

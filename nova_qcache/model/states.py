@@ -10,7 +10,7 @@
 
 COLD is the absence of a record. A WARMING without a living recorder is dirty and gets dropped.
 Only READY is ever given to a guest. Carrying over is no transition but the making of a second name
-(:meth:`nova_qcache.cache.catalog.Store.carry_over`): whoever seals what was dropped meanwhile must
+(:meth:`nova_qcache.cache.catalog.Catalog.retag`): whoever seals what was dropped meanwhile must
 not make it READY.
 """
 

@@ -11,7 +11,7 @@ import math
 
 from nova_qcache.model.states import FinishReason
 
-__all__ = ['FinishPoint', 'Limits', 'Verdict']
+__all__ = ['FinishPoint', 'Limits', 'NextStep']
 
 _HOLD_SECONDS = 30
 """Some times as long as the keeper takes from one look at all domains to the next."""
@@ -34,7 +34,7 @@ class Limits:
     lease: float
 
 
-class Verdict(enum.Enum):
+class NextStep(enum.Enum):
     GO_ON = 'go on'
     DROP = 'drop'
     """Nobody is there and what was recorded is not worth keeping."""
@@ -145,7 +145,7 @@ class FinishPoint:
         """Bytes by which the cache file has grown."""
         return self._size - self._empty_size
 
-    def while_recording(self, now: float) -> FinishReason | Verdict:
+    def while_recording(self, now: float) -> FinishReason | NextStep:
         """Say whether to seal, and why; or to go on; or to drop what there is."""
         if self._guests:
             if self._has_content and now - self._busy_at >= self._limits.idle:
@@ -153,14 +153,16 @@ class FinishPoint:
             if self._is_audit and now - self._grown_at >= _WITHOUT_A_MISS * self._limits.idle:
                 return FinishReason.IDLE
         elif self._nobody_expected(now) and not self.is_awaiting(now):
-            return FinishReason.LAST_GUEST if self._settled else Verdict.DROP
+            return FinishReason.LAST_GUEST if self._settled else NextStep.DROP
         if self._first_guest_at is not None and now - self._first_guest_at >= self._limits.longest:
-            return FinishReason.MAX_TIME if self._has_content else Verdict.DROP
-        return Verdict.GO_ON
+            return FinishReason.MAX_TIME if self._has_content else NextStep.DROP
+        return NextStep.GO_ON
 
-    def while_serving(self, now: float) -> Verdict:
+    def while_serving(self, now: float) -> NextStep:
         """Say whether anybody still needs the recorder."""
-        return Verdict.LEAVE if not self._guests and self._nobody_expected(now) else Verdict.GO_ON
+        return (
+            NextStep.LEAVE if not self._guests and self._nobody_expected(now) else NextStep.GO_ON
+        )
 
     @property
     def _has_content(self) -> bool:

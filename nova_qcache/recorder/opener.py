@@ -10,7 +10,7 @@ import time
 from nova_qcache import exception
 from nova_qcache.bases import probe
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.conf import MIB
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
@@ -24,14 +24,14 @@ from nova_qcache.system import files
 __all__ = ['open_copy', 'open_recording', 'require_audited', 'require_cold_or_dirty']
 
 
-def require_cold_or_dirty(store: Store, key: CacheKey) -> bool:
+def require_cold_or_dirty(catalog: Catalog, key: CacheKey) -> bool:
     """Called where no other recorder lives: a WARMING of before is dirty.
 
     :return: whether there is one
     :raises WrongState: if there is a sealed cache
     :raises RecordBroken: if nobody can say what there is
     """
-    record = store.load(key)
+    record = catalog.load(key)
     if record is not None and record.state is not State.WARMING:
         raise exception.WrongState(
             image_id=key.image_id,
@@ -42,7 +42,7 @@ def require_cold_or_dirty(store: Store, key: CacheKey) -> bool:
     return record is not None
 
 
-def require_audited(store: Store, key: CacheKey) -> CacheRecord:
+def require_audited(catalog: Catalog, key: CacheKey) -> CacheRecord:
     """Return the READY cache that an audit is about: the newest revision before its own.
 
     :raises WrongState: if there is none
@@ -50,11 +50,11 @@ def require_audited(store: Store, key: CacheKey) -> CacheRecord:
     """
     before = [
         each
-        for each in store.keys(key.image_id)
+        for each in catalog.keys(key.image_id)
         if each.generation == key.generation and each.revision < key.revision
     ]
     for each in reversed(before):
-        record = store.load(each)
+        record = catalog.load(each)
         if record is not None and record.state is State.READY:
             return record
     raise exception.WrongState(
@@ -66,7 +66,7 @@ def require_audited(store: Store, key: CacheKey) -> CacheRecord:
 
 
 def open_copy(
-    store: Store,
+    catalog: Catalog,
     qemu_img: QemuImg,
     source: Source,
     key: CacheKey,
@@ -82,7 +82,7 @@ def open_copy(
     :raises CacheBroken: if the cache is not what was sealed
     :raises OSError: if it cannot be copied
     """
-    original = store.require_unchanged(audited)
+    original = catalog.require_unchanged(audited)
     virtual_size = probe.inspect(source, qemu_img)
     if virtual_size != audited.virtual_size:
         raise exception.InvalidBase(
@@ -99,8 +99,8 @@ def open_copy(
         sealed=None,
         is_audit=True,
     )
-    store.begin(record)
-    path = store.paths.recording(key)
+    catalog.begin(record)
+    path = catalog.paths.recording(key)
     path.touch(0o600)
     _reserve(path, its_quota)
     # No reflink: the first write to a block that is shared takes another one, which nobody has
@@ -115,7 +115,7 @@ def open_copy(
 
 
 def open_recording(
-    store: Store, qemu_img: QemuImg, source: Source, key: CacheKey, settings: Settings
+    catalog: Catalog, qemu_img: QemuImg, source: Source, key: CacheKey, settings: Settings
 ) -> CacheRecord:
     """Make the WARMING record and the empty file of a recording; a caller that fails later
     discards both.
@@ -139,8 +139,8 @@ def open_recording(
         created_at=time.time(),
         image_hashes=(settings.image_hash,) if settings.image_hash else (),
     )
-    store.begin(record)
-    path, draft = store.paths.recording(key), store.paths.draft(key)
+    catalog.begin(record)
+    path, draft = catalog.paths.recording(key), catalog.paths.draft(key)
     try:
         # qemu-img syncs what it makes, and nobody waits for a disk here: run_path is on none.
         qemu_img.create_cache(

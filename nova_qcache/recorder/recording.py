@@ -15,9 +15,9 @@ import time
 
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
-from nova_qcache.cache.space import Occupancy
+from nova_qcache.cache.space import SpaceUsage
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.source import Source
@@ -48,15 +48,20 @@ class Recording:
     :meth:`end`, :meth:`drop` or :meth:`forget` while it is open."""
 
     def __init__(
-        self, key: CacheKey, source: Source, store: Store, qemu_img: QemuImg, settings: Settings
+        self,
+        key: CacheKey,
+        source: Source,
+        catalog: Catalog,
+        qemu_img: QemuImg,
+        settings: Settings,
     ) -> None:
         self._key = key
         self._source = source
-        self._store = store
+        self._catalog = catalog
         self._qemu_img = qemu_img
         self.settings = settings
-        self._path = store.paths.recording(key)
-        self._occupancy = Occupancy(store, Leases(store.paths.reservations, 0))
+        self._path = catalog.paths.recording(key)
+        self._space = SpaceUsage(catalog, Leases(catalog.paths.reservations, 0))
         self._record: CacheRecord | None = None
         self._audit: Audit | None = None
         self.finish = FinishPoint(settings.limits, time.monotonic(), 0)
@@ -79,11 +84,11 @@ class Recording:
         :raises RecordBroken: if nobody can say what there is
         :raises CacheBroken: if the cache to audit is not fit
         """
-        if opener.require_cold_or_dirty(self._store, self._key):
+        if opener.require_cold_or_dirty(self._catalog, self._key):
             self._count(self._dropped(0))
-        self._store.discard_recording(self._key)
+        self._catalog.discard_recording(self._key)
         if self.settings.audit:
-            audited = opener.require_audited(self._store, self._key)
+            audited = opener.require_audited(self._catalog, self._key)
             self._audit = Audit(audited, self._source)
             # One that was raised since lets the cache grow.
             self._fit(max(audited.quota, self.settings.quota), audited)
@@ -94,7 +99,7 @@ class Recording:
         :return: what is to be said of it
         :raises QcacheError, OSError: if it cannot be
         """
-        means = (self._store, self._qemu_img, self._source, self._key)
+        means = (self._catalog, self._qemu_img, self._source, self._key)
         if self._audit is None:
             record = await asyncio.to_thread(opener.open_recording, *means, self.settings)
         else:
@@ -119,7 +124,7 @@ class Recording:
         :return: why to end it at once, if so, and what is to be said
         :raises RecordBroken: if nobody can say what there is
         """
-        self._record = record = self._store.load(self._key)
+        self._record = record = self._catalog.load(self._key)
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)
         nodes = await daemon.node_names()
         if self.settings.audit:
@@ -142,12 +147,12 @@ class Recording:
             return FinishReason.QUOTA, 'adopted'
         return None, 'adopted'
 
-    def look_back(self) -> None:
+    def load_for_guests(self) -> None:
         """Its recorder and its daemon are gone, and guests wait for another: see what they can
         read."""
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)
         try:
-            self._record = self._store.load(self._key)
+            self._record = self._catalog.load(self._key)
         except exception.RecordBroken as e:
             LOG.warning('%s', e)
 
@@ -161,7 +166,7 @@ class Recording:
 
     def _find_audited(self) -> None:
         with contextlib.suppress(exception.QcacheError):
-            self._audit = Audit(opener.require_audited(self._store, self._key), self._source)
+            self._audit = Audit(opener.require_audited(self._catalog, self._key), self._source)
 
     # -- while it is open
 
@@ -200,7 +205,7 @@ class Recording:
         LOG.info('The audit of image %s: %s', self._key.image_id, said)
         if not measured.is_above(self.settings.rerecord_miss_percent):
             return await self.drop(daemon, said)
-        if not self._stands(self._audit.audited):
+        if not self._is_ready(self._audit.audited):
             # Whatever speaks against that cache may speak against its copy.
             return await self.drop(daemon, 'the cache that it is a copy of is not used any more')
         said_of_seal = await self._seal(daemon, reason, Counters(recordings=1))
@@ -238,7 +243,7 @@ class Recording:
     async def discard(self) -> None:
         growth = self.finish.recorded
         try:
-            await asyncio.to_thread(self._store.discard_recording, self._key)
+            await asyncio.to_thread(self._catalog.discard_recording, self._key)
         except (exception.QcacheError, OSError) as e:  # it is tried again at the end
             LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
         else:
@@ -246,7 +251,7 @@ class Recording:
             if was_open:
                 await asyncio.to_thread(self._count, self._dropped(growth))
             with contextlib.suppress(OSError):  # it ends by time as well
-                self._occupancy.release(self._key)  # nothing more is going to be taken
+                self._space.release(self._key)  # nothing more is going to be taken
 
     def playable(self) -> pathlib.Path | None:
         """Return the sealed cache that guests can read once their daemon is gone, None if that is
@@ -257,7 +262,7 @@ class Recording:
         if record is None or record.state is not State.READY:
             return None
         try:
-            return self._store.require_unchanged(record)
+            return self._catalog.require_unchanged(record)
         except exception.CacheBroken as e:
             LOG.warning('%s', e)
             return None
@@ -267,9 +272,9 @@ class Recording:
         try:
             await daemon.seal(self._path)
             # READY is a promise about a generation that no power loss takes back.
-            generations = Generations(self._store.paths, _LOCK_SECONDS)
+            generations = Generations(self._catalog.paths, _LOCK_SECONDS)
             await asyncio.to_thread(generations.settled, self._source)
-            self._record = await sealer.seal(self._store, self._qemu_img, self._record, reason)
+            self._record = await sealer.seal(self._catalog, self._qemu_img, self._record, reason)
         except (exception.QcacheError, OSError) as e:
             LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
             # What to do about a cache is not what to do about one that is dropped.
@@ -283,7 +288,7 @@ class Recording:
         if self._audit is not None:
             audited = self._audit.audited
             try:
-                path = self._store.require_unchanged(audited)
+                path = self._catalog.require_unchanged(audited)
                 await daemon.replace(path)
                 return audited
             except exception.QcacheError as e:
@@ -304,18 +309,18 @@ class Recording:
         """A new revision is READY: it takes the place of the audited one."""
         assert self._audit is not None
         try:
-            if self._stands(self._audit.audited):
+            if self._is_ready(self._audit.audited):
                 reason = f'it was recorded again as revision {record.key.revision}'
-                self._store.retire(self._audit.audited, reason, Staleness.REVISION)
+                self._catalog.retire(self._audit.audited, reason, Staleness.REVISION)
             else:
                 # Found to be wrong while its copy was sealed: so is the copy.
-                self._store.retire(record, 'the cache that it is a copy of is not used any more')
+                self._catalog.retire(record, 'the cache that it is a copy of is not used any more')
         except (exception.QcacheError, OSError) as e:
             LOG.warning('%s stays READY: %s', self._audit.audited.key.stem, e)
 
-    def _stands(self, audited: CacheRecord) -> bool:
+    def _is_ready(self, audited: CacheRecord) -> bool:
         try:
-            now = self._store.load(audited.key)
+            now = self._catalog.load(audited.key)
         except exception.RecordBroken as e:
             LOG.warning('%s', e)
             return False
@@ -332,4 +337,4 @@ class Recording:
 
     def _count(self, counted: Counters) -> None:
         if counted != Counters():
-            self._store.ledger.add(self._key.image_id, counted)
+            self._catalog.counter_store.add(self._key.image_id, counted)

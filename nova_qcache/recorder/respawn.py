@@ -11,7 +11,7 @@ import os
 
 from nova_qcache.model.key import CacheKey
 from nova_qcache.system import files
-from nova_qcache.system.host_boot import boot_id
+from nova_qcache.system.boot_id import boot_id
 from nova_qcache.system.paths import Paths
 
 __all__ = ['forget', 'keys', 'note', 'read']
@@ -26,18 +26,18 @@ def note(paths: Paths, key: CacheKey, arguments: Sequence[str]) -> None:
     :raises OSError: if it cannot be written
     """
     text = json.dumps({'boot_id': boot_id(), 'arguments': list(arguments)})
-    files.replace_atomically(paths.duty(key), text.encode() + b'\n', 0o600, sync=False)
+    files.replace_atomically(paths.respawn_spec(key), text.encode() + b'\n', 0o600, sync=False)
 
 
 def forget(paths: Paths, key: CacheKey) -> None:
     """The recorder has ended in good order, or nobody can need it again."""
-    paths.duty(key).unlink(missing_ok=True)
+    paths.respawn_spec(key).unlink(missing_ok=True)
 
 
 def read(paths: Paths, key: CacheKey) -> list[str] | None:
     """Return the arguments, None if there are none of this boot of the host."""
     try:
-        data = json.loads(paths.duty(key).read_bytes())
+        data = json.loads(paths.respawn_spec(key).read_bytes())
         if data['boot_id'] != boot_id():
             return None
         arguments = data['arguments']

@@ -25,9 +25,9 @@ from nova_qcache.model.plan import Cause
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
-from nova_qcache.reports import figures as figures_module
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.figures import ImageFigures
+from nova_qcache.reports import snapshot as snapshot_module
+from nova_qcache.reports.snapshot import ImageSnapshot
+from nova_qcache.reports.snapshot import Snapshot
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import files
@@ -87,45 +87,45 @@ _TABLES = (
 )
 
 
-def text(figures: Figures) -> bytes:
+def text(snapshot: Snapshot) -> bytes:
     """Return the content of a metrics file."""
     registry = CollectorRegistry()
-    registry.register(_Collected(figures))
+    registry.register(_Collected(snapshot))
     return generate_latest(registry)
 
 
-def write(figures: Figures, path: pathlib.Path) -> None:
+def write(snapshot: Snapshot, path: pathlib.Path) -> None:
     """Replace a metrics file as a whole: whoever reads it meanwhile has the old one.
 
     :raises MetricsUnwritable: if its folder is missing, or closed to this user
     """
     try:
-        files.replace_atomically(path, text(figures), _MODE)
+        files.replace_atomically(path, text(snapshot), _MODE)
     except OSError as e:
         raise exception.MetricsUnwritable(
             path=str(path), reason=f'{e.strerror or e} (user {os.geteuid()})'
         ) from e
 
 
-def families(figures: Figures) -> Iterator[Metric]:
+def families(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield all metrics, each with its help and samples."""
-    yield from _of_boots(figures.host)
-    yield from _of_bytes(figures.host)
-    yield from _of_pool(figures)
-    yield from _of_images(figures.images[:MOST_IMAGES])
+    yield from _of_boots(snapshot.host)
+    yield from _of_bytes(snapshot.host)
+    yield from _of_pool(snapshot)
+    yield from _of_images(snapshot.images[:MOST_IMAGES])
     yield _gauge(
         'last_run_timestamp_seconds',
         _said('When these figures were gathered, since the epoch', 'gathered_at'),
-        figures.at,
+        snapshot.at,
     )
 
 
 class _Collected(Collector):
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        return families(self._figures)
+        return families(self._snapshot)
 
 
 def _of_boots(host: Counters) -> Iterator[Metric]:
@@ -148,20 +148,20 @@ def _of_bytes(host: Counters) -> Iterator[Metric]:
     yield _counter(
         'base_bytes',
         _said('Bytes from bases that were measured', 'base_bytes'),
-        figures_module.base_bytes(host),
+        snapshot_module.base_bytes(host),
     )
     yield _counter(
         'served_bytes',
         _said('Bytes from caches in place of bases', 'served_bytes'),
-        figures_module.served_bytes(host),
+        snapshot_module.served_bytes(host),
     )
     ratio = counters_module.hit_ratio(host)
     if ratio is not None:
         yield _gauge('hit_ratio', _said('Share of reads that caches served', 'hit_ratio'), ratio)
 
 
-def _of_pool(figures: Figures) -> Iterator[Metric]:
-    pool = figures.pool
+def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
+    pool = snapshot.pool
     for name, help_text, value in (
         ('budget', 'What all caches may take together', pool.budget),
         ('min_free', 'What stays free on the file system', pool.min_free),
@@ -170,24 +170,24 @@ def _of_pool(figures: Figures) -> Iterator[Metric]:
         ('reserved', 'Room kept for recordings that begin', pool.reserved),
     ):
         yield _gauge(f'pool_{name}_bytes', _said(help_text, 'pool'), value)
-    states = {**dict.fromkeys(_STATES, 0), **figures.states}
+    states = {**dict.fromkeys(_STATES, 0), **snapshot.states}
     yield _gauge('caches', _said('Caches by state', 'states'), states, 'state')
-    phases = {**dict.fromkeys((phase.value for phase in Phase), 0), **figures.recorders}
+    phases = {**dict.fromkeys((phase.value for phase in Phase), 0), **snapshot.recorders}
     yield _gauge('recorders', _said('Recorders by phase', 'recorders'), phases, 'phase')
-    yield _gauge('guests', _said('Guests that read through recorders', 'guests'), figures.guests)
+    yield _gauge('guests', _said('Guests that read through recorders', 'guests'), snapshot.guests)
     known = _said('Images that something is known of', 'images')
-    yield _gauge('images', known, len(figures.images))
-    pinned = sum(image.is_pinned for image in figures.images)
+    yield _gauge('images', known, len(snapshot.images))
+    pinned = sum(image.is_pinned for image in snapshot.images)
     yield _gauge('pinned_images', _said('Pinned images', 'pinned_images'), pinned)
     yield _counter(
         'mount_read_bytes',
         _said('Bytes that servers of bases have sent', 'mounts'),
-        figures.mounts,
+        snapshot.mounts,
         'mount',
     )
 
 
-def _of_images(images: Iterable[ImageFigures]) -> Iterator[Metric]:
+def _of_images(images: Iterable[ImageSnapshot]) -> Iterator[Metric]:
     of_most = f'of the {MOST_IMAGES} images with the most boots'
     boots = CounterMetricFamily(
         f'{_PREFIX}_image_boots',
@@ -204,8 +204,8 @@ def _of_images(images: Iterable[ImageFigures]) -> Iterator[Metric]:
         counters = image.counters
         for kind, count in _boots(counters).items():
             boots.add_metric((image.image_id, kind), count)
-        values['served_bytes'][image.image_id] = figures_module.served_bytes(counters)
-        values['base_bytes'][image.image_id] = figures_module.base_bytes(counters)
+        values['served_bytes'][image.image_id] = snapshot_module.served_bytes(counters)
+        values['base_bytes'][image.image_id] = snapshot_module.base_bytes(counters)
         values['allocated_bytes'][image.image_id] = image.allocated
         ratio = counters_module.hit_ratio(counters)
         if ratio is not None:
@@ -231,7 +231,7 @@ def _boots(counters: Counters) -> dict[str, int]:
 
 
 def _said(help_text: str, figure: str) -> str:
-    return f'{help_text}. Source: {figures_module.SOURCES[figure]}.'
+    return f'{help_text}. Source: {snapshot_module.SOURCES[figure]}.'
 
 
 def _counter(

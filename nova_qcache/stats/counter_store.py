@@ -21,11 +21,11 @@ from nova_qcache.model.plan import PlanKind
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
-from nova_qcache.system.stat_cache import Recollection
+from nova_qcache.system.stat_cache import StatCache
 
-__all__ = ['Ledger']
+__all__ = ['CounterStore']
 
 LOG = logging.getLogger(__name__)
 
@@ -34,15 +34,15 @@ _SUFFIX = '.json'
 _MODE = 0o640
 
 
-class Ledger:
+class CounterStore:
     """Reads again only what has changed: who asks for all images, asks often."""
 
     def __init__(self, paths: Paths, lock_seconds: float) -> None:
         self._folder = paths.statistics
         self._locks = paths.locks
         self._lock_seconds = lock_seconds
-        self._complaints = Repetition()
-        self._files = Recollection(_counters)
+        self._log_limit = LogRateLimit()
+        self._files = StatCache(_counters)
 
     def add(self, image_id: str, more: Counters) -> None:
         """Add to what is counted of an image. Never raises."""
@@ -90,7 +90,7 @@ class Ledger:
             try:
                 return self._read(image_id)
             except exception.StatisticsBroken as e:
-                LOG.log(self._complaints.level(e), '%s', e)
+                LOG.log(self._log_limit.level(e), '%s', e)
         return Counters()
 
     def all(self) -> dict[str, Counters]:
@@ -131,7 +131,7 @@ class Ledger:
 
     def _read(self, name: str) -> Counters:
         try:
-            return self._files.look(self._path(name))
+            return self._files.read(self._path(name))
         except FileNotFoundError:
             return Counters()
 
@@ -173,7 +173,7 @@ class Ledger:
         except FileNotFoundError as e:  # the folder has vanished: whoever needs it says so
             LOG.debug('Something is not counted: %s', e)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._complaints.level(e), 'Something is not counted: %s', e)
+            LOG.log(self._log_limit.level(e), 'Something is not counted: %s', e)
         except Exception:  # a boot goes on, also with a fault of ours
             LOG.exception('Something is not counted')
 

@@ -67,7 +67,7 @@ class Paths:
         return self.run_path / 'leases'
 
     @property
-    def examinations(self) -> pathlib.Path:
+    def revalidations(self) -> pathlib.Path:
         return self.run_path / 'examinations'
 
     @property
@@ -114,7 +114,7 @@ class Paths:
     def draft(self, key: CacheKey) -> pathlib.Path:
         return self.control / f'{key.stem}.draft'
 
-    def duty(self, key: CacheKey) -> pathlib.Path:
+    def respawn_spec(self, key: CacheKey) -> pathlib.Path:
         return self.control / f'{key.stem}.duty'
 
     @property
@@ -148,7 +148,7 @@ class Paths:
             (self.control, 0o700),
             (self.leases, 0o700),
             (self.reservations, 0o700),
-            (self.examinations, 0o700),
+            (self.revalidations, 0o700),
         ):
             self._prepare_one(path, mode, make=make)
 
@@ -161,14 +161,14 @@ class Paths:
         for path in (self.cache_path, self.run_path):
             if os.path.lexists(path):
                 continue
-            obstacle = None
+            why = None
             if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-                obstacle = f'user {os.geteuid()} cannot make it'
+                why = f'user {os.geteuid()} cannot make it'
             elif os.geteuid() == 0 and _is_closed_to_others(path.parent):
-                obstacle = 'only root can make it'  # nova-compute is somebody else
-            if obstacle is not None:
+                why = 'only root can make it'  # nova-compute is somebody else
+            if why is not None:
                 raise exception.FolderUnfit(
-                    path=str(path), reason=f'it is not there, and {obstacle}', remedy=_MAKE_IT
+                    path=str(path), reason=f'it is not there, and {why}', remedy=_MAKE_IT
                 )
             found.append(str(path))
         return found

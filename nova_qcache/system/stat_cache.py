@@ -9,7 +9,7 @@ import pathlib
 import time
 from typing import Generic, TypeVar
 
-__all__ = ['Recollection']
+__all__ = ['StatCache']
 
 _SETTLED_NS = 1_000_000_000
 """File systems count time in ticks: a file that was made within the last one may be replaced by
@@ -25,7 +25,7 @@ class _Known(Generic[_T]):
     content: _T
 
 
-class Recollection(Generic[_T]):
+class StatCache(Generic[_T]):
     def __init__(self, read: Callable[[pathlib.Path], _T]) -> None:
         """:param read: reads one file; what it raises is raised, and not remembered"""
         self._read = read
@@ -37,7 +37,7 @@ class Recollection(Generic[_T]):
             if path not in paths:
                 self._known.pop(path, None)
 
-    def look(self, path: pathlib.Path) -> _T:
+    def read(self, path: pathlib.Path) -> _T:
         """Return what a file says now.
 
         :raises OSError: if it cannot be looked at, FileNotFoundError if it is not there

@@ -112,7 +112,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         post_xml_callback: Callable[[], None] | None = None,
     ) -> libvirt_guest.Guest:
         create = super()._create_guest
-        callback = _Once(post_xml_callback)
+        callback = _CallOnce(post_xml_callback)
 
         def start(xml: str) -> libvirt_guest.Guest:
             guest = create(
@@ -288,7 +288,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             dest,
             block_migration,
             migrate_data,
-            _Emigrant(guest, instance),
+            _MigratingGuest(guest, instance),
             device_names,
         )
 
@@ -316,7 +316,7 @@ def _without_chain(xml: str, instance: Any) -> str:
         return xml
 
 
-class _Once:
+class _CallOnce:
     """A callback that is not made again by a second start once it was made."""
 
     def __init__(self, callback: Callable[[], None] | None) -> None:
@@ -328,7 +328,7 @@ class _Once:
             self._callback = None
 
 
-class _Emigrant:
+class _MigratingGuest:
     """A guest whose XML leaves the host without a chain of ours: the destination has neither that
     cache nor that recorder."""
 

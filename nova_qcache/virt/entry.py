@@ -4,7 +4,7 @@
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
-from nova_qcache.virt import seams
+from nova_qcache.virt import compatibility
 
 __all__ = ['driver_class']
 
@@ -13,7 +13,7 @@ LOG = logging.getLogger(__name__)
 
 def driver_class() -> type[libvirt_driver.LibvirtDriver]:
     """Return our driver, or stock Nova's after an error in the log if this Nova does not fit."""
-    moved = list(seams.moved())
+    moved = list(compatibility.moved())
     if not moved:
         try:
             from nova_qcache.virt import driver

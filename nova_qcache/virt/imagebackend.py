@@ -57,7 +57,7 @@ class Qcow2(imagebackend.Qcow2):  # type: ignore[misc]
     _instance: Any = None
     _disk_name = ''
 
-    def attend(self, planner: Planner, instance: Any, disk_name: str) -> None:
+    def use_planner(self, planner: Planner, instance: Any, disk_name: str) -> None:
         """Make it ask for plans; until then it is stock."""
         self._planner = planner
         self._instance = instance
@@ -117,5 +117,5 @@ class Backend(imagebackend.Backend):  # type: ignore[misc]
     ) -> imagebackend.Image:
         image = super().by_name(instance, name, image_type, disk_info_mapping)
         if isinstance(image, Qcow2):
-            image.attend(self._planner, instance, name)
+            image.use_planner(self._planner, instance, name)
         return image

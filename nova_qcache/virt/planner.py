@@ -17,8 +17,8 @@ from oslo_log import log as logging
 from nova_qcache import exception
 from nova_qcache.checks import confinement
 from nova_qcache.checks import process_survival
+from nova_qcache.engine.disabled import DisabledEngine
 from nova_qcache.engine.manager import Manager
-from nova_qcache.engine.off import Off
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
 from nova_qcache.model.plan import PlanKind
@@ -37,8 +37,8 @@ _RECONNECT_SINCE = (9, 2, 0)
 class Planner:
     def __init__(self) -> None:
         self.reconnect_seconds = 0
-        self._engine: Manager | Off = Off()
-        self._obstacle: str | None = None
+        self._engine: Manager | DisabledEngine = DisabledEngine()
+        self._no_recording: str | None = None
         self._images: dict[str, Any] = {}
         self._planned: dict[str, Plan] = {}
         """What root disks were told to stand on, until their instances have started."""
@@ -55,9 +55,11 @@ class Planner:
 
     def _start(self, domains: LibvirtDomains) -> None:
         manager = Manager(CONF, domains)
-        self._obstacle = confinement.obstacle(manager.paths.guests) or process_survival.obstacle()
-        if self._obstacle:
-            LOG.warning('nova-qcache records nothing: %s', self._obstacle)
+        self._no_recording = (
+            confinement.problem(manager.paths.guests) or process_survival.problem()
+        )
+        if self._no_recording:
+            LOG.warning('nova-qcache records nothing: %s', self._no_recording)
         try:
             if domains.version() >= _RECONNECT_SINCE:
                 self.reconnect_seconds = CONF.qcache.base_reconnect_seconds
@@ -67,7 +69,7 @@ class Planner:
                 e.attributes['reason'],
             )
         try:
-            manager.sweep()
+            manager.clean_up()
         except (exception.QcacheError, OSError) as e:
             LOG.warning('What dead processes left cannot be cleared away: %s', e)
         manager.boots.keep()
@@ -89,7 +91,7 @@ class Planner:
         :param path: of the overlay
         """
         engine = self._engine
-        if isinstance(engine, Off):  # nobody asks Nova for anything then
+        if isinstance(engine, DisabledEngine):  # nobody asks Nova for anything then
             return None
         if disk_name == eligibility.ROOT_DISK:
             self._planned.pop(instance.uuid, None)  # of a start that never came
@@ -101,7 +103,7 @@ class Planner:
                 mapping,
                 extra_specs,
                 image_meta=self._images.get(instance.uuid),
-                no_recording=self._obstacle,
+                no_recording=self._no_recording,
             )
             if isinstance(boot, eligibility.Refusal):
                 LOG.info('%s boots without a cache: %s', path, boot.reason, instance=instance)
@@ -175,7 +177,7 @@ class Planner:
         except Exception as e:
             LOG.warning('The cache of image %s is not pinned: %s', image_id, e)
 
-    def tend(self, used_images: Collection[str]) -> None:
+    def run_maintenance(self, used_images: Collection[str]) -> None:
         """Look after the caches, when Nova looks after its bases.
 
         :param used_images: of all instances that this host knows of
@@ -185,7 +187,7 @@ class Planner:
             minimum_age = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
             self._engine.boots.keep()
-            self._engine.upkeep.run(used_images, minimum_age)
+            self._engine.maintenance.run(used_images, minimum_age)
         except Exception:  # Nova's periodic work goes on
             LOG.exception('The caches were not looked after')
 

@@ -25,7 +25,7 @@ from nova_qcache.engine.manager import Manager
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
-Manager(conf).upkeep.run([], None)
+Manager(conf).maintenance.run([], None)
 """
 
 

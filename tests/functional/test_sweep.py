@@ -30,14 +30,14 @@ from nova_qcache.engine.manager import Manager
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
-print(json.dumps([key.image_id for key in Manager(conf).sweep()]))
+print(json.dumps([key.image_id for key in Manager(conf).clean_up()]))
 """
 _SWEEP_FOR_LONG = _SWEEP.replace(
     'print(json',
     """print('sweeping', flush=True)
 manager = Manager(conf)
 while True:
-    assert not manager.sweep()
+    assert not manager.clean_up()
 print(json""",
 )
 

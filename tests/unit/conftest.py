@@ -18,7 +18,7 @@ from nova_qcache import exception
 from nova_qcache.bases import probe
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.engine import manager as manager_module
 from nova_qcache.engine.boots import Boots
 from nova_qcache.engine.host import Host
@@ -83,8 +83,8 @@ def paths(conf):
 
 
 @pytest.fixture
-def store(paths):
-    return Store(paths, 60)
+def catalog(paths):
+    return Catalog(paths, 60)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def leave_renamed(site: Site) -> None:
 
 
 def leave_stale(site: Site) -> None:
-    site.store.retire(site.ready(), '')
+    site.catalog.retire(site.ready(), '')
 
 
 def leave_lost(site: Site) -> None:
@@ -62,7 +62,7 @@ def seal(site: Site) -> None:
     facts = builders.sealed()
     if path.exists():
         facts = sealed_file.describe(path, sealed_file.digest(path), FinishReason.IDLE)
-    site.store.seal(builders.record(), facts)
+    site.catalog.seal(builders.record(), facts)
 
 
 def require_nobody() -> None:
@@ -70,22 +70,22 @@ def require_nobody() -> None:
 
 
 EVENTS: dict[str, Callable[[Site], object]] = {
-    'begin': lambda site: site.store.begin(builders.record()),
+    'begin': lambda site: site.catalog.begin(builders.record()),
     'seal': seal,
-    'retire': lambda site: site.store.retire(as_ready(site), ''),
-    'refresh': lambda site: site.store.refresh(as_ready(site)),
-    'carry over': lambda site: site.store.carry_over(as_ready(site), NEXT.generation),
-    'discard': lambda site: site.store.discard(KEY),
-    'discard a recording': lambda site: site.store.discard_recording(KEY),
-    'discard while leased': lambda site: site.store.discard(KEY, require_nobody),
-    'lease': lambda site: site.store.lease(KEY, lambda: site.leases.take('x', KEY)),
-    'sweep': Site.sweep,
+    'retire': lambda site: site.catalog.retire(as_ready(site), ''),
+    'refresh': lambda site: site.catalog.refresh(as_ready(site)),
+    'carry over': lambda site: site.catalog.retag(as_ready(site), NEXT.generation),
+    'discard': lambda site: site.catalog.discard(KEY),
+    'discard a recording': lambda site: site.catalog.discard_recording(KEY),
+    'discard while leased': lambda site: site.catalog.discard(KEY, require_nobody),
+    'lease': lambda site: site.catalog.lease(KEY, lambda: site.leases.take('x', KEY)),
+    'sweep': Site.clean_up,
     'write of the base': lambda site: site.generations.raise_before_write(site.source),
 }
 
 
 def as_ready(site: Site) -> CacheRecord:
-    record = site.store.load(KEY)
+    record = site.catalog.load(KEY)
     return record if record and record.sealed else builders.record(State.READY)
 
 
@@ -137,7 +137,7 @@ def test_each_state_and_event_and_crash(folder, beginning, event):
             assert (state_of(site, NEXT) == 'READY') is (event == 'carry over' and not said)
             break
         assert after in (state, wanted), f'after a crash at {calls.names[-1]}, call {cut}'
-        site.sweep()
+        site.clean_up()
         assert state_of(site) == ('COLD' if after == 'WARMING' else after)
     assert cut > 0 or event == 'discard while leased', 'there was something to cut'
 
@@ -148,14 +148,14 @@ def test_a_verdict_on_a_cache_that_is_another_by_now(folder, event):
     site = Site(folder / 'site')
     judged = site.ready()
     old = site.paths.sealed(KEY).open('rb')  # whoever compares has it open: its inode is not free
-    site.store.discard(KEY)
-    now = builders.ready(site.store, created_at=judged.created_at + 60)
+    site.catalog.discard(KEY)
+    now = builders.ready(site.catalog, created_at=judged.created_at + 60)
     with old, contextlib.suppress(exception.WrongState):
         if event == 'refresh':
-            site.store.refresh(judged)
+            site.catalog.refresh(judged)
         else:
-            site.store.retire(judged, 'its digest is another')
-    assert site.store.load(KEY) == now
+            site.catalog.retire(judged, 'its digest is another')
+    assert site.catalog.load(KEY) == now
 
 
 # -- what the model does not find by itself

@@ -30,8 +30,8 @@ OLDER = CacheKey(IMAGE, Generation('0123456789ab', 2))
 
 
 @pytest.fixture
-def sweep(store, paths):
-    return lambda: cleanup.sweep(store, Leases(paths.leases, 300))
+def sweep(catalog, paths):
+    return lambda: cleanup.clean_up(catalog, Leases(paths.leases, 300))
 
 
 def remains(paths, key=KEY):
@@ -49,8 +49,8 @@ def test_nothing(sweep):
     assert sweep() == []
 
 
-def test_a_recording_that_nobody_fills(sweep, store, paths, caplog):
-    builders.warm(store)
+def test_a_recording_that_nobody_fills(sweep, catalog, paths, caplog):
+    builders.warm(catalog)
     left = [*remains(paths), paths.recording(KEY), paths.record(KEY)]
     assert all(path.exists() for path in left)
     assert sweep() == [KEY]
@@ -68,28 +68,30 @@ def test_remains_without_a_record(sweep, paths):
 @pytest.mark.parametrize('content', [b'', bytes(300)])
 @pytest.mark.parametrize('has_file', [False, True])
 def test_a_recording_that_a_crash_of_the_host_left_by_halves(
-    sweep, store, paths, content, has_file
+    sweep, catalog, paths, content, has_file
 ):
     paths.record(KEY).write_bytes(content)
     if has_file:
         paths.recording(KEY).write_bytes(b'dirty')
     assert sweep() == [KEY]
-    assert store.keys() == []
+    assert catalog.keys() == []
 
 
-def test_a_sealed_cache_stays(sweep, store, paths):
-    builders.ready(store)
+def test_a_sealed_cache_stays(sweep, catalog, paths):
+    builders.ready(catalog)
     left = remains(paths)
     assert sweep() == []
     assert paths.sealed(KEY).exists()
-    assert store.load(KEY) is not None
+    assert catalog.load(KEY) is not None
     assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize('content', [b'', bytes(300)])
-def test_a_cache_whose_record_a_crash_of_the_host_left_empty(sweep, store, paths, caplog, content):
+def test_a_cache_whose_record_a_crash_of_the_host_left_empty(
+    sweep, catalog, paths, caplog, content
+):
     """Of one that was retired without waiting for the disk."""
-    builders.ready(store)
+    builders.ready(catalog)
     paths.record(KEY).write_bytes(content)
     assert sweep() == []
     assert not paths.record(KEY).exists()
@@ -97,10 +99,10 @@ def test_a_cache_whose_record_a_crash_of_the_host_left_empty(sweep, store, paths
     assert 'is removed: a crash of the host left its record empty' in caplog.text
 
 
-def test_a_cache_with_an_empty_record_stays_as_long_as_somebody_names_it(store, paths):
-    builders.ready(store)
+def test_a_cache_with_an_empty_record_stays_as_long_as_somebody_names_it(catalog, paths):
+    builders.ready(catalog)
     paths.record(KEY).write_bytes(b'')
-    assert cleanup.sweep(store, Leases(paths.leases, 300), lambda key: key == KEY) == []
+    assert cleanup.clean_up(catalog, Leases(paths.leases, 300), lambda key: key == KEY) == []
     assert paths.sealed(KEY).exists()
 
 
@@ -124,8 +126,8 @@ def test_foreign_files_stay(sweep, paths):
     assert all(path.read_text() == 'mine' for path in foreign)
 
 
-def test_a_daemon_without_a_recorder_may_have_guests(sweep, store, paths):
-    builders.warm(store)
+def test_a_daemon_without_a_recorder_may_have_guests(sweep, catalog, paths):
+    builders.warm(catalog)
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(paths.qmp_socket(KEY)))
         daemon.listen()
@@ -136,8 +138,8 @@ def test_a_daemon_without_a_recorder_may_have_guests(sweep, store, paths):
 
 
 @pytest.mark.parametrize('which', ['nbd_socket', 'qmp_socket', 'control_socket'])
-def test_a_socket_that_has_a_listener_is_never_taken(sweep, store, paths, which):
-    builders.warm(store)
+def test_a_socket_that_has_a_listener_is_never_taken(sweep, catalog, paths, which):
+    builders.warm(catalog)
     left = remains(paths)
     path = getattr(paths, which)(KEY)
     path.unlink()
@@ -149,9 +151,9 @@ def test_a_socket_that_has_a_listener_is_never_taken(sweep, store, paths, which)
     assert sweep() == [KEY]
 
 
-def test_a_daemon_that_is_stopped_and_whose_queue_is_full(sweep, store, paths, caplog):
-    other = builders.warm(store, key=CacheKey(OTHER_IMAGE, GENERATION)).key
-    later = builders.warm(store, key=CacheKey(LATER_IMAGE, GENERATION)).key
+def test_a_daemon_that_is_stopped_and_whose_queue_is_full(sweep, catalog, paths, caplog):
+    other = builders.warm(catalog, key=CacheKey(OTHER_IMAGE, GENERATION)).key
+    later = builders.warm(catalog, key=CacheKey(LATER_IMAGE, GENERATION)).key
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(socket.socket(socket.AF_UNIX))
         daemon.bind(str(paths.qmp_socket(other)))
@@ -167,7 +169,7 @@ def test_a_daemon_that_is_stopped_and_whose_queue_is_full(sweep, store, paths, c
     assert str(paths.qmp_socket(other)) in caplog.text
 
 
-def test_a_recording_that_lost_its_record(sweep, store, paths):
+def test_a_recording_that_lost_its_record(sweep, catalog, paths):
     """It keeps its whole quota on the file system, and no boot of a later base clears it away."""
     paths.recording(KEY).write_bytes(b'x')
     assert sweep() == [KEY]
@@ -182,24 +184,24 @@ def test_a_sealed_file_that_lost_its_record_is_an_operators(sweep, paths):
     assert paths.sealed(KEY).exists()
 
 
-def test_a_stale_cache_stays(sweep, store, paths):
-    store.retire(builders.ready(store), 'x')
-    before = store.load(KEY)
+def test_a_stale_cache_stays(sweep, catalog, paths):
+    catalog.retire(builders.ready(catalog), 'x')
+    before = catalog.load(KEY)
     remains(paths)
     assert sweep() == []
-    assert store.load(KEY) == before
+    assert catalog.load(KEY) == before
     assert paths.sealed(KEY).exists()
 
 
-def test_one_of_many(sweep, store, paths):
-    other = builders.ready(store, key=CacheKey(OTHER_IMAGE, GENERATION)).key
-    dead = [builders.warm(store).key, builders.warm(store, key=OLDER).key]
+def test_one_of_many(sweep, catalog, paths):
+    other = builders.ready(catalog, key=CacheKey(OTHER_IMAGE, GENERATION)).key
+    dead = [builders.warm(catalog).key, builders.warm(catalog, key=OLDER).key]
     assert sweep() == sorted(dead)
-    assert store.keys() == [other]
+    assert catalog.keys() == [other]
 
 
-def test_a_recorder_that_lives_is_left_alone(sweep, store, paths):
-    builders.warm(store)
+def test_a_recorder_that_lives_is_left_alone(sweep, catalog, paths):
+    builders.warm(catalog)
     left = remains(paths)
     holder = textwrap.dedent("""
         import pathlib, sys
@@ -237,33 +239,33 @@ def test_a_folder_that_is_gone(sweep, paths):
         sweep()
 
 
-def test_what_cannot_be_removed(sweep, store, paths, monkeypatch):
-    builders.warm(store)
+def test_what_cannot_be_removed(sweep, catalog, paths, monkeypatch):
+    builders.warm(catalog)
 
     def refuse(*arguments, **options):
         raise exception.LockTimeout(name='x', path='/x', seconds=1)
 
-    monkeypatch.setattr(store, 'discard_recording', refuse)
+    monkeypatch.setattr(catalog, 'discard_recording', refuse)
     with pytest.raises(exception.LockTimeout):
         sweep()
 
 
-def test_a_second_name_without_a_record(sweep, store):
+def test_a_second_name_without_a_record(sweep, catalog):
     """Whoever carried a cache over was killed before it wrote the record."""
-    record = builders.ready(store)
-    second = store.paths.sealed(CacheKey(KEY.image_id, KEY.generation.next()))
-    second.hardlink_to(store.paths.sealed(KEY))
+    record = builders.ready(catalog)
+    second = catalog.paths.sealed(CacheKey(KEY.image_id, KEY.generation.next()))
+    second.hardlink_to(catalog.paths.sealed(KEY))
     sweep()
     assert not second.exists()
-    store.require_unchanged(record)
+    catalog.require_unchanged(record)
 
 
-def test_a_record_that_was_half_written(sweep, store):
-    left = store.paths.record(KEY).with_name(f'.{store.paths.record(KEY).name}.x1y2')
+def test_a_record_that_was_half_written(sweep, catalog):
+    left = catalog.paths.record(KEY).with_name(f'.{catalog.paths.record(KEY).name}.x1y2')
     left.write_bytes(b'{')
-    (store.paths.cache_path / '.foreign.json.x').touch()
+    (catalog.paths.cache_path / '.foreign.json.x').touch()
     sweep()
-    assert [path.name for path in store.paths.cache_path.glob('.*')] == ['.foreign.json.x']
+    assert [path.name for path in catalog.paths.cache_path.glob('.*')] == ['.foreign.json.x']
 
 
 # -- a daemon whose recorder has died
@@ -293,29 +295,29 @@ def daemon(paths):
         process.kill()
 
 
-def test_a_daemon_without_a_recorder_and_without_guests_is_ended(store, paths, daemon):
+def test_a_daemon_without_a_recorder_and_without_guests_is_ended(catalog, paths, daemon):
     respawn.note(paths, KEY, [])
-    cleanup.end_daemon(store, KEY)
+    cleanup.end_daemon(catalog, KEY)
     daemon.wait()
     assert not paths.nbd_socket(KEY).exists()
     assert respawn.read(paths, KEY) is None, 'nobody starts a recorder for it'
-    cleanup.end_daemon(store, KEY)  # there is none any more
+    cleanup.end_daemon(catalog, KEY)  # there is none any more
 
 
-def test_a_daemon_that_has_guests_serves_them_on(store, paths, daemon):
+def test_a_daemon_that_has_guests_serves_them_on(catalog, paths, daemon):
     with socket.socket(socket.AF_UNIX) as guest:
         guest.connect(str(paths.nbd_socket(KEY)))
         while not processes.connections(paths.nbd_socket(KEY)):
             time.sleep(0.001)
-        cleanup.end_daemon(store, KEY)
+        cleanup.end_daemon(catalog, KEY)
         assert daemon.poll() is None
         assert paths.nbd_socket(KEY).exists()
 
 
-def test_a_daemon_whose_recorder_starts_is_left_alone(store, paths, daemon):
+def test_a_daemon_whose_recorder_starts_is_left_alone(catalog, paths, daemon):
     with (
         locks.recorder(paths.locks, KEY),
         pytest.raises(exception.CacheInUse, match='does not answer'),
     ):
-        cleanup.end_daemon(store, KEY)
+        cleanup.end_daemon(catalog, KEY)
     assert daemon.poll() is None

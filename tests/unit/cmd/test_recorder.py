@@ -60,11 +60,11 @@ def test_a_recorder_is_made_of_options_and_arguments(run, service, base, short_f
         base_reconnect_seconds=9,
     )
     assert run('--base-format=qcow2', image_id=IMAGE.upper()) == 0
-    key, source, store, tool, settings = service.call_args.args
+    key, source, catalog, tool, settings = service.call_args.args
     assert key.image_id == IMAGE
     assert (source.reference, source.base_format) == (str(base), 'qcow2')
     assert source.reconnect_seconds == 9
-    assert store.paths == Paths(short_folder / 'cache', short_folder / 'run')
+    assert catalog.paths == Paths(short_folder / 'cache', short_folder / 'run')
     assert tool.program == '/opt/img'
     assert settings.quota == 16 * MIB
     assert (settings.cluster_size, settings.extended_l2) == (65536, True)

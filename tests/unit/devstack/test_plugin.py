@@ -155,10 +155,10 @@ def test_a_limited_base_is_a_slow_view_of_a_folder(devstack: DevStack):
     devstack.configure(QCACHE_BASE='limited', QCACHE_BASE_RATE='12M')
     devstack.stack()
     base = devstack.instances / '_base'
-    store = devstack.tree / 'opt/stack/data/nova-qcache-base'
+    catalog = devstack.tree / 'opt/stack/data/nova-qcache-base'
     assert 'install_package bindfs' in devstack.done()
-    assert f'bindfs -o allow_other --read-rate=12M {store} {base}' in devstack.done()
-    assert store.owner() == USER
+    assert f'bindfs -o allow_other --read-rate=12M {catalog} {base}' in devstack.done()
+    assert catalog.owner() == USER
     assert devstack.mounts() == [str(base)]
 
 

@@ -19,11 +19,11 @@ from nova_qcache.cache.pins import Pins
 from nova_qcache.checks import confinement
 from nova_qcache.checks import process_survival
 from nova_qcache.engine.boots import Boots
-from nova_qcache.engine.upkeep import Upkeep
+from nova_qcache.engine.maintenance import Maintenance
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import PlanKind
-from nova_qcache.model.plan import Wish
+from nova_qcache.model.plan import Policy
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
 from nova_qcache.virt import eligibility
@@ -51,8 +51,8 @@ SURPRISES = [
 def obstacles():
     """What speaks against recording on this host: nothing, unless a test says otherwise."""
     with (
-        mock.patch.object(confinement, 'obstacle', autospec=True, return_value=None) as confined,
-        mock.patch.object(process_survival, 'obstacle', autospec=True, return_value=None) as ends,
+        mock.patch.object(confinement, 'problem', autospec=True, return_value=None) as confined,
+        mock.patch.object(process_survival, 'problem', autospec=True, return_value=None) as ends,
     ):
         yield mock.Mock(confinement=confined, process_survival=ends)
 
@@ -77,7 +77,7 @@ def manager(made, record, tmp_path):
     manager.paths = Paths(tmp_path / 'cache', tmp_path / 'run')
     manager.boots = mock.create_autospec(Boots, instance=True)
     manager.pins = mock.create_autospec(Pins, instance=True)
-    manager.upkeep = mock.create_autospec(Upkeep, instance=True)
+    manager.maintenance = mock.create_autospec(Maintenance, instance=True)
     manager.boots.plan.return_value = record
     return manager
 
@@ -160,7 +160,7 @@ def test_an_unshelved_instance_uses_the_cache_of_its_first_image(ask, overlay, i
 
 def test_what_the_image_or_flavor_wishes_is_passed_on(ask, overlay, manager):
     ask(extra_specs={'qcache:policy': 'always'})
-    assert asked(manager).wish is Wish.ALWAYS
+    assert asked(manager).policy is Policy.ALWAYS
 
 
 def test_an_image_of_one_boot_is_said_to_be_one(ask, overlay, instance, manager):
@@ -310,11 +310,11 @@ def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, obstacle
     assert str(qcache_conf.instances_path(nova_conf)) == '/elsewhere'
 
 
-@pytest.mark.parametrize('obstacle', ['confinement', 'process_survival'])
+@pytest.mark.parametrize('problem', ['confinement', 'process_survival'])
 def test_an_obstacle_is_said_once_and_passed_on(
-    manager, obstacles, instance, overlay, caplog, obstacle
+    manager, obstacles, instance, overlay, caplog, problem
 ):
-    getattr(obstacles, obstacle).return_value = 'the remedy is here'
+    getattr(obstacles, problem).return_value = 'the remedy is here'
     planner = Planner()
     planner.start(domains())
     assert problems(caplog) == [
@@ -322,7 +322,7 @@ def test_an_obstacle_is_said_once_and_passed_on(
     ]
     for _ in range(2):
         planner.plan(instance, 'disk', str(overlay), {}, {})
-        assert asked(manager).obstacle == 'the remedy is here'
+        assert asked(manager).no_recording == 'the remedy is here'
     assert len(problems(caplog)) == 1
 
 
@@ -395,14 +395,14 @@ def test_what_makes_no_sense_is_one_error_and_it_stays_off(
     assert [level for level, _ in errors] == [logging.ERROR]
     assert 'nova-qcache is off, and all instances boot without a cache' in errors[0][1]
     assert said in errors[0][1]
-    with mock.patch.object(eligibility, 'obstacle', autospec=True) as eligible:
+    with mock.patch.object(eligibility, 'refusal_of', autospec=True) as eligible:
         for _ in range(2):
             assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
     eligible.assert_not_called()  # for that Nova may ask the conductor
     planner.started(instance)
     planner.release(instance)
     planner.precached(IMAGE)
-    planner.tend({IMAGE})
+    planner.run_maintenance({IMAGE})
     with planner.writing('/base'):
         assert planner.disk_usage('/') == 0
     assert len(problems(caplog)) == 1
@@ -495,21 +495,21 @@ def test_a_spawn_that_fails_is_forgotten(planner, ask, overlay, instance, manage
 def test_caches_age_as_bases_do(planner, manager, nova_conf, removes, age):
     nova_conf.set_override('remove_unused_base_images', removes, 'image_cache')
     nova_conf.set_override('remove_unused_original_minimum_age_seconds', 777, 'image_cache')
-    planner.tend({IMAGE})
-    manager.upkeep.run.assert_called_once_with({IMAGE}, age)
+    planner.run_maintenance({IMAGE})
+    manager.maintenance.run.assert_called_once_with({IMAGE}, age)
     assert manager.boots.keep.call_count == 2  # at the start, too
 
 
 @pytest.mark.parametrize('surprise', SURPRISES)
 def test_periodic_work_of_novas_goes_on(planner, manager, caplog, surprise):
-    manager.upkeep.run.side_effect = surprise
-    planner.tend(set())
+    manager.maintenance.run.side_effect = surprise
+    planner.run_maintenance(set())
     assert 'were not looked after' in caplog.text
 
 
 def test_nothing_is_looked_after_without_a_manager(instance):
     planner = Planner()
-    planner.tend(set())
+    planner.run_maintenance(set())
     planner.precached(IMAGE)
     planner.fall_back(instance)
     planner.started(instance)

@@ -9,15 +9,15 @@ import math
 from typing import Any
 
 from nova_qcache import exception
-from nova_qcache.reports import figures as figures_module
-from nova_qcache.reports.figures import Figures
+from nova_qcache.reports import snapshot as snapshot_module
+from nova_qcache.reports.snapshot import Snapshot
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.system import files
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
 
-__all__ = ['History', 'Point']
+__all__ = ['Point', 'TimeSeries']
 
 LOG = logging.getLogger(__name__)
 
@@ -40,19 +40,19 @@ class Point:
     """What the caches took then."""
 
 
-class History:
+class TimeSeries:
     def __init__(self, paths: Paths) -> None:
         self._path = paths.statistics / _NAME
         self._locks = paths.locks
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
-    def note(self, figures: Figures) -> None:
+    def note(self, snapshot: Snapshot) -> None:
         """Add what the figures of the host are now. Never raises."""
         point = Point(
-            figures.at,
-            figures_module.served_bytes(figures.host),
-            figures_module.base_bytes(figures.host),
-            figures.pool.allocated,
+            snapshot.at,
+            snapshot_module.served_bytes(snapshot.host),
+            snapshot_module.base_bytes(snapshot.host),
+            snapshot.pool.allocated,
         )
         try:
             # What begins with a dot in that folder is a leftover to whoever holds this lock.
@@ -62,14 +62,14 @@ class History:
                 text = _dumps(_thinned([*before, point]))
                 files.replace_atomically(self._path, text, _MODE)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._complaints.level(e), 'The history of the caches has a gap: %s', e)
+            LOG.log(self._log_limit.level(e), 'The history of the caches has a gap: %s', e)
 
     def points(self) -> list[Point]:
         """Return what was noted, the oldest first; nothing if it cannot be read. Never raises."""
         try:
             return self._read()
         except (exception.StatisticsBroken, OSError) as e:
-            LOG.log(self._complaints.level(e), '%s', e)
+            LOG.log(self._log_limit.level(e), '%s', e)
             return []
 
     def _read(self) -> list[Point]:

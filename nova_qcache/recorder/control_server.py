@@ -12,7 +12,7 @@ import os
 import pathlib
 from typing import Any
 
-__all__ = ['Door']
+__all__ = ['ControlServer']
 
 _LINE_BYTES = 65536
 _SECONDS = 5
@@ -20,7 +20,7 @@ _SECONDS = 5
 Handler = Callable[[], dict[str, Any]]
 
 
-class Door:
+class ControlServer:
     """Serves ``handlers``: from the name of a command to what makes its reply."""
 
     def __init__(self, path: pathlib.Path, handlers: dict[str, Handler]) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.usage import Usage
 from nova_qcache.cache.verify import Verifier
 from nova_qcache.model.key import CacheKey
@@ -26,7 +26,7 @@ from nova_qcache.model.states import State
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system.progress import silent
 
-__all__ = ['Examiner', 'Request', 'Requests']
+__all__ = ['Request', 'Requests', 'Revalidator']
 
 LOG = logging.getLogger(__name__)
 
@@ -115,10 +115,10 @@ class Requests:
         return Request(image_hash if isinstance(image_hash, str) else '', can_wait)
 
 
-class Examiner:
+class Revalidator:
     def __init__(
         self,
-        store: Store,
+        catalog: Catalog,
         generations: Generations,
         verifier: Verifier,
         usage: Usage,
@@ -129,7 +129,7 @@ class Examiner:
         """:param reconnect_seconds: for how long reads wait for a base that went away
         :param rate: bytes of a base that are read in a second at the most where no boot waits
         """
-        self._store = store
+        self._catalog = catalog
         self._generations = generations
         self._verifier = verifier
         self._usage = usage
@@ -137,7 +137,7 @@ class Examiner:
         self._reconnect_seconds = reconnect_seconds
         self._rate = rate
 
-    def look(self) -> int:
+    def run_once(self) -> int:
         """Examine all caches that are to be, one after the other; return how many they were.
 
         One that cannot be examined now is so when a boot asks again.
@@ -146,19 +146,21 @@ class Examiner:
         while pending := self._requests.pending():  # one that cannot wait may have come meanwhile
             key, request = next(iter(pending.items()))
             try:
-                self._examine(key, request)
+                self._revalidate(key, request)
             except (exception.QcacheError, OSError) as e:
                 LOG.warning('The cache of image %s cannot be examined: %s', key.image_id, e)
-                self._store.ledger.add(key.image_id, Counters(verifications={'unknown': 1}))
+                self._catalog.counter_store.add(
+                    key.image_id, Counters(verifications={'unknown': 1})
+                )
             finally:
                 self._requests.done(key)
             count += 1
         if count:
-            self._requests.forget_others(self._store.keys())
+            self._requests.forget_others(self._catalog.keys())
         return count
 
-    def _examine(self, key: CacheKey, request: Request) -> None:
-        record = self._store.load(key)
+    def _revalidate(self, key: CacheKey, request: Request) -> None:
+        record = self._catalog.load(key)
         if record is None or record.state is not State.READY:
             return
         source = plugins.source(
@@ -172,15 +174,13 @@ class Examiner:
             found.compared,
             found.problem or 'equal',
         )
-        was_carried_over = found.key != key
+        was_retagged = found.key != key
         # A damaged one is of use to nobody, and ageing may be switched off.
-        if was_carried_over or (
-            found.problem and self._generations.current(source) == key.generation
-        ):
+        if was_retagged or (found.problem and self._generations.current(source) == key.generation):
             self._clear_away(key)
 
     def _clear_away(self, key: CacheKey) -> None:
         try:
-            self._store.discard(key, lambda: self._usage.require_none(key))
+            self._catalog.discard(key, lambda: self._usage.require_none(key))
         except exception.CacheInUse as e:
             LOG.info('A cache of image %s that no boot uses stays for now: %s', key.image_id, e)

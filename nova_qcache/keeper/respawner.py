@@ -17,7 +17,7 @@ import time
 
 from nova_qcache import exception
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.source import Node
 from nova_qcache.model.states import State
@@ -29,7 +29,7 @@ from nova_qcache.system import locks
 from nova_qcache.system import processes
 from nova_qcache.system.paths import Paths
 
-__all__ = ['Revival']
+__all__ = ['Respawner']
 
 LOG = logging.getLogger(__name__)
 
@@ -59,22 +59,22 @@ class _Attempts:
         return self.process is not None and self.process.poll() is None
 
 
-class Revival:
+class Respawner:
     def __init__(
-        self, paths: Paths, store: Store, storage_daemon: str, reconnect_seconds: int
+        self, paths: Paths, catalog: Catalog, storage_daemon: str, reconnect_seconds: int
     ) -> None:
         """:param storage_daemon: the program qemu-storage-daemon
         :param reconnect_seconds: for how long reads wait for a base that went away
         """
         self._paths = paths
-        self._store = store
+        self._catalog = catalog
         self._storage_daemon = storage_daemon
         self._reconnect_seconds = reconnect_seconds
         self._attempts: dict[CacheKey, _Attempts] = {}
         self._daemons: list[StorageDaemon] = []
         """Children of this process, whoever sees to them."""
 
-    def look(self) -> int:
+    def run_once(self) -> int:
         """Look at all recorders once, and start those that are gone.
 
         :return: how many recorders there are or should be
@@ -92,7 +92,7 @@ class Revival:
                 if now - attempts.last_at >= _STEADY_SECONDS:
                     self._attempts.pop(key, None)
             elif attempts.is_starting or now >= attempts.again_at:
-                self._revive(key, attempts, now)
+                self._respawn(key, attempts, now)
         return len(keys)
 
     def _answers(self, key: CacheKey) -> bool:
@@ -102,7 +102,7 @@ class Revival:
             LOG.debug('The recorder of %s: %s', key.stem, e)
             return True
 
-    def _revive(self, key: CacheKey, attempts: _Attempts, now: float) -> None:
+    def _respawn(self, key: CacheKey, attempts: _Attempts, now: float) -> None:
         try:
             # A recorder has it from its start to its end, long before and after it answers.
             with locks.recorder(self._paths.locks, key):
@@ -173,9 +173,9 @@ class Revival:
             reconnect_seconds=self._reconnect_seconds,
         )
         try:
-            record = self._store.load(key)
+            record = self._catalog.load(key)
             if record is not None and record.state is State.READY:
-                return block_graph.playing(source, self._store.require_unchanged(record))
+                return block_graph.playing(source, self._catalog.require_unchanged(record))
         except (exception.RecordBroken, exception.CacheBroken) as e:
             LOG.warning('%s', e)
         return block_graph.plain(source)

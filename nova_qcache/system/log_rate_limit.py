@@ -5,14 +5,14 @@ import logging
 import re
 import time
 
-__all__ = ['Repetition']
+__all__ = ['LogRateLimit']
 
 _AGAIN_SECONDS = 3600
 _MOST = 1000
 _VARIABLE = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+')
 
 
-class Repetition:
+class LogRateLimit:
     """Remembers what was complained about."""
 
     def __init__(self) -> None:
