@@ -133,7 +133,7 @@ def validate(conf: cfg.ConfigOpts) -> None:
         _refuse(
             'metrics_file',
             repr(metrics),
-            'it is no absolute path that ends in .prom',
+            'it is not an absolute path that ends in .prom',
             'Give one in the folder that node_exporter reads, or nothing',
         )
     for name, least in _LEAST.items():
@@ -269,7 +269,7 @@ def _amount(option: str, value: str, unit: int, else_: str = '') -> int:
     if found is None:
         unit_name = 'bytes' if unit == 1 else 'MiB'
         remedy = f'Give {else_}a number of {unit_name}, or one with a unit, such as 512MiB or 40GB'
-        _refuse(option, repr(value), 'it is no amount', remedy)
+        _refuse(option, repr(value), 'it is not an amount', remedy)
     return found
 
 

@@ -122,7 +122,7 @@ class Catalog:
             raise self._broken(record.key, e.strerror or str(e)) from e
         if sealed is None or facts.st_size != sealed.size:
             raise self._broken(
-                record.key, f'it has {facts.st_size} bytes and was sealed with another size'
+                record.key, f'it has {facts.st_size} bytes and had another size when it was sealed'
             )
         if (facts.st_ino, facts.st_mtime_ns) != (sealed.inode, sealed.mtime_ns):
             raise self._broken(record.key, 'it was replaced or written to since it was sealed')
@@ -179,7 +179,7 @@ class Catalog:
             )
         # Recording again on top of a cache is no trouble with it.
         level = logging.INFO if staleness is Staleness.REVISION else logging.WARNING
-        LOG.log(level, 'The cache of image %s is not used any more: %s', record.key.stem, reason)
+        LOG.log(level, 'Cache %s is STALE now, no boot uses it again: %s', record.key.stem, reason)
         self.counter_store.add(record.key.image_id, Counters(invalidations={staleness.value: 1}))
 
     def refresh(self, record: CacheRecord) -> None:
@@ -214,7 +214,7 @@ class Catalog:
                 except OSError as e:
                     raise self._broken(record.key, e.strerror or str(e)) from e
                 self._write(retagged)
-            stale_reason = f'it is a cache of generation {generation} now'
+            stale_reason = f'it was re-tagged to generation {generation}'
             self._set_state(
                 dataclasses.replace(record, state=State.STALE, stale_reason=stale_reason), before
             )
@@ -322,7 +322,7 @@ class Catalog:
         states.require_transition(record.key.image_id, before, record.state)
         self._write(record, sync=sync)
         LOG.info(
-            'Cache of image %s (generation %s): %s',
+            'Cache of image %s (generation %s) is %s now',
             record.key.image_id,
             record.key.generation,
             record.state.value,
@@ -335,7 +335,7 @@ class Catalog:
         except OSError as e:
             raise exception.FolderUnfit(
                 path=str(self.paths.cache_path),
-                reason=f'a record cannot be written ({e.strerror})',
+                reason=f'the record of a cache cannot be written there ({e.strerror})',
                 remedy='Make room there, or give it to the user that nova-compute runs as',
             ) from e
 

@@ -113,7 +113,7 @@ def _clean_up_one(catalog: Catalog, key: CacheKey) -> bool:
     if record is None and paths.record(key).exists() and sealed.exists():
         catalog.discard(key)
         LOG.warning(
-            'The cache of image %s is removed: a crash of the host left its record empty',
+            'Removed a cache of image %s: a crash of the host left its record empty',
             key.image_id,
         )
         return False
@@ -125,7 +125,7 @@ def _clean_up_one(catalog: Catalog, key: CacheKey) -> bool:
         catalog.discard_recording(key)
     else:
         return False
-    LOG.warning('The recording of image %s is thrown away: nobody fills it', key.image_id)
+    LOG.warning('Removed an unfinished recording of image %s: its recorder died', key.image_id)
     return True
 
 
@@ -133,7 +133,7 @@ def _nobody_listens(path: pathlib.Path) -> bool:
     try:
         return processes.listener_pid(path) is None
     except OSError as e:  # its queue is full, for example: it is not dead
-        LOG.warning('What listens on %r is left alone: %s', str(path), e)
+        LOG.warning('Failed to connect to socket %r; leaving its files alone: %s', str(path), e)
         return False
 
 

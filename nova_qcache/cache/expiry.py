@@ -118,13 +118,12 @@ class Expiry:
         try:
             deleted = self._glance.deleted({key.image_id for key in keys} - self._wanted)
         except exception.GlanceUnknown as e:
-            LOG.log(self._log_limit.level(e), 'No cache is removed for its deleted image: %s', e)
+            LOG.log(self._log_limit.level(e), 'Keeping the caches of deleted images: %s', e)
             return []
         pinned = deleted & self._pins.all().keys()
         for image_id in sorted(pinned - self._named):
             LOG.warning(
-                'Image %s is deleted and its caches stay, since it is pinned; '
-                '`nova-qcache unpin %s` lets them go',
+                'Image %s is deleted, but pinned; its caches stay until `nova-qcache unpin %s`',
                 image_id,
                 image_id,
             )

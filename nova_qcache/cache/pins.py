@@ -126,7 +126,7 @@ class Pins:
             if until is not None:
                 until = float(until)
                 if math.isnan(until):
-                    raise ValueError('it ends at no time')
+                    raise ValueError('its end is not a time')
             return Pin(image_id, until, str(data.get('reason', '')))
         except FileNotFoundError:
             return None
@@ -141,7 +141,7 @@ class Pins:
     def _unfit(self, error: OSError) -> exception.FolderUnfit:
         return exception.FolderUnfit(
             path=str(self._folder),
-            reason=f'a pin cannot be changed there ({error.strerror})',
+            reason=f'a pin cannot be written or removed there ({error.strerror})',
             remedy='Make room there, or give it to the user that nova-compute runs as',
         )
 

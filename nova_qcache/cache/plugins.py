@@ -90,7 +90,7 @@ def eviction_policy(name: str) -> EvictionPolicy:
         raise exception.InvalidOption(
             option='eviction_policy',
             value=name,
-            reason=f'it is {type(found).__name__!r} and no EvictionPolicy',
+            reason=f'it is of type {type(found).__name__!r} and not an EvictionPolicy',
             remedy='Mend or remove the package that the plugin is of',
         )
     return found

@@ -82,7 +82,7 @@ def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
     except OSError as e:
         raise exception.FolderUnfit(
             path=str(folder),
-            reason=f'its file system does not say how large it is ({e.strerror})',
+            reason=f'the size of its file system cannot be determined ({e.strerror})',
             remedy='See whether its storage is sound',
         ) from e
     return Limits(
@@ -213,7 +213,7 @@ class Pool:
         shortage = functools.partial(self._shortage, wanted, key)
         if shortage() <= 0:
             return
-        outcome = 'nothing is removed for it'
+        outcome = 'no cache is evicted for it'
         if evict:
             _, outcome = self._evict(shortage, keep_unless_enough=True)
         if shortage() > 0:
@@ -239,7 +239,7 @@ class Pool:
         return (
             f'caches and recordings take {now.allocated + now.reserved} bytes of a budget of '
             f'{self._limits.budget}, and {now.free} are free, of which {self._limits.min_free} '
-            f'stay so'
+            f'must stay free'
         )
 
     # -- below: what goes
@@ -257,7 +257,7 @@ class Pool:
         try:
             link_groups = eviction.in_order(self._removal.link_groups(kept), self._policy)
         except exception.DomainsUnknown as e:
-            return removed, f'nothing is removed: {e.problem_and_remedy()[0]}'
+            return removed, f'no cache is evicted: {e.problem_and_remedy()[0]}'
         freed = 0
         while (wanted := shortage()) > 0:
             closed = (
@@ -284,5 +284,5 @@ class Pool:
 def _why_not_enough(freed: int, kept: dict[CacheKey, str]) -> str:
     counts = collections.Counter(kept.values())
     why = ', '.join(f'{count} {reason}' for reason, count in counts.most_common())
-    could = f'{freed} bytes could be freed' if freed else 'nothing can be removed'
+    could = f'eviction could free {freed} bytes' if freed else 'no cache can be evicted'
     return f'{could} ({why})' if why else could

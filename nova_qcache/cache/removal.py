@@ -86,12 +86,17 @@ class Removal:
             freed = _freed(self._catalog.paths.sealed(key))
             self._catalog.discard(key, functools.partial(self._require_unused, record))
         except exception.QcacheError as e:
-            LOG.debug('The cache of image %s stays: %s', key.stem, e)
+            LOG.debug('Keeping cache %s: %s', key.stem, e)
             return False
         except OSError as e:
-            LOG.log(self._log_limit.level(e), 'The cache of image %s stays: %s', key.image_id, e)
+            LOG.log(
+                self._log_limit.level(e),
+                'Failed to remove a cache of image %s; keeping it: %s',
+                key.image_id,
+                e,
+            )
             return False
-        LOG.info('The cache of image %s is removed (%s): %d bytes', key.stem, why, freed)
+        LOG.info('Removed cache %s (%s), freeing %d bytes', key.stem, why, freed)
         self._catalog.counter_store.add(
             key.image_id, Counters(evictions={why: 1}, evicted_bytes=freed)
         )

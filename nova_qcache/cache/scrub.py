@@ -104,14 +104,14 @@ class Scrubber:
             return
         if reading.record.sealed is not None and now.sealed.digest == reading.record.sealed.digest:
             if found != now.sealed.digest:
-                reason = f'its digest is {found} and was {now.sealed.digest}'
+                reason = f'its digest is {found} and was {now.sealed.digest} when it was sealed'
                 if error:
                     reason = f'its file cannot be read ({error})'
                 self._catalog.retire(now, reason, Staleness.DAMAGED)
                 result = 'damaged'
             else:
                 result = 'intact'
-                LOG.debug('The cache of image %s is as it was sealed', key.image_id)
+                LOG.debug('Scrubbed a cache of image %s: its digest is unchanged', key.image_id)
             self._catalog.counter_store.add(key.image_id, Counters(verifications={result: 1}))
 
 

@@ -75,13 +75,13 @@ class Verifier:
         generation = self._generations.settled(source)
         try:
             found = sealed_file.digest(path, progress('Reading the cache', path.stat().st_size))
-            reason = f'its digest is {found} and was {sealed.digest}'
+            reason = f'its digest is {found} and was {sealed.digest} when it was sealed'
         except OSError as e:
             found, reason = '', f'its file cannot be read ({e.strerror or e})'
         if found != sealed.digest:
             self._catalog.retire(record, reason, Staleness.DAMAGED)
             self._count(record, 'damaged')
-            return Verification(record.key, 'the cache file is not what was sealed', 0)
+            return Verification(record.key, 'the cache file differs from what was sealed', 0)
         extents = self._image_tool.cached_extents(path)
         total = sum(length for _, length in extents)
         difference = self._first_difference(
@@ -107,7 +107,7 @@ class Verifier:
                 key = self._catalog.retag(proved, generation).key
             except exception.WrongState:
                 # It was recorded again meanwhile, and this one is of no use to any boot.
-                reason = f'generation {generation} has a cache of its own'
+                reason = f'generation {generation} of its base has another cache'
                 self._catalog.retire(record, reason, Staleness.WRITTEN)
                 return Verification(record.key, '', total)
         return Verification(key, '', total)

@@ -85,7 +85,7 @@ def view(catalog: Catalog, key: CacheKey) -> CacheView:
         if socket.exists():
             guests = processes.connections(socket)
         if state == State.WARMING.value:
-            state, note = DIRTY, 'no recorder fills it any more; the next boot starts afresh'
+            state, note = DIRTY, 'its recorder died; the next boot records it again'
         elif state == State.COLD.value:
             note = 'its recorder does not answer, or has died'
     try:
@@ -95,7 +95,7 @@ def view(catalog: Catalog, key: CacheKey) -> CacheView:
     return CacheView(key, path, state, allocated, length, note, record, status, guests)
 
 
-_REMEDY = 'End its guests, or add --force: they go on with the file, which has no name then'
+_REMEDY = 'End its guests, or add --force: they keep reading the removed file'
 
 
 def require_no_guests(seen: CacheView) -> None:

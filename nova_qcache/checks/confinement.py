@@ -192,7 +192,7 @@ def _selinux_type(path: pathlib.Path) -> str:
     try:
         context = os.getxattr(path, 'security.selinux').rstrip(b'\0').decode()
     except (OSError, ValueError) as e:
-        return f'that cannot be told ({e})'
+        return f'that cannot be read ({e})'
     # user:role:type:level
     return [*context.split(':'), '', '', ''][2]
 

@@ -102,7 +102,9 @@ def _options(conf: cfg.ConfigOpts) -> Finding:
         for name, opt in known.items()
         if conf.qcache[name] != opt.default
     ]
-    others = 'all others have their defaults' if changed else 'all have their defaults'
+    others = (
+        'all other options have their defaults' if changed else 'all options have their defaults'
+    )
     in_force = ', '.join([*changed, others])
     unknown = {
         name: said for name, said in config_files.written(conf).items() if name not in known
@@ -187,7 +189,7 @@ def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
     free = files.free_bytes(files.place(folder))
     found = (
         f'caches take {taken // mib} MiB of {limits.budget // mib}, and {free // mib} MiB are '
-        f'free, of which {limits.min_free // mib} stay so'
+        f'free, of which {limits.min_free // mib} must stay free'
     )
     excess = max(taken - limits.budget, limits.min_free - free)
     if excess > 0:
@@ -195,8 +197,8 @@ def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
             path=str(folder),
             excess=excess,
             reason=found,
-            remedy='Those that nobody uses go at the next recording or run of the image cache '
-            'manager; or raise [qcache] cache_budget, or lower min_free',
+            remedy='The next recording or run of the image cache manager evicts unused ones; or '
+            'raise [qcache] cache_budget, or lower min_free',
         )
     return found
 
@@ -240,7 +242,7 @@ def _confinement(guests: pathlib.Path) -> Finding:
     # A warning: sealed caches are played all the same, and guests without libvirt record.
     problem = confinement.problem(guests)
     if problem is None:
-        return Finding('confinement', Grade.OK, f'nothing known keeps guests from {guests}')
+        return Finding('confinement', Grade.OK, f'no known rule denies guests {guests}')
     cause, _, remedy = problem.partition('; ')
     return Finding(
         'confinement',

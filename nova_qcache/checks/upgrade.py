@@ -65,7 +65,7 @@ def _caches(catalog: Catalog, subject: str) -> Finding:
     if newer:
         found.append(f'{len(newer)} were written by a newer nova-qcache ({_images(newer)})')
     if broken:
-        found.append(f'{len(broken)} are no records ({_images(broken)})')
+        found.append(f'{len(broken)} cannot be read ({_images(broken)})')
     return Finding(
         subject,
         Grade.WARNING,

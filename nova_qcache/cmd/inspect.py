@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that look: list, show."""
+"""Commands that only read: list, show."""
 
 import argparse
 from collections.abc import Collection

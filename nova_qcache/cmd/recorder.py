@@ -36,14 +36,14 @@ _KEEPER_SECONDS = 5
 
 _CLI_OPTS = [
     cfg.StrOpt('image-id', required=True, positional=True, help='UUID of the image'),
-    cfg.StrOpt('base', required=True, help='Path or URI of its base'),
+    cfg.StrOpt('base', required=True, help='Path or URI of the base of the image'),
     cfg.StrOpt('base-format', default='raw', help='Format of the base: raw or qcow2'),
-    cfg.StrOpt('quota', deprecated_name='quota-mib', help='Quota in place of the option quota'),
+    cfg.StrOpt('quota', deprecated_name='quota-mib', help='Quota instead of [qcache] quota'),
     cfg.StrOpt('image-hash', default='', help="Glance's hash of the image's content"),
-    cfg.BoolOpt('serve-only', help='Record nothing: serve the guests of one that was killed'),
-    cfg.StrOpt('generation', help='That of the cache in place of that of the base'),
-    cfg.IntOpt('revision', default=1, min=1, help='That of the cache'),
-    cfg.BoolOpt('audit', help='Measure the cache of the revision before, on a copy of it'),
+    cfg.BoolOpt('serve-only', help='Record nothing; serve the guests of a recorder that died'),
+    cfg.StrOpt('generation', help='Generation of the cache; by default that of the base'),
+    cfg.IntOpt('revision', default=1, min=1, help='Revision of the cache'),
+    cfg.BoolOpt('audit', help='Audit the cache of the previous revision, on a copy of it'),
 ]
 
 
@@ -85,7 +85,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         # meanwhile is not recorded under the generation of before.
         current = Generations(paths, group.lock_timeout_seconds).current(source)
         if generation not in (None, current):  # whoever wants it would wait for it in vain
-            reason = f'the base was written meanwhile; it has generation {current} now'
+            reason = f'the base was written meanwhile and now has generation {current}'
             raise exception.RecorderFailed(image_id=image_id, reason=reason)
         generation = current
     settings = Settings(
@@ -141,7 +141,10 @@ def _generation(text: str) -> Generation:
         return Generation(epoch, int(n))
     except ValueError as e:
         raise exception.InvalidOption(
-            option='--generation', value=text, reason=str(e), remedy='Give one as `list` prints it'
+            option='--generation',
+            value=text,
+            reason=str(e),
+            remedy='Give a generation as `nova-qcache list --long` prints it',
         ) from e
 
 

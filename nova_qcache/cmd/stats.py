@@ -37,8 +37,8 @@ Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
 
 class Stats(lister.Lister):
-    """Show what was counted and measured of each image, or of the host. In JSON and YAML it is all
-    that is known, in bytes and seconds; in tables what people look for."""
+    """Show counters and measurements of each image, or of the host. JSON and YAML have all of
+    them, in bytes and seconds; tables have the most useful ones."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -46,7 +46,7 @@ class Stats(lister.Lister):
         parser.add_argument(
             '--host',
             action='store_true',
-            help='of the host; --long adds the sources',
+            help='show the host instead of each image; --long adds where each value comes from',
         )
         parser.add_argument(
             '--plot',

@@ -93,14 +93,16 @@ def _nova(driver: str | None) -> Finding:
                 f'nova.conf has compute_driver = {_DRIVER}, and {sys.executable} has no Nova',
                 'Install nova-qcache where nova-compute is installed.',
             )
-        return Finding('nova', Grade.OK, 'none is here: nova-qcache is used without it')
+        return Finding(
+            'nova', Grade.OK, 'Nova is not installed here: nova-qcache is used without it'
+        )
     moved = list(compatibility.moved())
     if moved:
         return Finding(
             'nova',
             Grade.ERROR,
-            f'Nova {version} does not fit, and all instances would boot without a cache: '
-            f'{"; ".join(moved)}',
+            f'nova-qcache does not support Nova {version}, and all instances would boot without '
+            f'a cache: {"; ".join(moved)}',
             'Upgrade nova-qcache, or set [DEFAULT] compute_driver = libvirt.LibvirtDriver.',
         )
     if driver == _DRIVER and importlib.util.find_spec(_SHIM) is None:
@@ -142,7 +144,9 @@ class _Configuration(cfg.ConfigOpts):
         )
         # oslo.upgradecheck takes any word for "check".
         if self.command.check != 'check':
-            raise cfg.Error(f'"upgrade {self.command.check}" is no command; give "upgrade check"')
+            raise cfg.Error(
+                f'"upgrade {self.command.check}" is not a command; give "upgrade check"'
+            )
         shell.become_owner(pathlib.Path(self.qcache.cache_path))
 
 

@@ -21,7 +21,7 @@ class Admission:
         :param boot: with its image ID in canonical spelling
         """
         if boot.boots_once:
-            return 'the image is one that Nova made for this boot alone'
+            return 'Nova made this image for this boot alone'
         if boot.policy is Policy.AUTO and self._record_from_boot > 1:
             number = self._counter_store.of(boot.image_id).boots + 1
             if number < self._record_from_boot:

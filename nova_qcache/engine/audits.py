@@ -66,9 +66,18 @@ class Audits:
         try:
             return self._plan(play, quota)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._log_limit.level(e), 'Image %s is not audited: %s', play.image_id, e)
+            LOG.log(
+                self._log_limit.level(e),
+                'Failed to audit the cache of image %s; playing it without an audit: %s',
+                play.image_id,
+                e,
+            )
         except Exception as e:  # what measures a boot never fails it
-            LOG.exception('Image %s is not audited: %s', play.image_id, e)
+            LOG.exception(
+                'Failed to audit the cache of image %s; playing it without an audit: %s',
+                play.image_id,
+                e,
+            )
         return None
 
     def _plan(self, play: Plan, quota: int) -> Plan | None:
@@ -128,7 +137,11 @@ class Audits:
         self._again_at = time.monotonic() + _PAUSE_SECONDS
         # To measure a cache is no reason to remove another one.
         self._pool.reserve(audit, max(quota, record.quota), evict=False)
-        LOG.info('The cache %s is going to be audited by %s', key.stem, audit.stem)
+        LOG.info(
+            'Starting an audit of cache %s: the next boot reads through recorder %s',
+            key.stem,
+            audit.stem,
+        )
         launch.reap()
         try:
             with open(self._catalog.paths.log(audit), 'ab') as output:

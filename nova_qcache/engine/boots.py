@@ -102,9 +102,16 @@ class Boots:
         try:
             self._generations.raise_before_write(self._host.source(base, base_format))
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._log_limit.level(e), 'Base %r has no new generation: %s', base, e)
+            LOG.log(
+                self._log_limit.level(e),
+                'Failed to raise the generation of base %r; writing it all the same: %s',
+                base,
+                e,
+            )
         except Exception as e:  # a plugin's, too: Nova's write goes on
-            LOG.exception('Base %r has no new generation: %s', base, e)
+            LOG.exception(
+                'Failed to raise the generation of base %r; writing it all the same: %s', base, e
+            )
 
     def preview(self, image_id: str, base: str, base_format: str) -> Plan:
         """Decide what a boot would use now; start nothing, and change nothing.
@@ -279,7 +286,7 @@ class Boots:
         return dataclasses.replace(
             plan,
             kind=PlanKind.PLAIN,
-            reason='the cache has just gone',
+            reason='its cache was removed meanwhile',
             cache=None,
             cause=Cause.STALE,
         )

@@ -183,5 +183,5 @@ def _plain(plan: Plan, reason: str, cause: Cause) -> LookupResult:
 
 
 def _needs_revalidation(plan: Plan, why: str, key: CacheKey) -> LookupResult:
-    reason = f'{why}; `nova-qcache verify {plan.image_id}` decides'
+    reason = f'{why}; revalidate it with `nova-qcache verify {plan.image_id}`'
     return LookupResult(dataclasses.replace(plan, reason=reason, cause=Cause.DOUBT), key)

@@ -62,24 +62,24 @@ class Maintenance:
             go; None keeps them whatever their age
         """
         steps: list[tuple[str, Callable[[], object]]] = [
-            ('noting what is in use', lambda: self._expiry.note_used(used_images)),
-            ('the purge of deleted images', self._expiry.purge_deleted),
-            ('ageing', lambda: self._expiry.expire(minimum_age_seconds)),
-            ('keeping to the budget', self._pool.trim),
-            ('a look for foreign files', self.name_foreign_files),
-            ('forgetting', self._forget),
-            ('reading the caches', lambda: self._scrubber.scrub(self._scrub_bytes)),
-            ('the figures', self._write_metrics),
+            ('note used images', lambda: self._expiry.note_used(used_images)),
+            ('purge caches of deleted images', self._expiry.purge_deleted),
+            ('expire unused caches', lambda: self._expiry.expire(minimum_age_seconds)),
+            ('trim the pool to its budget', self._pool.trim),
+            ('report foreign files', self.name_foreign_files),
+            ('forget old images', self._forget),
+            ('scrub sealed caches', lambda: self._scrubber.scrub(self._scrub_bytes)),
+            ('write metrics', self._write_metrics),
         ]
         for what, step in steps:
             began = time.monotonic()
             try:
                 step()
             except (exception.QcacheError, OSError) as e:
-                LOG.log(self._log_limit.level(e), '%s of the caches: %s', what.capitalize(), e)
+                LOG.log(self._log_limit.level(e), 'Periodic task "%s" failed: %s', what, e)
             except Exception:  # the other steps are none the worse for it
-                LOG.exception('%s of the caches', what.capitalize())
-            LOG.debug('%s took %.3f s', what, time.monotonic() - began)
+                LOG.exception('Unexpected error in periodic task "%s"', what)
+            LOG.debug('Periodic task "%s" took %.3f s', what, time.monotonic() - began)
 
     def name_foreign_files(self) -> None:
         """Say once what is in the folder of the caches and not ours; it stays there.
@@ -89,7 +89,7 @@ class Maintenance:
         foreign = frozenset(self._catalog.directory.foreign())
         if new := sorted(foreign - self._named):
             LOG.warning(
-                'In %s there is something that is not of nova-qcache, and it is left alone: %s',
+                'Found files in %s that nova-qcache did not make; leaving them alone: %s',
                 self._catalog.paths.cache_path,
                 ', '.join(new[:20]) + (' and more' if len(new) > 20 else ''),
             )

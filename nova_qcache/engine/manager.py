@@ -245,7 +245,11 @@ class Manager:
         try:
             return any(True for _ in self._usage.users(key))
         except exception.DomainsUnknown as e:
-            LOG.warning('Whether image %s is in use is not known: %s', key.image_id, e)
+            LOG.warning(
+                'Cannot determine whether guests use image %s; keeping its files: %s',
+                key.image_id,
+                e,
+            )
             return True
 
     def _verified(self, record: CacheRecord, progress: Progress) -> Verification:

@@ -132,7 +132,11 @@ class Guests:
         done.count += 1
         done.last_at = now
         if done.count == _MOST_RESUMES:
-            LOG.error('Domain %s was resumed %d times, and is not again', paused.uuid, done.count)
+            LOG.error(
+                'Domain %s paused again after each of %d resumes; no longer resuming it',
+                paused.uuid,
+                done.count,
+            )
         LOG.warning('Resuming domain %s: its recorder answers', paused.name)
         self._domains.resume(paused.uuid)
 
@@ -171,7 +175,7 @@ class Guests:
         try:
             base = overlay.backing(disk)
         except exception.InvalidBase as e:
-            LOG.warning('A guest needs a recorder that nobody can start again: %s', e)
+            LOG.warning('Cannot restart the recorder of a guest: %s', e)
             return
         if base is not None:
             more = [f'--base={base.path}', f'--base-format={base.format}', key.image_id]

@@ -33,4 +33,4 @@ def ensure(paths: Paths, arguments: Sequence[str]) -> None:
     except exception.LockTimeout:  # one is at work
         return
     except OSError as e:
-        LOG.warning('The keeper cannot be started: %s', e)
+        LOG.warning('Failed to start the keeper; the next boot or periodic run retries: %s', e)

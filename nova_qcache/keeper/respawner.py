@@ -99,7 +99,7 @@ class Respawner:
         try:
             return processes.listener_pid(self._paths.control_socket(key)) is not None
         except OSError as e:  # its queue is full, for example: it lives
-            LOG.debug('The recorder of %s: %s', key.stem, e)
+            LOG.debug('Failed to connect to recorder %s; taking it for alive: %s', key.stem, e)
             return True
 
     def _respawn(self, key: CacheKey, attempts: _Attempts, now: float) -> None:
@@ -110,7 +110,7 @@ class Respawner:
                 if arguments is None:  # it has ended in good order
                     return
                 if attempts.count >= _MOST_ATTEMPTS:
-                    LOG.error('The recorder of image %s is given up', key.image_id)
+                    LOG.error('Recorder for image %s fails to start; giving up', key.image_id)
                     respawn.forget(self._paths, key)
                     return
                 is_new = not attempts.is_starting
@@ -137,7 +137,7 @@ class Respawner:
                     *arguments,
                 ],
             )
-        LOG.warning('The recorder of image %s is gone and started again', key.image_id)
+        LOG.warning('Recorder for image %s died; restarting it', key.image_id)
 
     def _serve(self, key: CacheKey, arguments: Sequence[str]) -> bool:
         """Start a daemon that serves the guests of one that is gone, unless one lives; return
@@ -162,7 +162,11 @@ class Respawner:
             # Also that of one that lives: whoever started it may have been killed before.
             self._paths.share(socket)
         except (exception.QcacheError, OSError) as e:  # the recorder may know better
-            LOG.warning('The guests of image %s cannot be served: %s', key.image_id, e)
+            LOG.warning(
+                'Failed to start a qemu-storage-daemon for the guests of image %s; retrying: %s',
+                key.image_id,
+                e,
+            )
             return False
         return True
 

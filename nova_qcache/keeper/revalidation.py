@@ -148,7 +148,12 @@ class Revalidator:
             try:
                 self._revalidate(key, request)
             except (exception.QcacheError, OSError) as e:
-                LOG.warning('The cache of image %s cannot be examined: %s', key.image_id, e)
+                LOG.warning(
+                    'Failed to compare the cache of image %s with its base; the next boot asks'
+                    ' again: %s',
+                    key.image_id,
+                    e,
+                )
                 self._catalog.counter_store.add(
                     key.image_id, Counters(verifications={'unknown': 1})
                 )
@@ -169,7 +174,7 @@ class Revalidator:
         rate = self._rate if request.can_wait else 0
         found = self._verifier.verify(record, source, silent, request.image_hash, rate)
         LOG.info(
-            'The cache of image %s was compared with its base, %d bytes: %s',
+            'Compared the cache of image %s with its base, %d bytes: %s',
             key.image_id,
             found.compared,
             found.problem or 'equal',
@@ -183,4 +188,4 @@ class Revalidator:
         try:
             self._catalog.discard(key, lambda: self._usage.require_none(key))
         except exception.CacheInUse as e:
-            LOG.info('A cache of image %s that no boot uses stays for now: %s', key.image_id, e)
+            LOG.info('Keeping a stale cache of image %s for now: %s', key.image_id, e)

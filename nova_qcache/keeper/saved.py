@@ -111,12 +111,12 @@ class SavedGuests:
         kept = False
         for saved in self._domains.strip_saved():
             if saved.error is None:
-                LOG.info('The saved state of domain %s names its cache no more', saved.name)
+                LOG.info('Removed the cache from the saved state of domain %s', saved.name)
                 continue
             kept = True
             LOG.log(
                 self._log_limit[saved.name].level(saved.error),
-                'The saved state of domain %s keeps naming its cache: %s',
+                'Failed to remove the cache from the saved state of domain %s: %s',
                 saved.name,
                 saved.error,
             )

@@ -110,10 +110,10 @@ class Keeper:
                 self._complain(e)
                 pause = _RETRY_SECONDS
             except Exception:  # nothing that is wrong here may end the keeping of the others
-                LOG.exception('The keeper goes on after a fault')
+                LOG.exception('Unexpected error in the keeper; retrying')
                 pause = _RETRY_SECONDS
             self._stop.wait(pause)
 
     def _complain(self, error: Exception) -> None:
         if self._log_limit.level(error) > logging.INFO:  # or it would say so each time
-            LOG.warning('The keeper: %s', error)
+            LOG.warning('A task of the keeper failed; retrying: %s', error)

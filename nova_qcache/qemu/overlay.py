@@ -42,7 +42,7 @@ def backing(path: pathlib.Path) -> Backing | None:
         with open(path, 'rb') as file:
             magic, version, offset, length = _HEADER.unpack(file.read(_HEADER.size))
             if magic != _MAGIC or version < 2:
-                raise _unfit(path, 'it is no qcow2 image')
+                raise _unfit(path, 'it is not a qcow2 image')
             if not offset or not length:
                 return None
             if length > _LONGEST_NAME:

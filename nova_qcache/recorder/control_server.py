@@ -60,5 +60,5 @@ class ControlServer:
             handler = self._handlers[command]
         except (ValueError, KeyError, TypeError, RecursionError):
             known = ', '.join(sorted(self._handlers))
-            return {'error': f'{line[:80]!r} is no command; there are: {known}'}
+            return {'error': f'{line[:80]!r} is not a command; known commands: {known}'}
         return handler()

@@ -119,7 +119,9 @@ class ServingDaemon:
             with contextlib.suppress(exception.QcacheError, OSError):  # or it was done before
                 paths.share(paths.nbd_socket(key))
             LOG.warning(
-                'Adopted process %d, which serves image %s without a recorder', pid, key.image_id
+                'Adopted qemu-storage-daemon %d of image %s, whose recorder died',
+                pid,
+                key.image_id,
             )
             return self
         await self.stop()  # its recorder was killed before anybody could connect
@@ -181,7 +183,10 @@ class ServingDaemon:
                     continue
                 pending = asyncio.ensure_future(self.monitor.execute(command, arguments))
                 while not (await asyncio.wait([pending], timeout=_LONG_COMMAND_SECONDS))[0]:
-                    LOG.warning('Sealing image %s waits for reads of its base', self._key.image_id)
+                    LOG.warning(
+                        'Sealing the recording of image %s waits for reads of its base',
+                        self._key.image_id,
+                    )
                 pending.result()
                 if command == 'blockdev-reopen':
                     # Nothing is recorded any more; tables may still have to be written.

@@ -109,7 +109,9 @@ def open_copy(
         shutil.copyfileobj(source_file, copy)
     if audited.sealed is None or sealed_file.digest(path) != audited.sealed.digest:
         raise exception.CacheBroken(
-            path=str(original), reason='its digest is another than sealed', image_id=key.image_id
+            path=str(original),
+            reason='its digest differs from that of its seal',
+            image_id=key.image_id,
         )
     return record
 

@@ -201,13 +201,13 @@ class Recording:
         if measured is None:
             return await self.drop(daemon, 'nothing was measured')
         await asyncio.to_thread(self._count, measured.counters())
-        said = f'{measured.missed} bytes of {measured.read} were missed'
-        LOG.info('The audit of image %s: %s', self._key.image_id, said)
+        said = f'the cache missed {measured.missed} bytes of {measured.read}'
+        LOG.info('Audit of image %s ended: %s', self._key.image_id, said)
         if not measured.is_above(self.settings.rerecord_miss_percent):
             return await self.drop(daemon, said)
         if not self._is_ready(self._audit.audited):
             # Whatever speaks against that cache may speak against its copy.
-            return await self.drop(daemon, 'the cache that it is a copy of is not used any more')
+            return await self.drop(daemon, 'the audited cache is no longer used')
         said_of_seal = await self._seal(daemon, reason, Counters(recordings=1))
         if self._record is not None and self._record.key == self._key:
             await asyncio.to_thread(self._take_over, self._record)
@@ -245,7 +245,11 @@ class Recording:
         try:
             await asyncio.to_thread(self._catalog.discard_recording, self._key)
         except (exception.QcacheError, OSError) as e:  # it is tried again at the end
-            LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
+            LOG.warning(
+                'Failed to remove the dropped recording of image %s; trying again later: %s',
+                self._key.image_id,
+                e,
+            )
         else:
             was_open, self._record = self.is_open, None
             if was_open:
@@ -276,7 +280,9 @@ class Recording:
             await asyncio.to_thread(generations.settled, self._source)
             self._record = await sealer.seal(self._catalog, self._qemu_img, self._record, reason)
         except (exception.QcacheError, OSError) as e:
-            LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
+            LOG.warning(
+                'Failed to seal the recording of image %s; dropping it: %s', self._key.image_id, e
+            )
             # What to do about a cache is not what to do about one that is dropped.
             problem = e.problem_and_remedy()[0] if isinstance(e, exception.QcacheError) else e
             return await self.drop(daemon, f'sealing failed: {problem}')
@@ -292,11 +298,20 @@ class Recording:
                 await daemon.replace(path)
                 return audited
             except exception.QcacheError as e:
-                LOG.warning('The guests of an audit of %s keep its copy: %s', self._key.stem, e)
+                LOG.warning(
+                    'Failed to give the guests of audit %s the sealed cache; they keep its copy:'
+                    ' %s',
+                    self._key.stem,
+                    e,
+                )
         try:
             await daemon.seal(self._path)
         except exception.QcacheError as e:
-            LOG.warning('Ending the recording of image %s: %s', self._key.image_id, e)
+            LOG.warning(
+                'Failed to stop writing the dropped recording of image %s: %s',
+                self._key.image_id,
+                e,
+            )
         return None
 
     async def _still_records(self, daemon: ServingDaemon) -> bool:
@@ -314,9 +329,11 @@ class Recording:
                 self._catalog.retire(self._audit.audited, reason, Staleness.REVISION)
             else:
                 # Found to be wrong while its copy was sealed: so is the copy.
-                self._catalog.retire(record, 'the cache that it is a copy of is not used any more')
+                self._catalog.retire(record, 'the audited cache is no longer used')
         except (exception.QcacheError, OSError) as e:
-            LOG.warning('%s stays READY: %s', self._audit.audited.key.stem, e)
+            LOG.warning(
+                'Failed to retire cache %s; it stays READY: %s', self._audit.audited.key.stem, e
+            )
 
     def _is_ready(self, audited: CacheRecord) -> bool:
         try:

@@ -268,7 +268,8 @@ class Recorder:
             # One that is paused now makes another connection only when it goes on.
             self._finish.hold(time.monotonic())
         LOG.error(
-            'The qemu-storage-daemon of image %s ended unexpectedly; process %d serves its guests',
+            'The qemu-storage-daemon of image %s ended unexpectedly; another one, process %d, now'
+            ' serves its guests',
             self._key.image_id,
             self._daemon.pid,
         )
@@ -304,9 +305,10 @@ class Recorder:
                 task.cancel()
         if processes.connections(self._paths.nbd_socket(self._key)):
             LOG.warning(
-                'Process %d goes on serving image %s without a recorder',
-                self._daemon.pid,
+                'The recorder ends before the guests of image %s; qemu-storage-daemon %d goes on'
+                ' serving them',
                 self._key.image_id,
+                self._daemon.pid,
             )
             await self._daemon.leave()
             return  # and its duty stays: somebody is to adopt the daemon
@@ -321,7 +323,7 @@ class Recorder:
     def _enter(self, phase: Phase, note: str) -> None:
         self._phase = phase
         self._note = note
-        LOG.info('Recorder of image %s: %s (%s)', self._key.image_id, phase.value, note)
+        LOG.info('Recorder for image %s is %s now (%s)', self._key.image_id, phase.value, note)
 
     def _told(self) -> None:
         self._commanded_at = time.monotonic()

@@ -38,7 +38,7 @@ def bytes_from_servers(bases: Iterable[str]) -> dict[str, int]:
     try:
         mounts = parse(_MOUNTSTATS.read_text(errors='backslashreplace'))
     except OSError as e:
-        LOG.info('What was read from the servers of bases is not known: %s', e)
+        LOG.info('Failed to read the counters of NFS mounts; leaving them out: %s', e)
         return {}
     # Bases lie together: what is above them is gone through once.
     points = {path for path in paths if path in mounts}

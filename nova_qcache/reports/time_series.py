@@ -62,7 +62,7 @@ class TimeSeries:
                 text = _dumps(_thinned([*before, point]))
                 files.replace_atomically(self._path, text, _MODE)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._log_limit.level(e), 'The history of the caches has a gap: %s', e)
+            LOG.log(self._log_limit.level(e), 'Failed to add a point to the time series: %s', e)
 
     def points(self) -> list[Point]:
         """Return what was noted, the oldest first; nothing if it cannot be read. Never raises."""
@@ -85,7 +85,11 @@ class TimeSeries:
         except exception.StatisticsTooNew:  # a newer version will go on with it
             raise
         except exception.StatisticsBroken as e:
-            LOG.warning('%s begins anew: %s', self._path, e.attributes['reason'])
+            LOG.warning(
+                'Failed to read %s; starting a new time series: %s',
+                self._path,
+                e.attributes['reason'],
+            )
             return []
 
 
@@ -114,11 +118,11 @@ def _loads(text: bytes, path: str) -> list[Point]:
             raise ValueError(f'it has more than {_MOST} points')
         points = [Point(*map(_number, row)) for row in data['points']]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
-        raise exception.StatisticsBroken(path=path, reason=f'it is no history ({e})') from e
+        raise exception.StatisticsBroken(path=path, reason=f'it is not a time series ({e})') from e
     return sorted(points, key=lambda point: point.at)
 
 
 def _number(value: Any) -> Any:
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f'{value!r:.60} is no number from 0')
+        raise ValueError(f'{value!r:.60} is not a number from 0')
     return value

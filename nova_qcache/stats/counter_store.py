@@ -143,7 +143,7 @@ class CounterStore:
             raise
         except exception.StatisticsBroken as e:  # a power loss, or somebody else
             reason = e.attributes['reason']
-            LOG.warning('%s counts from zero: %s', self._path(name), reason)
+            LOG.warning('Failed to read %s; counting from zero: %s', self._path(name), reason)
             return Counters()
 
     def _write(self, name: str, counters: Counters) -> None:
@@ -171,11 +171,11 @@ class CounterStore:
         try:
             yield
         except FileNotFoundError as e:  # the folder has vanished: whoever needs it says so
-            LOG.debug('Something is not counted: %s', e)
+            LOG.debug('Failed to update counters: %s', e)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._log_limit.level(e), 'Something is not counted: %s', e)
+            LOG.log(self._log_limit.level(e), 'Failed to update counters; going on: %s', e)
         except Exception:  # a boot goes on, also with a fault of ours
-            LOG.exception('Something is not counted')
+            LOG.exception('Unexpected error while updating counters; going on')
 
 
 def _counters(path: pathlib.Path) -> Counters:

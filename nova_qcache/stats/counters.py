@@ -148,7 +148,7 @@ def versioned(text: bytes, known: int, path: str) -> dict[str, Any]:
     """
     data = json.loads(text)
     if not isinstance(data, dict) or type(data.get('version')) is not int:
-        raise ValueError('it is no JSON object with a version')
+        raise ValueError('it is not a JSON object with a version')
     if data['version'] > known:
         raise exception.StatisticsTooNew(path=path, version=data['version'], known=known)
     if data['version'] < 1:
@@ -159,8 +159,8 @@ def versioned(text: bytes, known: int, path: str) -> dict[str, Any]:
 def _typed(value: Any, kind: Any) -> Any:
     if kind is int or kind is float:
         if type(value) not in (int, kind) or not 0 <= value < 2**63:
-            raise ValueError(f'{value!r:.60} is no number of that kind')
+            raise ValueError(f'{value!r:.60} is not a number of the right type')
         return kind(value)
     if not isinstance(value, dict) or not all(type(each) is int for each in value.values()):
-        raise ValueError(f'{value!r:.60} does not count by reasons')
+        raise ValueError(f'{value!r:.60} is not a table of counts by reason')
     return value

@@ -38,9 +38,9 @@ class Status:
     def refusal(self) -> str:
         """Why no more guests are to read through it; empty if they may."""
         if self.phase not in (Phase.RECORDING, Phase.SEALING):
-            return f'its recorder does not record any more: {self.note}'
+            return f'its recorder no longer records: {self.note}'
         # Before libvirt 9.2 such a block pauses a guest, and only another chain helps it.
-        return 'its base cannot be read in places' if self.unreadable_blocks else ''
+        return 'some blocks of its base cannot be read' if self.unreadable_blocks else ''
 
 
 class RecorderClient:
@@ -122,11 +122,11 @@ class RecorderClient:
                 client.settimeout(max(0.001, deadline - time.monotonic()))
                 piece = client.recv(_LARGEST_REPLY)
                 if not piece or len(answer) > _LARGEST_REPLY:
-                    raise ValueError('it broke off')
+                    raise ValueError('the reply ends in the middle')
                 answer += piece
         reply = json.loads(answer)
         if not isinstance(reply, dict):
-            raise ValueError('it does not speak our language')
+            raise ValueError('unexpected reply')
         return reply
 
 

@@ -106,7 +106,7 @@ class Glance:
         auth = loading.load_auth_from_conf_options(conf, section)
         if not isinstance(auth, identity.BaseIdentityPlugin):  # it has neither roles nor a catalog
             raise self._unknown(
-                f'auth_type = {conf[section].auth_type!r} is none that asks Keystone',
+                f'auth_type = {conf[section].auth_type!r} does not authenticate with Keystone',
                 f'Set auth_type in [{section}], to "password" for example, and what goes with it',
             )
         session: ks_session.Session = loading.load_session_from_conf_options(
@@ -115,7 +115,7 @@ class Glance:
         roles = [role.lower() for role in auth.get_access(session).role_names or ()]
         if _ROLE not in roles:
             raise self._unknown(
-                f'its user has not the role {_ROLE}, and private images of others are not found',
+                f'its user lacks the role {_ROLE}, so it cannot see private images of others',
                 f'Give its user the role {_ROLE}',
             )
         return session
@@ -161,7 +161,7 @@ class _Images:
         # Glance answers 404 to whom its policy lets list images and not look at them.
         for image_id in self._list('limit=1'):
             if self.state(image_id) is None:
-                raise self._unknown(f'{self.url} lists image {image_id} and does not find it')
+                raise self._unknown(f'{self.url} lists image {image_id} but does not find it')
 
     def listed(self, image_ids: list[str]) -> dict[str, str | None]:
         """Return the states of those of the images that are listed; others may be there, too."""
@@ -182,7 +182,7 @@ class _Images:
 
     def _state(self, image: Any, image_id: str | None = None) -> str:
         if not isinstance(image, dict) or image_id not in (None, image.get('id')):
-            raise self._unknown(f'{self.url} does not speak of the image that it was asked about')
+            raise self._unknown(f'{self.url} answers with another image than the one asked for')
         return str(image['status'])
 
     def _get(self, what: str) -> tuple[int, Any]:
@@ -206,7 +206,7 @@ class _Images:
         try:
             return code, answer.json() if code == 200 else None
         except ValueError as e:
-            raise self._unknown(f'{self.url} answers with something that is no JSON') from e
+            raise self._unknown(f'{self.url} answers with something other than JSON') from e
 
     def _unknown(
         self, reason: str, remedy: str = 'See whether Glance answers there'

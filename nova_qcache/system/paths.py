@@ -220,7 +220,7 @@ class Paths:
                 if not path.is_dir():
                     raise exception.FolderUnfit(
                         path=str(path),
-                        reason='it is no folder',
+                        reason='it is not a folder',
                         remedy='Move it away or name another folder',
                     ) from None
             if os.statvfs(path).f_flag & os.ST_RDONLY:

@@ -69,7 +69,7 @@ def moved() -> Iterator[str]:
                 found = getattr(found, part)
             has = list(inspect.signature(found).parameters)  # type: ignore[arg-type]
         except (ImportError, AttributeError, TypeError, ValueError) as e:
-            yield f'{_LIBVIRT}.{name} is gone ({e})'
+            yield f'{_LIBVIRT}.{name} is missing ({e})'
             continue
         wanted = ['self'] * (name in _METHODS) + parameters.split()
         if has[: len(wanted)] != wanted:

@@ -135,7 +135,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                 guest = start(xml)
             except Exception as e:
                 LOG.warning(
-                    'It does not start through its cache, and boots without: %s',
+                    'Guest failed to start with its cache; retrying without it: %s',
                     e,
                     instance=instance,
                 )
@@ -162,7 +162,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             except Exception as e:
                 is_planned = True  # how far it came is not known
                 LOG.warning(
-                    'A soft reboot could not be given a cache; it goes on without one: %s',
+                    'Failed to add a cache for a soft reboot; rebooting without it: %s',
                     e,
                     instance=instance,
                 )
@@ -200,7 +200,11 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                 self._host.write_instance_config(chain.strip(xml))
         except Exception as e:
             # It is in use as long as it is named there, so this start and the next are safe.
-            LOG.warning('Its definition keeps naming its cache: %s', e, instance=instance)
+            LOG.warning(
+                'Failed to remove the cache from the persistent domain XML: %s',
+                e,
+                instance=instance,
+            )
 
     # -- XML that is kept
 
@@ -261,14 +265,16 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                     file.write(chain.strip(xml))
                 os.replace(file.name, path)  # never without its content, also on a full disk
         except Exception as e:
-            LOG.warning('%s is used as it is: %s', path, e, instance=instance)
+            LOG.warning('Could not rewrite %s; using it unchanged: %s', path, e, instance=instance)
         super().unrescue(context, instance)
 
     def _strip_saved(self, instance: Any) -> None:
         try:
             strip_saved(libvirt, self._host.get_guest(instance)._domain)
         except Exception as e:
-            LOG.warning('Its saved state keeps naming its cache: %s', e, instance=instance)
+            LOG.warning(
+                'Failed to remove the cache from the saved state: %s', e, instance=instance
+            )
 
     # -- XML that leaves the host
 
@@ -310,9 +316,7 @@ def _without_chain(xml: str, instance: Any) -> str:
     try:
         return chain.strip(xml)
     except Exception as e:
-        LOG.warning(
-            'Could not look for a cache in its XML; using it unchanged: %s', e, instance=instance
-        )
+        LOG.warning('Could not parse the domain XML; using it unchanged: %s', e, instance=instance)
         return xml
 
 

@@ -77,7 +77,7 @@ def boot(
     except exception.InvalidBase as e:
         return Refusal(str(e))
     if base is None:
-        return Refusal('it stands on no base')
+        return Refusal('its disk has no base image')
     image = image_id(instance, os.path.basename(base.path))
     if image is None:
         return Refusal(f"{base.path} is not the base of the instance's image")
@@ -102,7 +102,7 @@ def refusal_of(
     :param extra_specs: of the flavor
     """
     if disk_name != ROOT_DISK:
-        return Refusal(f'{disk_name} is no root disk')
+        return Refusal(f'{disk_name} is not a root disk')
     if instance.task_state == task_states.RESCUING or instance.vm_state == vm_states.RESCUED:
         return Refusal('a rescued instance boots without a cache')
     if mapping.get('encrypted') or instance.get('ephemeral_key_uuid'):

@@ -22,7 +22,7 @@ def driver_class() -> type[libvirt_driver.LibvirtDriver]:
         else:
             return driver.QcacheDriver
     LOG.error(
-        'This Nova is not one that nova-qcache knows, and all instances boot without a cache: '
+        'nova-qcache does not support this Nova; all instances boot without a cache: '
         '%s. Upgrade nova-qcache, or set [DEFAULT] compute_driver = libvirt.LibvirtDriver.',
         '; '.join(moved),
     )

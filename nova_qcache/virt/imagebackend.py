@@ -47,7 +47,7 @@ class ChainedDisk(vconfig.LibvirtConfigGuestDisk):  # type: ignore[misc]
         try:
             chain.add(disk, self.plan, self.reconnect_seconds)
         except Exception:  # a name that is no XML, for one
-            LOG.exception('The disk %s boots without a cache', self.source_path)
+            LOG.exception('Unexpected error; disk %s boots without a cache', self.source_path)
             return super().format_dom()
         return disk
 

@@ -59,7 +59,7 @@ class Planner:
             confinement.problem(manager.paths.guests) or process_survival.problem()
         )
         if self._no_recording:
-            LOG.warning('nova-qcache records nothing: %s', self._no_recording)
+            LOG.warning('nova-qcache cannot record on this host: %s', self._no_recording)
         try:
             if domains.version() >= _RECONNECT_SINCE:
                 self.reconnect_seconds = CONF.qcache.base_reconnect_seconds
@@ -71,7 +71,7 @@ class Planner:
         try:
             manager.clean_up()
         except (exception.QcacheError, OSError) as e:
-            LOG.warning('What dead processes left cannot be cleared away: %s', e)
+            LOG.warning('Failed to clean up after dead processes: %s', e)
         manager.boots.keep()
         self._engine = manager
         LOG.info('nova-qcache is on: caches are in %s', manager.paths.cache_path)
@@ -106,7 +106,7 @@ class Planner:
                 no_recording=self._no_recording,
             )
             if isinstance(boot, eligibility.Refusal):
-                LOG.info('%s boots without a cache: %s', path, boot.reason, instance=instance)
+                LOG.info('Disk %s boots without a cache: %s', path, boot.reason, instance=instance)
                 if disk_name == eligibility.ROOT_DISK:
                     self.release(instance)  # of an earlier plan
                     image_id = instance.image_ref or ''
@@ -124,7 +124,9 @@ class Planner:
             engine.boots.keep()  # as long as it runs, somebody may save it
             return plan
         except Exception:  # the first invariant: not even a fault of ours fails a boot
-            LOG.exception('The disk %s boots without a cache', path, instance=instance)
+            LOG.exception(
+                'Unexpected error; disk %s boots without a cache', path, instance=instance
+            )
             return None
 
     def fall_back(self, instance: Any) -> None:
@@ -175,7 +177,7 @@ class Planner:
         try:
             self._engine.pins.pin(image_id, time.time() + grace, 'precached')
         except Exception as e:
-            LOG.warning('The cache of image %s is not pinned: %s', image_id, e)
+            LOG.warning('Failed to pin precached image %s: %s', image_id, e)
 
     def run_maintenance(self, used_images: Collection[str]) -> None:
         """Look after the caches, when Nova looks after its bases.
@@ -189,7 +191,7 @@ class Planner:
             self._engine.boots.keep()
             self._engine.maintenance.run(used_images, minimum_age)
         except Exception:  # Nova's periodic work goes on
-            LOG.exception('The caches were not looked after')
+            LOG.exception('Unexpected error in the periodic run of nova-qcache; Nova goes on')
 
     def disk_usage(self, beside: str) -> int:
         """Return the bytes that the caches take on the device of a folder."""
@@ -204,4 +206,4 @@ def _quietly() -> Iterator[None]:
     try:
         yield
     except Exception:
-        LOG.exception('A fault of nova-qcache; Nova goes on')
+        LOG.exception('Unexpected error in nova-qcache; Nova goes on')

@@ -327,7 +327,7 @@ def test_the_copy_of_a_cache_that_is_used_no_more_becomes_none(host: Host, owner
         guest.require(host.base, 0, 8 * MIB)
         host.catalog.retire(host.record(host.first), 'found to be wrong')
         os.chown(host.paths.record(host.first), owner, owner)
-        assert 'is not used any more' in host.finish()
+        assert 'is no longer used' in host.finish()
         guest.require(host.base, 0, 8 * MIB)
     assert host.state(host.second) is State.COLD
 
@@ -340,7 +340,7 @@ def test_a_cache_that_was_damaged_is_not_copied(host: Host) -> None:
     os.utime(host.sealed_path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     done = host.site.run(host.command())
     assert done.returncode == 1
-    assert 'its digest is another than sealed' in done.stderr
+    assert 'its digest differs from that of its seal' in done.stderr
     assert host.state(host.first) is State.READY
     assert host.state(host.second) is State.COLD
     assert not host.paths.recording(host.second).exists()

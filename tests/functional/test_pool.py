@@ -181,7 +181,7 @@ def test_over_budget_at_start(site: Site, base: pathlib.Path) -> None:
     done = site.python(f'{_MANAGER}\nfor _ in range(3): manager.clean_up()', str(site.config))
     assert done.returncode == 0, done
     (line,) = done.stderr.splitlines()
-    assert 'bytes more than they may' in line
+    assert 'exceed their limits by' in line
     assert '1 pinned' in line
     assert _there(site) == {second}
 
@@ -248,7 +248,7 @@ def test_what_stays_free(site: Site, base: pathlib.Path, small: pathlib.Path) ->
     _new_image(site)
     plan = site.boot_plan(base)
     assert (plan['kind'], plan['cause']) == ('PLAIN', 'no-room')
-    assert f'of which {50 * MIB} stay so' in plan['reason']
+    assert f'of which {50 * MIB} must stay free' in plan['reason']
     filler.unlink()
 
 

@@ -44,7 +44,7 @@ _PATIENCE = 300
 _RETIRED = (
     'invalidated by an operator',
     'the base has generation ',
-    'it is a cache of generation ',
+    'it was re-tagged to generation ',
     'it was recorded again as revision ',
 )
 """Why a cache may become STALE while a boot has a lease of it: nothing is wrong with it."""

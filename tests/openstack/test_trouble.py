@@ -87,7 +87,7 @@ def test_a_chain_that_qemu_cannot_open_boots_plain(
         log = _plain_servers(cloud, host, ready_calm, 1)
     finally:
         cache.chmod(0o440)
-    assert 'It does not start through its cache' in log
+    assert 'Guest failed to start with its cache' in log
     assert host.kind(cloud.boot(ready_calm)) == 'PLAY'
 
 

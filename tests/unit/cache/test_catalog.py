@@ -163,7 +163,11 @@ def test_what_is_retired_is_counted_and_said(catalog, staleness, caplog):
     caplog.set_level(logging.INFO)
     catalog.retire(builders.ready(catalog), 'why', staleness)
     assert catalog.counter_store.of(IMAGE).invalidations == {staleness.value: 1}
-    (line,) = (line for line in caplog.records if 'not used any more: why' in line.getMessage())
+    (line,) = (
+        line
+        for line in caplog.records
+        if 'is STALE now, no boot uses it again: why' in line.getMessage()
+    )
     is_trouble = staleness is not Staleness.REVISION
     assert line.levelno == (logging.WARNING if is_trouble else logging.INFO)
     catalog.retire(builders.record(State.READY), 'why')

@@ -56,7 +56,7 @@ def test_a_broken_record(catalog, text):
     with pytest.raises(exception.RecordBroken) as caught:
         catalog.load(KEY)
     assert repr(str(path)) in str(caught.value)
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in str(caught.value)
+    assert f'`nova-qcache remove {IMAGE}` removes it' in str(caught.value)
 
 
 def test_a_record_of_a_newer_version(catalog):
@@ -81,7 +81,7 @@ def test_a_record_that_cannot_be_written(catalog):
         catalog.begin(builders.record())
     said = str(caught.value)
     assert repr(str(catalog.paths.cache_path)) in said
-    assert 'a record cannot be written (No space left on device)' in said
+    assert 'the record of a cache cannot be written there (No space left on device)' in said
     assert 'Make room there' in said
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_is_not_what_was_sealed(catalog, damage):
         catalog.require_unchanged(ready)
     said = str(caught.value)
     assert repr(str(path)) in said
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in said
+    assert f'`nova-qcache remove {IMAGE}` removes it' in said
     assert 'the next boot records it again' in said
 
 
@@ -132,7 +132,7 @@ def test_why_a_file_cannot_be_looked_at(catalog):
 def test_a_file_of_another_length_is_told_apart(catalog):
     ready = builders.ready(catalog, b'cached')
     os.truncate(catalog.paths.sealed(KEY), 3)
-    with pytest.raises(exception.CacheBroken, match='it has 3 bytes and was sealed with another'):
+    with pytest.raises(exception.CacheBroken, match='it has 3 bytes and had another size'):
         catalog.require_unchanged(ready)
 
 

@@ -235,7 +235,7 @@ def test_min_free(make_pool, free):
     pool.reserve(key(1), UNIT)
     pool.reserve(key(2), UNIT)
     said = no_room(pool)
-    assert f'{5 * UNIT} are free, of which {3 * UNIT} stay so' in said
+    assert f'{5 * UNIT} are free, of which {3 * UNIT} must stay free' in said
     free.return_value = 6 * UNIT
     pool.reserve(NEW, UNIT)
 
@@ -310,7 +310,7 @@ def test_none_goes_if_all_were_not_enough(make_pool, ready, catalog):
     assert left(catalog) == [1, 2]
     assert f'a quota of {4 * UNIT} bytes' in said
     assert f'take {2 * UNIT} bytes of a budget of {3 * UNIT}' in said
-    assert f'{2 * UNIT} bytes could be freed' in said
+    assert f'eviction could free {2 * UNIT} bytes' in said
     assert 'Raise [qcache] cache_budget' in said
 
 
@@ -371,7 +371,7 @@ def test_it_is_counted_and_said(make_pool, ready, catalog, caplog):
     make_pool(1).reserve(NEW, UNIT)
     counted = catalog.counter_store.of(key(1).image_id)
     assert (counted.evictions, counted.evicted_bytes) == ({'room': 1}, UNIT)
-    assert f'The cache of image {key(1).stem} is removed (room): {UNIT} bytes' in caplog.text
+    assert f'Removed cache {key(1).stem} (room), freeing {UNIT} bytes' in caplog.text
 
 
 def test_domains_are_asked_once_and_for_what_goes(make_pool, ready, domains):
@@ -529,7 +529,10 @@ def test_a_libvirt_that_does_not_tell(make_pool, ready, catalog, domains):
     catalog.retire(ready(2), 'its base has changed')
     domains.error = exception.DomainsUnknown(uri='qemu:///x', reason='it is away')
     pool = make_pool(2)
-    assert 'nothing is removed: What the domains of qemu:///x use' in no_room(pool)
+    assert (
+        'no cache is evicted: Cannot determine which files the domains at qemu:///x use'
+        in no_room(pool)
+    )
     assert pool.trim() == []
     assert not pool.discard(key(2), 'stale')
     assert left(catalog) == [1, 2]
@@ -666,7 +669,7 @@ def test_what_cannot_be_brought_back_is_said_once(make_pool, ready, catalog, pin
     assert pool.trim() == []
     (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
     said = warning.getMessage()
-    assert f'take {UNIT} bytes more than they may' in said
+    assert f'exceed their limits by {UNIT} bytes' in said
     assert '2 pinned' in said
     assert 'Raise [qcache] cache_budget' in said
 
@@ -739,7 +742,9 @@ def test_a_share_that_has_no_room_for_one_quota(short_folder):
 def test_a_file_system_that_does_not_tell(conf, short_folder):
     with (
         mock.patch('shutil.disk_usage', autospec=True, side_effect=OSError(5, 'I/O error')),
-        pytest.raises(exception.FolderUnfit, match='does not say how large it is'),
+        pytest.raises(
+            exception.FolderUnfit, match='the size of its file system cannot be determined'
+        ),
     ):
         pool_module.limits(conf, short_folder)
 
@@ -785,7 +790,7 @@ def test_what_is_refused_for_the_number_removes_nothing(make_pool, catalog, read
 def test_room_that_nothing_is_to_go_for(make_pool, catalog, ready):
     ready(1)
     pool = make_pool(1)
-    with pytest.raises(exception.NoRoom, match='nothing is removed for it'):
+    with pytest.raises(exception.NoRoom, match='no cache is evicted for it'):
         pool.reserve(NEW, UNIT, evict=False)
     assert left(catalog) == [1]
     pool.reserve(NEW, UNIT)

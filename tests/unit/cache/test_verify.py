@@ -150,7 +150,7 @@ def test_verify_retires_a_file_that_is_another(verifier, catalog, source, raised
     if damage == 'forged':
         path.write_bytes(b'forged')
     found = verifier.verify(record, source, silent)
-    assert found == Verification(KEY, 'the cache file is not what was sealed', 0)
+    assert found == Verification(KEY, 'the cache file differs from what was sealed', 0)
     after = catalog.load(KEY)
     assert after.state is State.STALE
     said = {
@@ -226,4 +226,4 @@ def test_an_equal_cache_beside_one_of_the_new_generation_is_retired(
     assert catalog.load(NEW) == newer
     after = catalog.load(KEY)
     assert after.state is State.STALE
-    assert 'has a cache of its own' in after.stale_reason
+    assert 'of its base has another cache' in after.stale_reason

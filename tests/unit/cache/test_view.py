@@ -53,7 +53,7 @@ def test_dirty(catalog, recorder):
     builders.warm(catalog)
     seen = view(catalog)
     assert seen.state == view_module.DIRTY
-    assert 'the next boot starts afresh' in seen.note
+    assert 'the next boot records it again' in seen.note
 
 
 def test_a_file_without_a_record(catalog, recorder):
@@ -97,7 +97,7 @@ def test_a_record_that_is_none(catalog, recorder):
     catalog.paths.record(KEY).write_bytes(b'nonsense')
     seen = view(catalog)
     assert (seen.state, seen.record, seen.length) == (view_module.BROKEN, None, 0)
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in seen.note
+    assert f'`nova-qcache remove {IMAGE}` removes it' in seen.note
 
 
 def test_a_record_without_a_file(catalog, recorder):

@@ -299,7 +299,7 @@ def test_a_folder_with_an_odd_context(selinux, getxattr, context):
 
 def test_a_folder_without_a_type(selinux, getxattr):
     getxattr.side_effect = OSError(61, 'No data available')
-    assert 'type that cannot be told ([Errno 61]' in selinux.problem()
+    assert 'type that cannot be read ([Errno 61]' in selinux.problem()
 
 
 def test_selinux_that_only_complains(selinux):

@@ -186,7 +186,11 @@ def test_files_and_values_in_force_are_said(short_folder, tmp_path):
     read = f'read from {short_folder}/nova.conf, {folder}/a.conf, {folder}/b.conf'
     assert found['configuration'].found == read
     assert found['options'].grade is Grade.OK
-    for said in ('quota = 32MiB, ', 'max_recorders = 3, ', 'all others have their defaults'):
+    for said in (
+        'quota = 32MiB, ',
+        'max_recorders = 3, ',
+        'all other options have their defaults',
+    ):
         assert said in found['options'].found
     assert 'audit_every' not in found['options'].found
 
@@ -197,7 +201,7 @@ def test_nothing_is_read(conf):
     with mock.patch.object(preflight, '_folders', autospec=True, return_value='/x'):
         found = run_checks(conf)
     assert found['configuration'].found == 'read from no file'
-    assert found['options'].found == 'all have their defaults'
+    assert found['options'].found == 'all options have their defaults'
 
 
 @pytest.mark.parametrize(
@@ -277,21 +281,23 @@ def test_a_budget(short_folder):
     conf = builders.config(short_folder, cache_budget='32MiB', min_free='90MiB')
     found = run_checks(conf)['budget']
     assert found.grade is Grade.OK
-    assert 'caches take 0 MiB of 32, and 100 MiB are free, of which 90 stay so' in found.found
+    assert (
+        'caches take 0 MiB of 32, and 100 MiB are free, of which 90 must stay free' in found.found
+    )
 
 
 def test_a_pool_that_is_over_its_budget(short_folder, catalog):
     builders.ready(catalog, b'x' * (17 * MIB))
     found = bad(builders.config(short_folder, cache_budget='16MiB'))
     assert (found.subject, found.grade) == ('budget', Grade.WARNING)
-    assert f'take {MIB} bytes more than they may: caches take 17 MiB of 16' in found.found
+    assert f'exceed their limits by {MIB} bytes: caches take 17 MiB of 16' in found.found
     assert 'raise [qcache] cache_budget' in found.remedy
 
 
 def test_less_free_than_stays_so(short_folder):
     found = bad(builders.config(short_folder, min_free='101MiB'))
     assert (found.subject, found.grade) == ('budget', Grade.WARNING)
-    assert f'take {MIB} bytes more than they may' in found.found
+    assert f'exceed their limits by {MIB} bytes' in found.found
 
 
 def test_a_share_that_has_no_room_for_one_quota(short_folder):

@@ -75,7 +75,7 @@ def test_records_of_both_kinds(found, catalog):
     as_version(catalog, KEY, 7)
     catalog.paths.record(OTHER).write_text('{}')
     said = found()['caches'].found
-    assert f'1 were written by a newer nova-qcache ({IMAGE}) and 1 are no records' in said
+    assert f'1 were written by a newer nova-qcache ({IMAGE}) and 1 cannot be read' in said
     assert OTHER_IMAGE in said
 
 

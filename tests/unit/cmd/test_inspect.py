@@ -158,7 +158,7 @@ def test_show_of_nothing(run, manager):
     ended = run('show', IMAGE)
     assert (ended.code, ended.out) == (1, '')
     assert ended.err == (
-        f'There is no cache of image {IMAGE} here. `nova-qcache list` shows those that are.\n'
+        f'This host has no cache of image {IMAGE}. `nova-qcache list` shows its caches.\n'
     )
 
 

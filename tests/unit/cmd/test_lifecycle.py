@@ -83,7 +83,7 @@ class TestRecord:
     def test_no_quota(self, run, manager, quota):
         ended = run('record', IMAGE, '--base', BASE, f'--quota={quota}')
         assert (ended.code, ended.out) == (2, '')
-        assert f'argument --quota: {quota!r} is no amount: give' in ended.err
+        assert f'argument --quota: {quota!r} is not an amount: give' in ended.err
         manager.boots.record.assert_not_called()
 
 

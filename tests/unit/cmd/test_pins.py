@@ -67,7 +67,7 @@ def test_pin_without_a_cache(run, manager):
 def test_no_number_of_hours(run, manager, hours):
     ended = run('pin', IMAGE, f'--for={hours}')
     assert ended.code == 2
-    assert 'is no number of hours up to 1000000' in ended.err
+    assert 'is not a number of hours up to 1000000' in ended.err
     manager.pins.pin.assert_not_called()
 
 

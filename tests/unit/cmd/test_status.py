@@ -29,7 +29,7 @@ ERROR = Finding('three', Grade.ERROR, 'bad.', 'Mend.')
 NO_NOVA = {
     'check': 'nova',
     'result': 0,
-    'details': 'none is here: nova-qcache is used without it',
+    'details': 'Nova is not installed here: nova-qcache is used without it',
 }
 
 
@@ -246,7 +246,7 @@ def test_another_word_for_check(run_status, run_checks):
     assert run_status('upgrade', 'cheque') == (
         255,
         '',
-        '"upgrade cheque" is no command; give "upgrade check"\n',
+        '"upgrade cheque" is not a command; give "upgrade check"\n',
     )
     run_checks.assert_not_called()
 

@@ -107,7 +107,7 @@ def test_a_base_that_is_another_file(boots, ready, source, verifier):
     source.now = BaseIdentity(1, 2, 3)
     plan = boots.preview(*BOOT)
     assert plan.kind is PlanKind.PLAIN
-    assert f'`nova-qcache verify {IMAGE}` decides' in plan.reason
+    assert f'revalidate it with `nova-qcache verify {IMAGE}`' in plan.reason
 
 
 # -- times alone
@@ -216,7 +216,7 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, catalog, verifie
         boots.preview(*BOOT)
     plan = boots.plan(Boot(*BOOT))
     assert plan.kind is PlanKind.PLAIN
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
+    assert f'`nova-qcache remove {IMAGE}` removes it' in plan.reason
     (line,) = caplog.messages
     assert line == f'Image {IMAGE} boots without a cache: {plan.reason}'
     assert Requests(boots._paths.revalidations).pending() == {KEY: Request()}

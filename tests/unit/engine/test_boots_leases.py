@@ -166,7 +166,7 @@ def test_a_cache_that_goes_between_preview_and_lease(boots, ready, catalog, leas
 
     with mock.patch.object(boots._lookup, 'find', autospec=True, side_effect=and_then_it_goes):
         plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
-    reason = 'the cache has just gone'
+    reason = 'its cache was removed meanwhile'
     assert plan == Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION, cause=Cause.STALE)
     assert leased() == {}
 
@@ -237,7 +237,7 @@ def test_an_obstacle_keeps_nobody_from_playing(boots, ready, leased):
 
 def test_an_obstacle_does_not_hide_what_else_is_wrong(boots, ready, catalog):
     catalog.paths.sealed(KEY).unlink()
-    assert 'is not fit for use' in boots.plan(Boot(*BOOT, no_recording=OBSTACLE)).reason
+    assert 'cannot be used' in boots.plan(Boot(*BOOT, no_recording=OBSTACLE)).reason
 
 
 @pytest.mark.parametrize('no_recording', [None, ''])

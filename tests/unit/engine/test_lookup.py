@@ -74,7 +74,7 @@ def test_another_file(lookup, catalog, source, now):
     found = lookup.find(builders.boot(), source)
     assert (found.plan.kind, found.to_revalidate) == (PlanKind.PLAIN, KEY)
     assert found.plan.cause is Cause.DOUBT
-    assert f'`nova-qcache verify {IMAGE}` decides' in found.plan.reason
+    assert f'revalidate it with `nova-qcache verify {IMAGE}`' in found.plan.reason
     assert found.other_times is None
 
 

@@ -170,7 +170,7 @@ class TestSeal:
     def test_nothing_to_seal(self, manager, at_work):
         with pytest.raises(exception.CacheNotFound) as caught:
             manager.seal(IMAGE)
-        assert f'There is no cache of image {IMAGE} here' in str(caught.value)
+        assert f'This host has no cache of image {IMAGE}' in str(caught.value)
         at_work.seal.assert_not_called()
 
     @pytest.mark.parametrize('seconds', [0, 60])

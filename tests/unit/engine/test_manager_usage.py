@@ -92,7 +92,7 @@ class TestRemoveOfWhatIsUsed:
 
     def test_nobody_can_tell(self, manager, kept, domains):
         domains.documents.side_effect = exception.DomainsUnknown(uri='x:///', reason='y')
-        with pytest.raises(exception.CacheInUse, match=r'cannot be told: y\. .*add --force'):
+        with pytest.raises(exception.CacheInUse, match=r'domains at .* use: y\. .*add --force'):
             manager.remove(IMAGE)
         kept()
 

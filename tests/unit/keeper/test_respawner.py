@@ -217,7 +217,7 @@ def test_guests_that_cannot_be_served(respawner, spawn, start, caplog, missed, e
     start.side_effect = error
     assert respawner.run_once() == 1
     spawn.assert_called_once()
-    assert 'cannot be served' in caplog.text
+    assert 'Failed to start a qemu-storage-daemon' in caplog.text
 
 
 def test_a_daemon_that_ends_is_no_zombie(respawner, start, missed):

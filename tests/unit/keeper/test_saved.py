@@ -183,7 +183,7 @@ def test_one_that_cannot_be_stripped_keeps_its_recorder(
     assert saved.is_needed()
     assert recorder.hold.call_count == 3
     said = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
-    assert said == [f'The saved state of domain one keeps naming its cache: {ERROR}']
+    assert said == [f'Failed to remove the cache from the saved state of domain one: {ERROR}']
 
 
 def test_each_one_that_cannot_be_stripped_is_named(saved, domains, caplog):
@@ -194,7 +194,8 @@ def test_each_one_that_cannot_be_stripped_is_named(saved, domains, caplog):
         saved.run_once()
     said = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
     assert said == [
-        f'The saved state of domain {name} keeps naming its cache: {ERROR}' for name in names
+        f'Failed to remove the cache from the saved state of domain {name}: {ERROR}'
+        for name in names
     ]
 
 

@@ -131,7 +131,7 @@ def test_a_look_that_fails_is_taken_again(keeper, parts, caplog, error):
     respawner.run_once.side_effect = lambda: 0 if seen.is_set() else 1
     keeper.run()
     assert seen.is_set()
-    assert 'The keeper' in caplog.text
+    assert 'the keeper' in caplog.text
 
 
 def test_folders_that_cannot_be_read_are_no_idleness(keeper, parts):

@@ -240,7 +240,7 @@ def test_a_newer_version_is_not_guessed_at():
     with pytest.raises(exception.RecordTooNew) as caught:
         loads(b'{"version": 2, "all": "else"}', PATH, KEY)
     said = str(caught.value)
-    assert f'has version 2 and this nova-qcache reads up to {VERSION}' in said
+    assert f'has version 2, but this nova-qcache reads up to {VERSION}' in said
     assert PATH in said
     assert 'upgrade nova-qcache' in said
     assert f'`nova-qcache remove {IMAGE}`' in said

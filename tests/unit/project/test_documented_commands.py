@@ -85,7 +85,11 @@ def test_a_command_at_another_place(block: str, line: str):
 
 
 @pytest.mark.parametrize(
-    'line', ['nova-qcache-status [--json] upgrade check', 'nova-qcache records nothing: REASON']
+    'line',
+    [
+        'nova-qcache-status [--json] upgrade check',
+        'nova-qcache cannot record on this host: REASON',
+    ],
 )
 def test_what_is_no_command(line: str):
     assert documents.stray(f'Said::\n\n    {line}\n') == []

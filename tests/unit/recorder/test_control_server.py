@@ -93,7 +93,7 @@ def test_a_command_it_does_not_know(path, control_server):
     with pytest.raises(exception.RecorderUnreachable) as caught:
         while_open(control_server, visit)
     assert '"seal"' in str(caught.value)
-    assert 'is no command; there are: break, lose, status' in str(caught.value)
+    assert 'is not a command; known commands: break, lose, status' in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_command_it_does_not_know(path, control_server):
 def test_nonsense_is_answered_with_an_error(path, control_server, request_line):
     answer = while_open(control_server, lambda: say(path, request_line))
     assert answer.endswith(b'\n')
-    assert 'is no command' in json.loads(answer)['error']
+    assert 'is not a command' in json.loads(answer)['error']
     assert len(answer) < 500
 
 

@@ -211,7 +211,7 @@ def test_images_that_are_listed_and_not_found(glance, cloud):
 
 def test_a_user_who_does_not_see_all(glance, cloud):
     cloud.roles = ['member', 'service']
-    assert 'its user has not the role admin' in unknown(glance)
+    assert 'its user lacks the role admin' in unknown(glance)
     assert cloud.asked == []
 
 

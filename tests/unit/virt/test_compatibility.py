@@ -41,7 +41,7 @@ def test_what_is_gone(name, monkeypatch):
     if last == '__init__':  # object has one
         said = f'{LIBVIRT}.{name} takes '
     else:
-        said = f'{LIBVIRT}.{name} is gone ('
+        said = f'{LIBVIRT}.{name} is missing ('
     found = list(compatibility.moved())
     assert any(clause.startswith(said) for clause in found), found
 
@@ -51,7 +51,7 @@ def test_what_is_no_function_any_more(name, monkeypatch):
     holder, last = place(name)
     monkeypatch.setattr(holder, last, None)
     (clause,) = compatibility.moved()
-    assert clause.startswith(f'{LIBVIRT}.{name} is gone (')
+    assert clause.startswith(f'{LIBVIRT}.{name} is missing (')
 
 
 @pytest.mark.parametrize('name', [name for name, parameters in NAMES.items() if parameters])

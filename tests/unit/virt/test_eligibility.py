@@ -38,7 +38,7 @@ def test_nothing_speaks_against_a_root_disk(instance):
     'name', ['disk.local', 'disk.eph0', 'disk.swap', 'disk.config', 'disk.rescue', 'kernel', '']
 )
 def test_only_the_root_disk(instance, name):
-    assert refused(instance, name) == f'{name} is no root disk'
+    assert refused(instance, name) == f'{name} is not a root disk'
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_what_a_plan_is_asked_for_with(instance, overlay, base_path):
 
 def test_what_speaks_against_it_is_said_before_the_disk_is_looked_at(instance):
     found = asked(instance, '/missing', disk_name='disk.swap')
-    assert found == eligibility.Refusal('disk.swap is no root disk')
+    assert found == eligibility.Refusal('disk.swap is not a root disk')
 
 
 def test_a_disk_that_cannot_be_looked_at(instance, tmp_path):

@@ -43,7 +43,7 @@ def test_a_seam_that_really_moved(caplog, monkeypatch):
     monkeypatch.delattr(libvirt_driver.LibvirtDriver, '_soft_reboot')
     assert entry.driver_class() is libvirt_driver.LibvirtDriver
     (said,) = errors(caplog)
-    assert 'nova.virt.libvirt.driver.LibvirtDriver._soft_reboot is gone' in said
+    assert 'nova.virt.libvirt.driver.LibvirtDriver._soft_reboot is missing' in said
 
 
 def test_a_module_of_ours_that_does_not_load_is_stock_nova_and_one_error(caplog, monkeypatch):

@@ -203,7 +203,7 @@ def test_a_disk_without_a_base(ask, overlay, manager, caplog):
     subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', str(overlay), '1M'], check=True)
     assert ask() is None
     manager.boots.plan.assert_not_called()
-    assert 'it stands on no base' in caplog.text
+    assert 'its disk has no base image' in caplog.text
 
 
 def test_a_legacy_base_with_its_size_in_its_name(ask, overlay, base_path, manager, caplog):
@@ -318,7 +318,7 @@ def test_an_obstacle_is_said_once_and_passed_on(
     planner = Planner()
     planner.start(domains())
     assert problems(caplog) == [
-        (logging.WARNING, 'nova-qcache records nothing: the remedy is here')
+        (logging.WARNING, 'nova-qcache cannot record on this host: the remedy is here')
     ]
     for _ in range(2):
         planner.plan(instance, 'disk', str(overlay), {}, {})
@@ -504,7 +504,7 @@ def test_caches_age_as_bases_do(planner, manager, nova_conf, removes, age):
 def test_periodic_work_of_novas_goes_on(planner, manager, caplog, surprise):
     manager.maintenance.run.side_effect = surprise
     planner.run_maintenance(set())
-    assert 'were not looked after' in caplog.text
+    assert 'error in the periodic run' in caplog.text
 
 
 def test_nothing_is_looked_after_without_a_manager(instance):
