@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that this project raises, as data.
+"""Errors of this project, as data.
 
 An error is a sentence with holes and the values that fill them, which stay readable as attributes.
 Each sentence names the offending value and what to do about it::
@@ -14,7 +14,7 @@ Each sentence names the offending value and what to do about it::
      |    +-- OverBudget       its caches take more than they may, and none can go
      +-- RecordBroken          a record file that cannot be read as one
      |    +-- RecordTooNew     ... since a newer version of the project wrote it
-     +-- StatisticsBroken      a file of counters, or their history, that cannot be read as one
+     +-- StatisticsBroken      a file of counters, or a time series, that cannot be read
      |    +-- StatisticsTooNew ... since a newer version of the project wrote it
      +-- CacheBroken           a cache file that is not what its record says
      +-- PinBroken             a pin's file that cannot be read; it counts as a pin

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recorder must know of a base before a guest may read it through a cache."""
+"""Checks of a base before a guest may read it through a cache."""
 
 from nova_qcache import exception
 from nova_qcache.model.source import Source

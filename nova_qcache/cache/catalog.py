@@ -183,16 +183,16 @@ class Catalog:
         self.counter_store.add(record.key.image_id, Counters(invalidations={staleness.value: 1}))
 
     def refresh(self, record: CacheRecord) -> None:
-        """Note, for a READY cache whose content was proved, what its file and its base look like
-        now."""
+        """Note what the file and the base of a READY cache look like now, after its content was
+        proved."""
         with self._locked(record.key):
             if self._unless_gone(record) is not None:
                 self._write(record)
 
     def retag(self, record: CacheRecord, generation: Generation) -> CacheRecord:
-        """Make a READY cache one of a new generation of its base, whose content was proved to be
-        the same. The old one becomes STALE; both names are one file, so guests that read it by the
-        old one go on.
+        """Re-tag a READY cache to a new generation of its base, whose content was proved to be the
+        same. The old name becomes STALE; both names are links to one file, so guests that read the
+        old name go on.
 
         :raises WrongState: if the old one is not READY any more, or the new generation has a cache
             of this base already, or a recording
@@ -244,7 +244,7 @@ class Catalog:
 
     def discard_recording(self, key: CacheKey) -> None:
         """To COLD from WARMING, or from files without a record. What is READY or STALE stays: a
-        cache that was carried over may have come under the name of a recording that was removed,
+        cache that was re-tagged may have come under the name of a recording that was removed,
         and boots may have leases of it."""
         with self._locked(key):
             if self._state(key) in (State.COLD, State.WARMING):
@@ -260,8 +260,7 @@ class Catalog:
         self.counter_store.clear_leftovers()
 
     def forget_gone(self) -> None:
-        """Let go of what is kept of caches that are gone: their records in memory, and the files
-        of their locks.
+        """Forget caches that are gone: their records in memory, and the files of their locks.
 
         :raises OSError: if a folder cannot be read
         """
@@ -288,7 +287,7 @@ class Catalog:
         return locks.lease(self.paths.locks, key.image_id, self._lock_seconds)
 
     def _retagged(self, record: CacheRecord, generation: Generation) -> CacheRecord | None:
-        """Return what a cache was carried over to, None if nothing is there.
+        """Return the record that a cache was re-tagged to, None if there is none.
 
         :raises WrongState: if another one is
         """
@@ -307,8 +306,8 @@ class Catalog:
         return None
 
     def _unless_gone(self, record: CacheRecord) -> CacheRecord | None:
-        """Return the READY cache that was judged as its record is now, None if it was retired or
-        removed meanwhile, or another one is there."""
+        """Return the present record of a READY cache that was looked up, None if the cache was
+        retired or removed meanwhile, or another one is there."""
         now = self.load(record.key)
         if now is None or now.state is not State.READY or now.created_at != record.created_at:
             return None

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clear away what processes that died have left: recordings that nobody fills, sockets that nobody
-listens on, leases that have ended.
+"""Orphan cleanup: recordings, sockets and leases that dead processes have left.
 
-None of it is of use to anybody, or stops anybody; it takes space, and makes people wonder.
+Nobody uses them, and they stop nobody; but they take space, and make people wonder.
 """
 
 from collections.abc import Callable
@@ -33,8 +32,8 @@ def clean_up(
     keeper's, too.
 
     :param is_named: says whether a domain or a lease names something of a cache
-    :return: the recordings that were thrown away
-    :raises QcacheError, OSError: if it cannot be cleared away
+    :return: the recordings that were removed
+    :raises QcacheError, OSError: if something cannot be removed
     """
     leases.clear_ended()
     catalog.clear_leftovers()

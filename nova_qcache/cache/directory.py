@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies in the folder of the caches, at a cost that does not grow with it.
+"""Listing of the folder of the caches, at a cost that does not grow with it.
 
 The folder is listed once, and again only when it has changed; a sealed file is looked at once,
 since it never changes. So what a boot asks costs one look at the folder's own times.
@@ -39,7 +39,7 @@ class CacheFile:
 
 
 class CacheDirectory:
-    """Safe to use from several threads."""
+    """The files in the folder of the caches. Safe to use from several threads."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder

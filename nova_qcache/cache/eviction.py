@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which caches go first when room is needed: pure arithmetic on what is known of them.
+"""Eviction order: pure arithmetic on values that describe caches.
 
 What may go at all is the pool's to say (:mod:`nova_qcache.cache.pool`), and so is that caches
 which no boot can use any more go before all others, whatever the policy.
@@ -25,17 +25,17 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """What a policy knows of a cache."""
+    """The description of a cache that a policy gets."""
 
     key: CacheKey
     allocated: int
     """Bytes that it takes."""
     idle_seconds: float
-    """How long it has been unused, from 0."""
+    """Seconds for which the cache has been unused, from 0."""
     saved_bytes: int
-    """What boots of its image did not read from the base."""
+    """Bytes that boots of its image did not read from the base."""
     is_stale: bool = False
-    """Whether no boot can use it any more: then it goes before all others, whatever its worth."""
+    """No boot can use the cache any more: it goes before all others, whatever its worth."""
 
 
 class EvictionPolicy(abc.ABC):
@@ -67,7 +67,8 @@ class LeastValuable(EvictionPolicy):
 
 @dataclasses.dataclass(frozen=True)
 class LinkGroup:
-    """What goes together or not at all: the caches whose names stand for one file, mostly one."""
+    """A hard-link group: caches whose names are links to one file, mostly one. They are evicted
+    together or not at all."""
 
     caches: tuple[Candidate, ...]
     frees: int

@@ -32,9 +32,9 @@ __all__ = ['Expiry']
 LOG = logging.getLogger(__name__)
 
 _WRITE_SECONDS = 3600
-"""How often it is written down that an image is in use. Only a restart forgets what is newer."""
+"""Interval at which the use of an image is written down. Only a restart forgets newer uses."""
 _MOST_WRITES = 500
-"""In one run; no host has so many images in use, but no run may become long if one does."""
+"""Limit for one run; no host has so many images in use, but no run may become long if one does."""
 _MOST_SECONDS = 30.0
 """No removal begins after so long; what is left goes in the next runs."""
 
@@ -50,13 +50,13 @@ class Expiry:
         self._glance = glance
         self._wanted: frozenset[str] = frozenset()
         self._used_at: dict[str, float] = {}
-        """What is known already; by now it may be later."""
+        """Last known times of use; by now there may be later ones."""
         self._written_at: dict[str, float] = {}
         self._named: frozenset[str] = frozenset()
         self._log_limit = LogRateLimit()
 
     def note_used(self, image_ids: Iterable[str], now: float | None = None) -> None:
-        """Note that instances of this host stand on these images, and on no others.
+        """Note the images that instances of this host use; no others are in use.
 
         :param now: seconds since the epoch
         :raises OSError: if the folder of the caches cannot be read

@@ -35,7 +35,7 @@ class Pin:
     until: float | None = None
     """Seconds since the epoch, None: for good."""
     reason: str = ''
-    """For people."""
+    """Free text for people."""
 
 
 class Pins:
@@ -69,7 +69,7 @@ class Pins:
         return Pin(image_id, until, reason)
 
     def unpin(self, image_id: str) -> bool:
-        """Let the caches of an image go when room is needed; return whether it was pinned.
+        """Allow the caches of an image to be evicted again; return whether the image was pinned.
 
         :raises InvalidImageId: if it is none
         :raises FolderUnfit, LockTimeout: if it stays pinned

@@ -50,7 +50,7 @@ class Limits:
     min_free: int
     """Bytes that stay free on their file system."""
     recorders: int
-    """How many may be recorded at a time, audits included."""
+    """Maximum number of recordings at the same time, audits included."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,14 @@ class PoolState:
     budget: int
     min_free: int
     allocated: int
-    """What cache files take now, those of recordings as well."""
+    """Bytes that cache files take now, those of recordings as well."""
     free: int
-    """What is free on their file system."""
+    """Free bytes on their file system."""
     caches: int
-    """How many there are, in whatever state, recordings left out."""
+    """Number of caches in any state, recordings left out."""
     recordings: int
     reserved: int
-    """What recordings may still take, beyond what is allocated."""
+    """Bytes that recordings may still take, beyond ``allocated``."""
 
 
 def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
@@ -93,7 +93,8 @@ def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
 
 
 class Pool:
-    """Safe to use from several threads and processes; they take turns under one lock."""
+    """The caches of a host and their budget. Safe to use from several threads and processes, which
+    take turns under one lock."""
 
     def __init__(
         self,
@@ -146,7 +147,8 @@ class Pool:
             self._space.reserve(key, quota)
 
     def release(self, key: CacheKey) -> None:
-        """Say that a recording has begun, or will not: what it takes is seen, or is nothing.
+        """End the reservation of a recording that has begun (its file counts from then on), or
+        will not.
 
         :raises OSError: if it cannot be told what is reserved
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which caches may be removed, and their removal.
+"""Eviction candidates, and the removal of caches.
 
 Never removed are caches in use (:mod:`nova_qcache.cache.usage`; open in a process of qemu; with a
 living recorder), what is being recorded, and READY ones of pinned images. What has no record that

@@ -31,7 +31,7 @@ _CHUNK = 1024 * 1024
 
 @dataclasses.dataclass
 class _Reading:
-    """One cache file, read in parts."""
+    """Progress of reading one cache file in parts."""
 
     record: CacheRecord
     offset: int = 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the caches of a host take, and what recordings may still take: those that have begun, and
-those that room is reserved for.
+"""Space usage of the caches of a host, with the space that recordings may still take: those at
+work, and those that have a reservation.
 
 What it costs to ask does not grow with the caches: no record is read but those of recordings.
 """
@@ -19,7 +19,7 @@ from nova_qcache.system import files
 __all__ = ['SpaceTotals', 'SpaceUsage']
 
 _SEPARATOR = '+'
-"""Between the stem, the quota and the process in the name of a reservation's lease."""
+"""Separator of the stem, the quota and the process in the name of a reservation's lease."""
 _MOST_READS = 100
 
 
@@ -28,11 +28,11 @@ class SpaceTotals:
     """All in bytes."""
 
     allocated: int
-    """What cache files take now, those of recordings as well."""
+    """Bytes that cache files take now, those of recordings as well."""
     free: int
-    """What is free on their file system."""
+    """Free bytes on their file system."""
     reserved: int
-    """What recordings may still take, beyond what is allocated."""
+    """Bytes that recordings may still take, beyond ``allocated``."""
 
 
 class SpaceUsage:

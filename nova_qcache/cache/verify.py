@@ -60,7 +60,7 @@ class Verifier:
         """Read a whole READY cache against its digest, and all that it caches against the base,
         and act on the answer: READY is noted to go with what the base looks like now, or it
         becomes STALE and the base gets a new generation. A cache of an older generation of its
-        base is carried over to the one of now if it is equal.
+        base is re-tagged to the present one if it is equal.
 
         :param image_hash: what Glance says of the image now
         :param rate: bytes of the base that are read in a second at the most, 0 for as many as come

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache looks like from outside: its record, its file and its recorder, put together for an
-operator."""
+"""View of a cache for an operator, put together from its record, its file and its recorder."""
 
 import dataclasses
 import pathlib
@@ -33,7 +32,7 @@ BROKEN = 'BROKEN'
 
 @dataclasses.dataclass(frozen=True)
 class CacheView:
-    """One cache as an operator sees it."""
+    """One cache as operators see it."""
 
     key: CacheKey
     path: pathlib.Path
@@ -48,7 +47,8 @@ class CacheView:
     record: CacheRecord | None = None
     recorder: control.Status | None = None
     guests: int = 0
-    """That read through its recorder, or through a daemon whose recorder has died."""
+    """Number of guests that read through its recorder, or through a daemon whose recorder has
+    died."""
 
 
 def served(paths: Paths) -> set[CacheKey]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this host fit: the tools, the folders and their file system, each finding with its remedy."""
+"""Preflight checks of a host: tools, folders and their file system, each finding with its
+remedy."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -36,7 +37,7 @@ _PROBE_BYTES = 8 * 1024 * 1024
 class Grade(enum.Enum):
     OK = 'ok'
     WARNING = 'warning'
-    """Not all of it works, or not for all; something is worth a look."""
+    """Some of it does not work, or not for all guests; worth an operator's attention."""
     ERROR = 'error'
     """Boots are plain until this is mended."""
 
@@ -95,7 +96,7 @@ def _configuration(conf: cfg.ConfigOpts) -> str:
 
 
 def _options(conf: cfg.ConfigOpts) -> Finding:
-    """Say what is in force, and name what is written and no option of ours."""
+    """List the options in force, and those in the files that are unknown."""
     known = {opt.dest: opt for opt in options.OPTS}
     changed = [
         f'{name} = {conf.qcache[name]}'

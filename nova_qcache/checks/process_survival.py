@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a recorder outlive the service that starts it.
+"""Check whether a recorder outlives the service that starts it.
 
 systemd ends all processes of a service's control group with the service, unless its KillMode says
 otherwise. A recorder that ended with nova-compute would take its guests' disk with it.

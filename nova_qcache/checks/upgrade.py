@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an upgrade finds on a host: caches and recorders of another version.
+"""Upgrade checks of a host: caches and recorders of another version.
 
 Beside :mod:`nova_qcache.checks.preflight`, whose findings hold at any time. To be asked with the
 new version installed, before nova-compute is restarted with it.
@@ -102,7 +102,7 @@ def _running(paths: Paths) -> dict[CacheKey, float]:
         # A recorder that is gone is started again by the keeper, and with this version.
         if _is_at_work(paths, key):
             with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
-                # It writes its duty down when it starts, and never again.
+                # It writes its respawn spec when it starts, and never again.
                 found[key] = paths.respawn_spec(key).stat().st_mtime
     return found
 

@@ -24,7 +24,7 @@ FIELDS = (
     *('virtual_size', 'base', 'base_format', 'created_at', 'sealed_at', 'digest'),
     *('phase', 'guests', 'recorder_pid', 'daemon_pid'),
 )
-"""What programs see of a cache, whatever state it is in."""
+"""Fields of a cache in machine-readable output, whatever its state."""
 
 
 class List(lister.Lister):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nova-qcache-keeper: start killed recorders again, see to their guests, examine caches."""
+"""nova-qcache-keeper: restart killed recorders, resume their guests, revalidate caches."""
 
 from collections.abc import Sequence
 import os

@@ -243,7 +243,7 @@ def progress(what: str, total: float, unit: str = 'B') -> Done:
 
 
 def _plainly(record: logging.LogRecord) -> bool:
-    """Let cliff log a sentence in the place of an error."""
+    """Make cliff log a sentence in place of an error."""
     if isinstance(record.msg, Exception):
         record.msg = exception.sentence(record.msg)
     return True

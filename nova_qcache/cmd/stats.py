@@ -31,7 +31,7 @@ _BOOTS = {
     'audits': 'boots: audit',
     'plain': 'boots: plain',
 }
-"""What people see in the place of these names: a recording needs no boot that records."""
+"""Labels of these counters in tables; a recording does not need a boot that records."""
 
 Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 

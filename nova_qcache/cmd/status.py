@@ -33,7 +33,7 @@ __all__ = ['Checks', 'main']
 _NO_ANSWER = 255
 _DRIVER = 'qcache.QcacheDriver'
 _SHIM = 'nova.virt.qcache'
-"""Where Nova looks for it."""
+"""Module in which Nova looks for the driver."""
 _TESTED_NOVAS = range(31, 35)
 
 _CODES = {
@@ -131,7 +131,7 @@ def _is_tested(version: str) -> bool:
 
 
 class _Configuration(cfg.ConfigOpts):
-    """What ``nova-qcache`` reads, wherever it finds that; root acts as nova-compute's user."""
+    """Configuration as ``nova-qcache`` finds it; root acts as nova-compute's user."""
 
     def __call__(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> None:
         config_files.read(

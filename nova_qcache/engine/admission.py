@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images are worth a cache on this host; whether there is room for it is the pool's to say
+"""Admission: images worth a cache on this host. The pool knows whether there is room
 (:mod:`nova_qcache.cache.pool`)."""
 
 from nova_qcache.model.plan import Boot

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a boot that could play its cache is audited: it goes through a recorder on a copy of that
-cache, which measures what the boot still reads from its base.
+"""Audits: a boot that could play its cache goes through a recorder on a copy of that cache, which
+measures what the boot still reads from its base.
 
 No boot waits for that. When an audit is due, its recorder is started in the background and that
 boot plays; the recorder makes its copy, and the next boot of the image finds it waiting.
@@ -32,12 +32,12 @@ LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 0.5
 """A recorder that needs longer to say that it waits is not waited for."""
 _PAUSE_SECONDS = 300
-"""From one start to the next: time for the first one to show its copy, and no start at each boot
+"""Pause between two starts: time for the first audit to show its copy, and no start at each boot
 where none succeeds."""
 
 
 class Audits:
-    """Safe to use from several threads."""
+    """Starts audits and hands them to boots. Safe to use from several threads."""
 
     def __init__(self, catalog: Catalog, pool: Pool, arguments: Sequence[str], every: int) -> None:
         """:param arguments: with which the recorder reads the same configuration
@@ -49,7 +49,7 @@ class Audits:
         self._every = every
         self._starting = threading.Lock()
         self._again_at = 0.0
-        """Seconds of the monotonic clock before which nothing is started."""
+        """Time of the monotonic clock, in seconds, before which no audit is started."""
         self._log_limit = LogRateLimit()
 
     def plan(self, play: Plan, quota: int) -> Plan | None:

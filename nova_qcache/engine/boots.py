@@ -89,12 +89,12 @@ class Boots:
         self._catalog.counter_store.boot(plan)
 
     def release(self, consumer: str) -> None:
-        """Say that the domain of a consumer is defined, or will not be: its lease ends."""
+        """End the lease of a consumer: its domain is defined, or will not be."""
         if consumer:
             self._leases.release(consumer)
 
     def announce_write(self, base: str, base_format: str) -> None:
-        """Say that a base is about to be written: no cache of before is used again.
+        """Announce a write to a base: no existing cache of it is used again.
 
         Nova writes whatever comes of this. Where the new generation cannot be kept, the new file's
         other inode or size keeps boots from the old caches.
@@ -227,7 +227,8 @@ class Boots:
         return plan
 
     def _revalidate(self, record: CacheRecord) -> None:
-        """Have a cache compared in the background now and then, while its base changes times."""
+        """Ask for a revalidation in the background now and then, while only the times of a base
+        change."""
         proved_at = record.sealed.sealed_at if record.sealed else record.created_at
         is_young = 0 <= time.time() - proved_at < self._revalidate_seconds
         if not self._revalidate_seconds or is_young:
@@ -263,7 +264,7 @@ class Boots:
         try:
             return self._record(key, source, boot.image_hash)
         except exception.RecorderFailed:
-            # It may have been sealed since it was judged, and the base written: all is asked anew,
+            # It may have been sealed since the lookup, and the base written: all is asked anew,
             # its generation, too.
             again = self._lookup.find(boot, source).plan
             if again.kind is not PlanKind.PLAY:
@@ -297,8 +298,8 @@ class Boots:
 
     @contextlib.contextmanager
     def _starting(self, key: CacheKey) -> Iterator[None]:
-        """One start at a time in this process: of many servers of one image, the first one starts
-        its recorder, and the others find it at work."""
+        """Hold the one start of a recorder at a time in this process: of many servers of one
+        image, the first one starts its recorder, and the others find it at work."""
         lock = self._starts.setdefault(key, threading.Lock())
         seconds = self._conf.qcache.start_timeout_seconds
         if not lock.acquire(timeout=seconds):

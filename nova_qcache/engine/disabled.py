@@ -9,7 +9,7 @@ __all__ = ['DisabledEngine']
 
 
 class DisabledEngine:
-    """In the place of :class:`nova_qcache.engine.manager.Manager`, for what a driver asks.
+    """Null engine, in place of :class:`nova_qcache.engine.manager.Manager`.
 
     It decides for no boot: Nova is not even asked what a plan would need to know.
     """

@@ -28,7 +28,7 @@ from nova_qcache.system.paths import Paths
 __all__ = ['Host']
 
 _RESERVED_SECONDS = 60
-"""For how long after the start of a recorder its room is reserved at the most."""
+"""Longest reservation of room for a recorder that was started, in seconds."""
 
 
 class Host:
@@ -78,7 +78,7 @@ class Host:
         return control.RecorderClient(self.paths.control_socket(key))
 
     def retire(self, view: CacheView, reason: str, staleness: Staleness) -> None:
-        """Let no boot use a cache again: its recorder drops it, or it becomes STALE."""
+        """Take a cache out of use: its recorder drops it, or it becomes STALE."""
         if view.recorder is not None:
             with contextlib.suppress(exception.RecorderUnreachable):
                 self.recorder(view.key).drop()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a boot may use: the one place that says whether a cache goes with a base.
+"""Lookup: the one place that decides whether a cache goes with a base.
 
-Size, inode, times and Glance's hash of a base raise suspicion, and only content decides: a
-comparison of all that is cached (:mod:`nova_qcache.keeper.revalidation`). Boots are plain until
-that is done, unless only times differ: Nova itself sets them at each boot, on all hosts that share
-the base. Nothing here reads a base or a cache.
+A base with another size, inode, time or hash in Glance needs a revalidation: a comparison of all
+that is cached (:mod:`nova_qcache.keeper.revalidation`), since only content decides. Boots are
+plain until that is done, unless only times differ: Nova itself sets them at each boot, on all
+hosts that share the base. Nothing here reads a base or a cache.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class LookupResult:
     to_revalidate: CacheKey | None = None
     """The cache that is to be compared with the base, so that later boots may use it."""
     error: exception.CacheBroken | None = None
-    """What is wrong with the file of a cache, if the plan is PLAIN for that."""
+    """Error of the cache file, if the plan is PLAIN because of it."""
     other_times: CacheRecord | None = None
     """The cache that this boot plays although its base has other times than before."""
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done for the pool now and then: with Nova, whenever its image cache manager runs.
+"""Periodic maintenance of the pool, run with Nova's image cache manager.
 
-The steps need nothing of each other: one that fails is said, and the others are done.
+The tasks are independent: one that fails is logged, and the others are done.
 """
 
 from collections.abc import Callable, Collection
@@ -41,7 +41,7 @@ class Maintenance:
         metrics_file: str,
     ) -> None:
         """:param scrub_bytes: how much of the caches each run reads
-        :param metrics_file: where the figures go, empty for nowhere
+        :param metrics_file: path of the metrics file, empty for none
         """
         self._catalog = catalog
         self._pool = pool
@@ -82,7 +82,7 @@ class Maintenance:
             LOG.debug('Periodic task "%s" took %.3f s', what, time.monotonic() - began)
 
     def name_foreign_files(self) -> None:
-        """Say once what is in the folder of the caches and not ours; it stays there.
+        """Warn once about files in the folder of the caches that are not ours; they stay there.
 
         :raises OSError: if the folder cannot be read
         """

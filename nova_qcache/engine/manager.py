@@ -134,8 +134,8 @@ class Manager:
     def invalidate(
         self, image_id: str, base: str | None = None, base_format: str = 'raw'
     ) -> list[CacheKey]:
-        """Say that the base of an image is about to change, or has: no boot uses its caches of
-        before again.
+        """Mark the base of an image as changed, before or after the change: its existing caches
+        are never used again.
 
         :param base: needed only if no cache of the image is here
         :return: the caches that it concerned
@@ -231,8 +231,8 @@ class Manager:
         """Clear away what processes that died have left (see :mod:`nova_qcache.cache.cleanup`),
         and bring the pool within its budget.
 
-        :return: the recordings that were thrown away
-        :raises QcacheError, OSError: if it cannot be cleared away
+        :return: the recordings that were removed
+        :raises QcacheError, OSError: if something cannot be removed
         """
         removed = cleanup.clean_up(self._catalog, self._host.leases, self._is_named)
         self.maintenance.name_foreign_files()

@@ -56,7 +56,7 @@ class Domains(Protocol):
 
 @dataclasses.dataclass
 class _Resumes:
-    """What was done for one domain."""
+    """Resumes of one domain so far."""
 
     daemons: frozenset[int]
     """The processes that listened on its sockets then."""
@@ -169,7 +169,7 @@ class Guests:
                 continue  # it will be started again
 
     def _restore_respawn_spec(self, key: CacheKey, disk: pathlib.Path) -> None:
-        """A recorder whose duty was lost is known by its guests."""
+        """Write the respawn spec of a recorder anew if it was lost: its guests name the base."""
         if respawn.read(self._paths, key) is not None:
             return
         try:

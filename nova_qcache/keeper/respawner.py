@@ -47,15 +47,15 @@ class _Attempts:
 
     count: int = 0
     last_at: float = 0.0
-    """Seconds of the monotonic clock; so is the next one."""
+    """Time of the monotonic clock, in seconds, as the next one."""
     again_at: float = 0.0
     process: 'subprocess.Popen[bytes] | None' = None
     may_serve: bool = True
-    """Whether no daemon has failed since the last one."""
+    """True until a daemon has failed after the last start."""
 
     @property
     def is_starting(self) -> bool:
-        """Whether the recorder runs that was started last."""
+        """True while the recorder that was started last runs."""
         return self.process is not None and self.process.poll() is None
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches that are to be compared with their bases, cached cluster by cached cluster.
+"""Revalidation: comparison of caches with their bases, cached cluster by cached cluster.
 
-That reads as much of a base as one boot does, so no boot waits for it: a boot that finds a base
-looking changed asks for an examination and goes on without the cache. Where only the times of the
-base differ it goes on with the cache, and the examination comes now and then, and slowly.
+A revalidation reads as much of a base as one boot does, so no boot waits for it: a boot that finds
+a base looking changed requests one and goes on without the cache. Where only the times of the base
+differ it goes on with the cache, and the revalidation comes now and then, and slowly.
 """
 
 from collections.abc import Collection
@@ -35,19 +35,20 @@ _SUFFIX, _DONE = '.examine', '.examined'
 
 class Request(NamedTuple):
     image_hash: str = ''
-    """What Glance says of the image; empty if nobody knows."""
+    """Glance's hash of the image's content; empty if unknown."""
     can_wait: bool = False
-    """Whether boots use the cache meanwhile."""
+    """True if boots use the cache meanwhile."""
 
 
 class Requests:
-    """One small file for each cache that is to be examined, or was."""
+    """Requests for revalidation: one small file for each cache that is to be revalidated, or
+    was."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
 
     def add(self, key: CacheKey, image_hash: str = '') -> None:
-        """Ask for an examination, for which boots wait; asking twice is the same.
+        """Request a revalidation, for which boots wait; requesting it twice is the same.
 
         :param image_hash: what Glance says of the image now; noted with a cache that is equal
         :raises OSError: if it cannot be written
@@ -55,8 +56,8 @@ class Requests:
         self._write(key, Request(image_hash))
 
     def add_now_and_then(self, key: CacheKey, seconds: float) -> bool:
-        """Ask for an examination that can wait, unless there was one within so many seconds,
-        whatever came of it, or one is asked for.
+        """Request a revalidation that can wait, unless one ended within so many seconds, with
+        whatever result, or one is requested already.
 
         :return: whether it was asked for
         :raises OSError: if it cannot be written
@@ -70,7 +71,7 @@ class Requests:
         return True
 
     def pending(self) -> dict[CacheKey, Request]:
-        """Return the caches that are to be examined; those for which boots wait come first.
+        """Return the caches that are to be revalidated; those for which boots wait come first.
 
         :raises OSError: if the folder cannot be listed
         """
@@ -78,7 +79,7 @@ class Requests:
         return dict(sorted(found.items(), key=lambda each: each[1].can_wait))
 
     def done(self, key: CacheKey) -> None:
-        """Note that a cache was examined, whatever came of it."""
+        """Note that a revalidation has ended, with whatever result."""
         with contextlib.suppress(FileNotFoundError):
             self._path(key).rename(self._path(key, _DONE))
             os.utime(self._path(key, _DONE))
@@ -138,9 +139,9 @@ class Revalidator:
         self._rate = rate
 
     def run_once(self) -> int:
-        """Examine all caches that are to be, one after the other; return how many they were.
+        """Revalidate all requested caches, one after the other; return their number.
 
-        One that cannot be examined now is so when a boot asks again.
+        A cache that cannot be compared now is revalidated when a boot requests it again.
         """
         count = 0
         while pending := self._requests.pending():  # one that cannot wait may have come meanwhile
@@ -180,7 +181,7 @@ class Revalidator:
             found.problem or 'equal',
         )
         was_retagged = found.key != key
-        # A damaged one is of use to nobody, and ageing may be switched off.
+        # A damaged one is of use to nobody, and expiry may be switched off.
         if was_retagged or (found.problem and self._generations.current(source) == key.generation):
             self._clear_away(key)
 

@@ -35,11 +35,13 @@ __all__ = ['Domains', 'SavedGuests']
 LOG = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 10
-"""From one look to the next without an event. Not longer than the keeper stays after a lease."""
+"""Interval without an event after which all domains are read again. Not longer than the keeper
+stays after a lease."""
 _LIVING_SECONDS = 5
-"""From asking for the XML of all that run to doing so again, however many events there are."""
+"""Least time between two readings of the XML of all running domains, however many events there
+are."""
 _UNKNOWN_SECONDS = 180
-"""For how long it is taken that there are chains, until libvirt has told. It may start after
+"""Time for which chains are assumed to exist until libvirt answers. It may start after
 nova-compute."""
 
 
@@ -128,7 +130,7 @@ class SavedGuests:
         return any(_may_have_chain(xml) for _, xml in self._domains.living())
 
     def _hold(self, xml: str) -> None:
-        """Let the recorders stay that it would read through."""
+        """Make the recorders stay that saved guests would read through."""
         try:
             paths = paths_in(xml)
         except exception.DomainsUnknown:  # no XML that anybody can read

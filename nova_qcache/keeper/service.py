@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _REVIVAL_SECONDS = 0.2
-"""From one look at the recorders to the next: guests of a dead one ask again after 1 and 3 s, and
+"""Interval at which recorders are looked at: guests of a dead one ask again after 1 and 3 s, and
 then after 7."""
 _RETRY_SECONDS = 10
 """After a failure: libvirt is away, say."""

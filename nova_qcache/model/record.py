@@ -20,7 +20,7 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class SealedFile:
-    """What the sealed cache file looked like at the moment when it became READY."""
+    """Facts of the sealed cache file at the moment when it became READY."""
 
     size: int
     """Bytes."""
@@ -49,13 +49,13 @@ class CacheRecord:
     created_at: float
     """Seconds since the epoch."""
     image_hashes: tuple[str, ...] = ()
-    """What Glance said of the image's content whenever the cache was found to go with its base;
-    the latest last."""
+    """Glance's hashes of the image's content, one for each time when the cache was found to go
+    with its base; the latest last."""
     sealed: SealedFile | None = None
     """Set exactly while READY or STALE."""
     stale_reason: str = ''
     is_audit: bool = False
-    """Whether it was begun as an audit: on a copy of a READY cache, which boots go on to play."""
+    """The recording began as an audit: on a copy of a READY cache, which boots go on to play."""
 
     def is_of(self, base: str, base_format: str) -> bool:
         """Return whether the cache stands on this base: on another one no boot uses it."""

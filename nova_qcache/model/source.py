@@ -24,8 +24,8 @@ FORMATS = ('raw', 'qcow2')
 
 
 class BaseChange(enum.Enum):
-    """How far a base looks changed since a cache of it was made; what to do about it decides
-    content alone."""
+    """Change of a base since a cache of it was made, as far as its identity shows. Content alone
+    decides what to do about it."""
 
     NONE = 'none'
     TIMES = 'times'
@@ -37,14 +37,14 @@ class BaseChange(enum.Enum):
 
     @property
     def is_about_content(self) -> bool:
-        """Whether it is more than times."""
+        """True for a change of more than times."""
         return self is BaseChange.FACTS
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseIdentity:
-    """What can be learned about a base without reading it. Differences raise suspicion, they never
-    decide.
+    """Facts about a base that are known without reading it. Differences ask for a revalidation,
+    and never decide.
 
     A source leaves out (None) what it has no cheap way to know.
     """
@@ -96,7 +96,7 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def filename(self) -> str:
-        """What qemu-img calls this base, and the ``backing_file`` of an overlay on it."""
+        """Name of this base for qemu-img, and in the ``backing_file`` of an overlay on it."""
 
     @abc.abstractmethod
     def identity(self) -> BaseIdentity:
@@ -126,7 +126,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def generation_folder(self) -> pathlib.Path | None:
-        """Where this base's generation is kept: on its own storage, so that all who share the base
+        """Folder of this base's generation: on its own storage, so that all who share the base
         share it.
 
         None if that storage holds no files; the generation is then one of this host's.

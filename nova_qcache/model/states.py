@@ -6,10 +6,10 @@
     COLD --> WARMING --> READY --> STALE --> COLD
       |        |         ^ |                  ^
       |        +---------|-+------------------+   dropped or removed
-      +------------------+   carried over to a new generation of the base
+      +------------------+   re-tagged to a new generation of the base
 
 COLD is the absence of a record. A WARMING without a living recorder is dirty and gets dropped.
-Only READY is ever given to a guest. Carrying over is no transition but the making of a second name
+Only READY is ever given to a guest. Re-tagging is not a transition: it makes a second name
 (:meth:`nova_qcache.cache.catalog.Catalog.retag`): whoever seals what was dropped meanwhile must
 not make it READY.
 """
@@ -54,7 +54,7 @@ def require_transition(image_id: str, state: State, wanted: State) -> None:
 
 
 class Staleness(enum.Enum):
-    """What kind of reason made a cache STALE: few and fixed, so that they can be counted."""
+    """Reason for a cache to become STALE: few and fixed kinds, so that they can be counted."""
 
     CHANGED = 'changed'
     """The base has other content."""
@@ -84,7 +84,7 @@ class FinishReason(enum.Enum):
 
 
 class Phase(enum.Enum):
-    """What a recorder process is doing."""
+    """Phase of a recorder process."""
 
     STARTING = 'starting'
     RECORDING = 'recording'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``[qcache]`` options are; what makes sense of their values is in ``conf``."""
+"""The ``[qcache]`` options; ``conf`` validates their values."""
 
 from oslo_config import cfg
 

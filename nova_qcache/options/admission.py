@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images are worth a cache, and how many are recorded at a time."""
+"""Options for admission: images worth a cache, and the number of recorders."""
 
 from oslo_config import cfg
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a boot may wait for, and what is kept for it."""
+"""Options for boots: time-outs, leases, and the keeper."""
 
 from oslo_config import cfg
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things are, and who may open them."""
+"""Options for folders, and for the group that may open their files."""
 
 from oslo_config import cfg
 

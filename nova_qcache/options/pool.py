@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the caches of a host may take together, and how they are looked after."""
+"""Options for the pool: its budget, eviction, revalidation and scrubbing."""
 
 from oslo_config import cfg
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a cache is recorded."""
+"""Options for recordings."""
 
 from oslo_config import cfg
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance's overlay says of its base: the backing file in a qcow2 header.
+"""The backing file in the qcow2 header of an instance's overlay.
 
 Read from the file itself, in microseconds: ``qemu-img info`` takes tens of milliseconds, and this
 is on the way of every boot. A guest writes clusters of its overlay and never this header. The

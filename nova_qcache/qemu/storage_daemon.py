@@ -15,7 +15,7 @@ __all__ = ['StorageDaemon']
 
 _QUIT_SECONDS = 5
 _START_SECONDS = 5
-"""For how long one that was started may not listen yet."""
+"""Time that a new daemon may take until it listens, in seconds."""
 _POLL_SECONDS = 0.005
 
 
@@ -124,7 +124,7 @@ class StorageDaemon:
         return True
 
     def raise_file_limit(self) -> None:
-        """Let it write up to the highest limit that it was started with."""
+        """Raise its limit on file sizes to the highest one that it was started with."""
         highest = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[1]
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (highest, highest))
 

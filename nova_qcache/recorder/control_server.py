@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder's door: a unix socket on which others ask it for its status or tell it what to do.
+"""The recorder's control server: a unix socket for commands and questions about its status.
 
 One request and one reply on a line each, both JSON objects; :mod:`nova_qcache.system.control` is
 the other side.

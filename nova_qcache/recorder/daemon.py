@@ -45,7 +45,7 @@ class ServingDaemon:
         """Set when the process has ended, for whatever reason."""
         self._is_forgotten = False
         self._changing = asyncio.Lock()
-        """Of who changes what is served."""
+        """Lock of changes to the nodes that are served."""
         self._refused: set[int] | None = None
         """None: nobody here knows."""
         asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
@@ -161,7 +161,7 @@ class ServingDaemon:
         await self._end_writing(block_graph.replacing(path))
 
     async def refuse(self, sectors: Collection[int]) -> None:
-        """Let reads of these sectors (of 512 bytes) fail from now on, and no others; connected
+        """Make reads of these sectors (of 512 bytes) fail from now on, and no others; connected
         guests stay connected.
 
         :raises ToolFailed: if the daemon does not do so, or has ended
@@ -207,7 +207,7 @@ class ServingDaemon:
         self._forget()
 
     async def leave(self) -> None:
-        """Let go of the daemon without ending it: a successor adopts it."""
+        """Disconnect from the daemon without ending it: a successor adopts it."""
         await self.monitor.disconnect()
         asyncio.get_running_loop().remove_reader(self._daemon.process.fd)
 

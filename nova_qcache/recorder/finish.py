@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a recording has finished: pure rules over what was observed, no clock and no I/O of their
-own.
+"""Finish rules of a recording: pure functions of what was observed, without a clock or I/O.
 
 All times are seconds of one monotonic clock.
 """
@@ -25,7 +24,7 @@ _LEAST_READ = 512
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Seconds, as the options of the same names."""
+    """Limits in seconds, as the options of the same names."""
 
     idle: float
     settle: float
@@ -75,7 +74,7 @@ class FinishPoint:
         self._dismissed = False
 
     def expect_guest(self, now: float) -> None:
-        """One more guest was told to come."""
+        """Expect one more guest."""
         self._leases.append(now + self._limits.lease)
         self._dismissed = False
 
@@ -84,7 +83,7 @@ class FinishPoint:
         self._held_until = now + _HOLD_SECONDS
 
     def expect_nobody(self) -> None:
-        """Whoever was told to come will not."""
+        """Expect no guests any more."""
         self._leases = []
         self._patient_until = self._held_until = -math.inf
         self._dismissed = True
@@ -125,7 +124,7 @@ class FinishPoint:
 
     @property
     def came(self) -> int:
-        """How many guests have connected so far."""
+        """Number of guests that have connected so far."""
         return self._came
 
     def seconds(self, now: float) -> float:
@@ -146,7 +145,7 @@ class FinishPoint:
         return self._size - self._empty_size
 
     def while_recording(self, now: float) -> FinishReason | NextStep:
-        """Say whether to seal, and why; or to go on; or to drop what there is."""
+        """Return why to seal the recording; or whether to go on or to drop it."""
         if self._guests:
             if self._has_content and now - self._busy_at >= self._limits.idle:
                 return FinishReason.IDLE
@@ -159,7 +158,7 @@ class FinishPoint:
         return NextStep.GO_ON
 
     def while_serving(self, now: float) -> NextStep:
-        """Say whether anybody still needs the recorder."""
+        """Return whether to leave, since nobody needs the recorder, or to go on."""
         return (
             NextStep.LEAVE if not self._guests and self._nobody_expected(now) else NextStep.GO_ON
         )

@@ -60,7 +60,7 @@ def start(
                 return status if is_told else client.expect_guest()
             except exception.RecorderUnreachable:
                 if ended == BUSY:
-                    # The other one has not opened its door yet, or has closed it and is leaving.
+                    # The other one does not listen yet, or has closed its socket and is leaving.
                     process = spawn(said, arguments)
                 elif ended is not None:
                     log.unlink(missing_ok=True)  # the error has what it says

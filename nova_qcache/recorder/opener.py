@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a base that is fit to a cache file with all its space, empty or a copy; see also
-``sealer``."""
+"""Creation of a cache file with all its space, empty or a copy, on a base that was checked; see
+also ``sealer``."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,8 @@ __all__ = ['open_copy', 'open_recording', 'require_audited', 'require_cold_or_di
 
 
 def require_cold_or_dirty(catalog: Catalog, key: CacheKey) -> bool:
-    """Called where no other recorder lives: a WARMING of before is dirty.
+    """Refuse a key with a sealed cache; called where no other recorder lives, so a WARMING one is
+    dirty.
 
     :return: whether there is one
     :raises WrongState: if there is a sealed cache

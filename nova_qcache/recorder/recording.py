@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recorder fills: from the opening of its file until that is sealed or dropped, and what is
-counted of it.
+"""The recording of a recorder, from the opening of its file until it is sealed or dropped, and its
+counters.
 
 An audit begins with a copy of the cache that it audits, and is sealed only if that has missed
 much. Whatever becomes of it, the audited cache stays READY until another one has taken its place.
@@ -148,8 +148,7 @@ class Recording:
         return None, 'adopted'
 
     def load_for_guests(self) -> None:
-        """Its recorder and its daemon are gone, and guests wait for another: see what they can
-        read."""
+        """Find out what waiting guests can read after their recorder and daemon have died."""
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)
         try:
             self._record = self._catalog.load(self._key)
@@ -228,7 +227,8 @@ class Recording:
         return f'dropped: {why}'
 
     async def forget(self, why: str) -> str:
-        """Its daemon is gone, and nobody writes any more: what it recorded is dirty.
+        """Drop the recording after the end of its daemon: nobody writes any more, and what it
+        recorded is dirty.
 
         :return: what is to be said of it
         """

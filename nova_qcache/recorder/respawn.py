@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it takes to start a recorder again that was killed: its arguments, in a small file.
+"""Respawn specs: the arguments to start a recorder again after it was killed, in a small file.
 
 The file is there from before a recorder serves its first guest until it has ended in good order.
-So a duty without a living recorder means that guests may wait for one.
+So a respawn spec without a living recorder means that guests may wait for one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _SUFFIX = '.duty'
 
 
 def note(paths: Paths, key: CacheKey, arguments: Sequence[str]) -> None:
-    """Write down how the recorder of a cache is started.
+    """Write the respawn spec of the recorder of a cache.
 
     :param arguments: of nova-qcache-recorder
     :raises OSError: if it cannot be written
@@ -30,7 +30,7 @@ def note(paths: Paths, key: CacheKey, arguments: Sequence[str]) -> None:
 
 
 def forget(paths: Paths, key: CacheKey) -> None:
-    """The recorder has ended in good order, or nobody can need it again."""
+    """Remove a respawn spec: the recorder has ended in good order, or is not needed again."""
     paths.respawn_spec(key).unlink(missing_ok=True)
 
 
@@ -47,7 +47,7 @@ def read(paths: Paths, key: CacheKey) -> list[str] | None:
 
 
 def keys(paths: Paths) -> Iterator[CacheKey]:
-    """Yield the caches whose recorder has a duty of this boot of the host.
+    """Yield the caches whose recorder has a respawn spec of this boot of the host.
 
     :raises OSError: if the folder cannot be listed
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recording that nobody writes to any more to a READY cache."""
+"""The seal: a recording that nobody writes to any more becomes a READY cache."""
 
 import asyncio
 import pathlib

@@ -2,9 +2,9 @@
 """The recorder process: STARTING - RECORDING - SEALING - SERVING - LEAVING.
 
 Whatever fails while it records costs the recording, never a guest: the recording is dropped and
-the guests are served on. What it holds (lock, daemon, door) it gives back in reverse order. While
-guests are connected it never ends its daemon, not even when it is told to end or fails itself: the
-next recorder of the image adopts it.
+the guests are served on. What it holds (lock, daemon, control server) it gives back in reverse
+order. While guests are connected it never ends its daemon, not even when it is told to end or
+fails itself: the next recorder of the image adopts it.
 """
 
 import asyncio
@@ -48,13 +48,14 @@ _MOST_RESTARTS = 3
 _STEADY_SECONDS = 10
 """A daemon that has served for so long was started well: what ends it then is counted anew."""
 _FAREWELL_SECONDS = 2
-"""For guests that are about to go when it is told to end: nobody would end their daemon."""
+"""Time for guests that are about to go when the recorder is told to end: nobody would end their
+daemon."""
 _BY_SILENCE = (FinishReason.IDLE, FinishReason.LAST_GUEST)
-"""What a base that is away looks like, too."""
+"""Reasons to seal that look the same when the base is away."""
 
 
 class Recorder:
-    """One run of the recorder of one cache; :meth:`run` is its life."""
+    """One run of the recorder of one cache, by :meth:`run`."""
 
     def __init__(
         self,
@@ -156,7 +157,7 @@ class Recorder:
         """Serve the guests that a dead daemon left behind: before anything is written to a disk,
         since that may take longer than they wait.
 
-        If that fails now, the duty stays: the keeper tries again.
+        If that fails now, the respawn spec stays: the keeper tries again.
         """
         path = self._recording.playable()
         nodes = (
@@ -311,7 +312,7 @@ class Recorder:
                 self._daemon.pid,
             )
             await self._daemon.leave()
-            return  # and its duty stays: somebody is to adopt the daemon
+            return  # and its respawn spec stays: somebody is to adopt the daemon
         if self._recording.is_open:
             await self._recording.discard()
         await self._daemon.stop()

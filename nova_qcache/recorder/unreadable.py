@@ -32,7 +32,7 @@ _MOST_BLOCKS = 128
 again. Each is 8 rules of ``blkdebug``, and qemu takes time with the square of their number to add
 them, while no guest is served: 0.5 s for 1024 rules, 55 s for 16384 (qemu 7.2)."""
 _AGAIN_SECONDS = 15
-"""From one look to the next at what could not be read."""
+"""Interval at which unreadable blocks are tried again, in seconds."""
 _LOOK_SECONDS = 20
 _LEARN_SECONDS = 10
 
@@ -45,17 +45,17 @@ class Unreadable:
         self._blocks: dict[int, int] = {}
         """Offset and length in bytes, in the order in which they were found."""
         self._asked: dict[int, int] = {}
-        """What is still to be looked at."""
+        """Blocks that are still to be tried."""
         self._wake = asyncio.Event()
         self._log_limit = LogRateLimit()
 
     @property
     def count(self) -> int:
-        """How many blocks, of 4 KiB at the most, cannot be read."""
+        """Number of unreadable blocks, of 4 KiB at the most."""
         return len(self._blocks)
 
     async def watch(self, daemon: ServingDaemon, on_failure: Callable[[], None]) -> None:
-        """Hear of failed reads of a daemon that serves, until this is cancelled.
+        """Watch for failed reads of a daemon that serves, until this is cancelled.
 
         :param on_failure: called when a guest may have been cut off for one
         """
@@ -74,8 +74,8 @@ class Unreadable:
                 task.cancel()
 
     def _queue(self, blocks: dict[int, int]) -> None:
-        """Have those looked at that are not known already; the daemon is told of all that are, in
-        any case, since a seal lets it forget."""
+        """Queue blocks that are not known to be unreadable. The daemon is told of all unreadable
+        blocks in any case, since a seal makes it forget them."""
         for offset, length in blocks.items():
             if length > self._blocks.get(offset, 0):
                 self._asked[offset] = max(length, self._asked.get(offset, 0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures in the text format of Prometheus, for the textfile collector of its node_exporter.
+"""Metrics in the text format of Prometheus, for the textfile collector of its node_exporter.
 
 Figures of the host have no label for the image, and go on when images are forgotten. Those of
 images have names of their own, so that no sum counts anything twice, and are of the images with

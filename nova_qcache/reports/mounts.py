@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the servers of bases have sent, as the kernel's NFS client counts it.
+"""Bytes that the servers of bases have sent, as the kernel's NFS client counts them.
 
 No other file system counts what it has read from its server. The counter is the mount's: all that
 is read through it counts, whoever reads, from the time when it was mounted.

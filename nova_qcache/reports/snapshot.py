@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator sees of the caches: what was counted, and what is there now, of each image and
-of the host.
+"""Snapshot of the caches for operators: counters and present state, of each image and of the host.
 
 Nothing is guessed: each figure has a source, named in :data:`SOURCES`.
 """
@@ -47,10 +46,10 @@ SOURCES = {
     'mounts': "the NFS client's counter of bytes from the server since the mount "
     '(/proc/self/mountstats), whoever read them',
 }
-"""Where each figure comes from, in words for an operator."""
+"""Source of each value, in words for an operator."""
 
 _RECORDERS_SECONDS = 2
-"""How long all recorders together may take to answer; those that are silent are not counted."""
+"""Time in which all recorders together may answer; silent ones are not counted."""
 _CONTROL_SUFFIX = '.ctl'
 
 _ORDER = [State.READY.value, State.WARMING.value, DIRTY, BROKEN, State.STALE.value]
@@ -59,13 +58,13 @@ _ORDER = [State.READY.value, State.WARMING.value, DIRTY, BROKEN, State.STALE.val
 
 @dataclasses.dataclass(frozen=True)
 class ImageSnapshot:
-    """Of one image; its caches may be gone, or never have served a boot."""
+    """One image; its caches may be gone, or never have served a boot."""
 
     image_id: str
     counters: Counters
     states: tuple[str, ...] = ()
-    """Of its caches, as :class:`nova_qcache.cache.view.CacheView` has them; the one that tells
-    most first."""
+    """States of its caches, as in :class:`nova_qcache.cache.view.CacheView`; the most important
+    one first."""
     allocated: int = 0
     """Bytes that its caches take together; a file with two names counts once."""
     quota: int | None = None
@@ -80,22 +79,22 @@ class ImageSnapshot:
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
     at: float
-    """When they were gathered, in seconds since the epoch."""
+    """Time of the snapshot, in seconds since the epoch."""
     host: Counters
-    """Of all images, those included that were forgotten: its sums never become less."""
+    """Sum of all images, forgotten ones included: its sums never become less."""
     images: tuple[ImageSnapshot, ...]
     """The one with the most boots first."""
     pool: PoolState
     recorders: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Those that answer, by :class:`nova_qcache.model.states.Phase`."""
+    """Recorders that answer, by :class:`nova_qcache.model.states.Phase`."""
     guests: int = 0
-    """That read through recorders."""
+    """Guests that read through recorders."""
     mounts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Bytes that the servers of bases have sent, by NFS mount."""
 
     @property
     def states(self) -> Mapping[str, int]:
-        """How many caches are in which state."""
+        """Number of caches in each state."""
         return Counter(state for image in self.images for state in image.states)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the caches of this host have saved over time: few points in one small file, however long
-that is."""
+"""Time series of what the caches of this host have saved: few points in one small file, however
+long it is kept."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ class Point:
     served_bytes: int
     base_bytes: int
     pool_bytes: int
-    """What the caches took then."""
+    """Bytes that the caches took then."""
 
 
 class TimeSeries:
@@ -47,7 +47,7 @@ class TimeSeries:
         self._log_limit = LogRateLimit()
 
     def note(self, snapshot: Snapshot) -> None:
-        """Add what the figures of the host are now. Never raises."""
+        """Add a point with the present values of the host. Never raises."""
         point = Point(
             snapshot.at,
             snapshot_module.served_bytes(snapshot.host),

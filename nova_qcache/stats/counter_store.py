@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted on this host, kept across restarts: one small file for each image.
+"""Counter store: the counters of this host, kept across restarts in one small file for each image.
 
 Counting never fails what is counted: where a file cannot be read or written, one warning says so.
 The files are not synced: a power loss may cost the last seconds.

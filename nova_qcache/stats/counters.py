@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted of an image on a host: pure values that can be added and written as JSON.
+"""Counters of an image on a host: pure values that can be added and written as JSON.
 
 Each figure has one source, named in :data:`SOURCES`; what no source measures is not here.
 """
@@ -33,19 +33,19 @@ class Counters:
     plain: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Boots without a cache, by :class:`nova_qcache.model.plan.Cause`."""
     fallbacks: int = 0
-    """Of the plain boots: those that did not start with the cache and then did without."""
+    """Plain boots that did not start with the cache and then did without."""
     recordings: int = 0
     """Recordings that became a cache."""
     dropped_recordings: int = 0
     recorded_bytes: int = 0
-    """What recordings have read from the base, and written to their files."""
+    """Bytes that recordings have read from the base, and written to their files."""
     recording_seconds: float = 0.0
     audited_bytes: int = 0
-    """What audited boots have read."""
+    """Bytes that audited boots have read."""
     missed_bytes: int = 0
-    """What of that came from the base."""
+    """Bytes of those that came from the base."""
     saved_bytes: int = 0
-    """What plays did not read from the base."""
+    """Bytes that plays did not read from the base."""
     evictions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Caches that were removed, by the reason."""
     evicted_bytes: int = 0
@@ -55,7 +55,8 @@ class Counters:
     """Looks at caches, by the result: equal to the base, different from it, unknown; intact or
     damaged as files."""
     boot_bytes: int = 0
-    """What one boot reads from the cache, as a recording or audit measured it last. No sum."""
+    """Bytes that one boot reads from the cache, as a recording or audit measured it last. No
+    sum."""
     last_boot_at: float = 0.0
     """Seconds since the epoch; the latest. No sum."""
     last_used_at: float = 0.0
@@ -84,7 +85,7 @@ SOURCES = {
     'last_boot_at': 'starts of domains',
     'last_used_at': "starts of domains and Nova's image cache manager",
 }
-"""Where each figure comes from, in words for an operator."""
+"""Source of each counter, in words for an operator."""
 
 _LATEST = ('last_boot_at', 'last_used_at')
 _LAST = ('boot_bytes',)

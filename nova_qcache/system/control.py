@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client side of a recorder's door: synchronous, with a deadline, fit for nova-compute."""
+"""Client of a recorder's control server: synchronous, with a deadline, fit for nova-compute."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ _NUMBERS = ('guests', 'recorded_bytes', 'pid', 'daemon_pid')
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What a recorder says of itself."""
+    """Status of a recorder."""
 
     phase: Phase
     guests: int

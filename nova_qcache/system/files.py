@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache asks of its file system: atomic records, reserved space, O_DIRECT, and who has a
-file open."""
+"""File system operations of caches: atomic records, reserved space, O_DIRECT, and checks for open
+files."""
 
 import ctypes
 import errno
@@ -39,7 +39,7 @@ def replace_atomically(
 
     :param sync: whether to wait until it is on disk, which takes seconds where others write much.
         False is for what means nothing after a crash of the host: it may be empty then, and is
-        cleared away
+        removed
     :raises OSError: as the system says; the old content is then still there
     """
     fd, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)

@@ -22,7 +22,7 @@ from nova_qcache.system import stripping
 __all__ = ['Document', 'LibvirtDomains', 'Paused', 'Saved', 'strip_saved']
 
 _ANSWER_SECONDS = 30
-"""For one question. A libvirt that hangs holds up no lock for longer."""
+"""Time-out of one question. A libvirt that hangs holds up no lock for longer."""
 
 Document = tuple[str, str]
 """Whose it is, in words for an operator, and the XML."""
@@ -38,7 +38,7 @@ class Paused:
     failed: frozenset[str]
     """Names of the targets (``vda``) of disks with an error other than a lack of space."""
     full: bool
-    """Whether one of its disks lacks space."""
+    """True if one of its disks lacks space."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Saved:
 
     name: str
     xml: str = ''
-    """What it was saved with, as far as that is known."""
+    """XML that it was saved with, as far as that is known."""
     error: Exception | None = None
     """Why it names a cache yet; None if it does not any more."""
 
@@ -63,7 +63,7 @@ class LibvirtDomains:
         self._uri = uri
         self._connect = connect
         self._late: list[bool] = []
-        """Of a question that was given up; emptied when its answer comes after all."""
+        """Calls that were given up; emptied when their answer comes after all."""
 
     def documents(self) -> Iterator[Document]:
         """Yield all documents of all domains.
@@ -109,7 +109,7 @@ class LibvirtDomains:
             ]
 
     def resume(self, uuid: str) -> None:
-        """Let a paused domain go on; one that has ended meanwhile does not.
+        """Resume a paused domain; one that has ended meanwhile is left alone.
 
         :raises DomainsUnknown: if libvirt does not do so
         """

@@ -68,7 +68,7 @@ class _Rank(enum.IntEnum):
 
 complain: Callable[[str], None] | None = None
 """For tests: called with a sentence when somebody waits for a lock out of order. None, as in
-production, looks at nothing."""
+production, disables the check."""
 
 # Of a context and not of a thread: what asyncio.to_thread() runs is waited for by whoever holds
 # the locks.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where everything is on a host.
+"""Paths of all files and sockets on a host.
 
 ::
 
@@ -12,8 +12,8 @@
                  locks/
     run_path/    guests/  <stem>.nbd                      what guests connect to
                  control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's
-                 door, its last words
-                          <stem>.duty                     how to start it again
+                 control server, its last words
+                          <stem>.duty                     its respawn spec
                           <stem>.draft                    its empty file, while that is made
                           keeper.log                      the keeper's last words
                  leases/                                  of boots that are on their way

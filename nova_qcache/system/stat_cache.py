@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What small files said that are never written to, but replaced: whoever asks for all of them
-again reads only those that are new."""
+"""Stat cache: contents of small files that are never written to, but replaced; only new files are
+read again."""
 
 from collections.abc import Callable, Set
 import dataclasses

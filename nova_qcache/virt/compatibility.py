@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of Nova this package stands on, checked once when nova-compute starts.
+"""Nova compatibility: the interfaces of Nova that this package depends on, checked once when
+nova-compute starts.
 
 These are not public interfaces. They have been the same from Nova 31 to 34; should one move, all
 instances boot plain and the log says which.

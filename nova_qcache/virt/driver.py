@@ -78,7 +78,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _start_of(self, instance: Any) -> Iterator[None]:
-        """Around a part of a start: if it fails, what was planned is not needed any more."""
+        """Run a part of a start: if it fails, the plan is released."""
         try:
             yield
         except BaseException:
@@ -176,7 +176,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             self._planner.release(instance)
 
     def _define_chain(self, instance: Any) -> bool:
-        """Let the next start of an instance have a chain; return whether one was planned."""
+        """Add a chain for the next start of an instance; return whether one was planned."""
         # Making a backend's object for a disk that is not there would leave traces of one.
         if not instance.image_ref or self.image_backend.backend() is not imagebackend.Qcow2:
             return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be cached: the root disk of an instance whose image nothing speaks against.
+"""Eligibility: the root disk of an instance may be cached, if nothing speaks against it.
 
 Checks of Nova's that a cache could weaken are kept by not caching: certificate validation of
 signed images, encryption. A rescued instance boots plain, so that it depends on as little as
@@ -42,7 +42,7 @@ POLICY = 'qcache:policy'
 POLICIES = ('auto', 'always', 'never')
 
 ROOT_DISK = 'disk'
-"""What Nova calls the root disk."""
+"""Nova's name of the root disk."""
 
 
 class Refusal(NamedTuple):

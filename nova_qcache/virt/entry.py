@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nova-compute loads for ``compute_driver = qcache.QcacheDriver``."""
+"""The driver that nova-compute loads for ``compute_driver = qcache.QcacheDriver``."""
 
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging

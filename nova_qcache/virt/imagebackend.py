@@ -22,7 +22,8 @@ __all__ = ['Backend', 'ChainedDisk', 'Qcow2']
 LOG = logging.getLogger(__name__)
 
 _BASE_NAME = re.compile(r'[0-9a-f]{40}')
-"""Of the base of an image in Nova's image cache; swap and ephemeral disks have other names."""
+"""Name of the base of an image in Nova's image cache; swap and ephemeral disks have other
+names."""
 
 
 class ChainedDisk(vconfig.LibvirtConfigGuestDisk):  # type: ignore[misc]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an instance of Nova's to a plan.
+"""Planner: plans for the instances of Nova.
 
 One planner lives in a nova-compute. Until it is started, and if it cannot be, every boot is plain.
 """
@@ -41,7 +41,7 @@ class Planner:
         self._no_recording: str | None = None
         self._images: dict[str, Any] = {}
         self._planned: dict[str, Plan] = {}
-        """What root disks were told to stand on, until their instances have started."""
+        """Plans of root disks, until their instances have started."""
 
     def start(self, domains: LibvirtDomains) -> None:
         """Begin to plan; a configuration or folder that makes no sense is one error in the log,
@@ -130,7 +130,8 @@ class Planner:
             return None
 
     def fall_back(self, instance: Any) -> None:
-        """Say that the domain of an instance does not start with its plan, and starts without."""
+        """Note that the domain of an instance failed to start with its plan, and starts without
+        it."""
         plan = self._planned.get(instance.uuid)
         if plan is not None:
             self._planned[instance.uuid] = dataclasses.replace(
@@ -138,22 +139,22 @@ class Planner:
             )
 
     def started(self, instance: Any) -> None:
-        """Say that the domain of an instance has started: its boot counts, if it had a plan. Never
-        raises."""
+        """Note that the domain of an instance has started: its boot counts, if it had a plan.
+        Never raises."""
         plan = self._planned.pop(instance.uuid, None)
         if plan is not None:
             with _quietly():
                 self._engine.boots.count(plan)
 
     def release(self, instance: Any) -> None:
-        """Say that the domain of an instance runs, or will not. Never raises."""
+        """Release the plan of an instance whose domain runs, or will not. Never raises."""
         self._planned.pop(instance.uuid, None)
         with _quietly():
             self._engine.boots.release(instance.uuid)
 
     @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
-        """Around the making of a new instance, for which Nova has asked Glance for its image."""
+        """Keep what Glance says of its image while a new instance is made."""
         self._images[instance.uuid] = image_meta
         try:
             yield
@@ -162,8 +163,8 @@ class Planner:
 
     @contextlib.contextmanager
     def writing(self, base: str) -> Iterator[None]:
-        """Around Nova's writing of a base: no cache of before serves what is there after it, nor
-        one that was made or compared meanwhile."""
+        """Announce a write before and after Nova writes a base: no existing cache serves what is
+        there afterwards, nor one that was made or compared meanwhile."""
         self._engine.boots.announce_write(base, 'raw')
         try:
             yield
@@ -171,8 +172,7 @@ class Planner:
             self._engine.boots.announce_write(base, 'raw')
 
     def precached(self, image_id: str) -> None:
-        """Say that somebody has asked Nova for an image to be at hand: its cache stays for as long
-        as Nova keeps its base unused."""
+        """Pin a precached image: its cache stays for as long as Nova keeps its base unused."""
         grace = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
             self._engine.pins.pin(image_id, time.time() + grace, 'precached')
@@ -202,7 +202,7 @@ class Planner:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """What is only noted fails nothing of Nova's."""
+    """Keep errors of mere bookkeeping from Nova."""
     try:
         yield
     except Exception:
