@@ -118,7 +118,7 @@ def validate(conf: cfg.ConfigOpts) -> None:
         _refuse(
             'run_path',
             group.run_path,
-            'it is cache_path, too',
+            'it is the same folder as cache_path',
             'Give a folder of its own, in /run',
         )
     if group.cache_path.rstrip('/').endswith('/_base'):
@@ -205,7 +205,10 @@ def cluster_bytes(conf: cfg.ConfigOpts) -> int:
     size = _amount('cluster_size', value, 1)
     if size < 4096 or size > 2 * MIB or size & (size - 1):
         _refuse(
-            'cluster_size', value, 'no such cluster size', 'Give a power of two from 4KiB to 2MiB'
+            'cluster_size',
+            value,
+            'it is not a cluster size',
+            'Give a power of two from 4KiB to 2MiB',
         )
     return size
 

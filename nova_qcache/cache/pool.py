@@ -83,7 +83,7 @@ def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
         raise exception.FolderUnfit(
             path=str(folder),
             reason=f'the size of its file system cannot be determined ({e.strerror})',
-            remedy='See whether its storage is sound',
+            remedy='Check whether its storage is sound',
         ) from e
     return Limits(
         qcache_conf.budget_bytes(conf, total),

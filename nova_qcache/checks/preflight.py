@@ -87,7 +87,9 @@ def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) 
     except exception.QcacheError as e:
         return Finding(subject, grade, *e.problem_and_remedy())
     except OSError as e:
-        return Finding(subject, grade, exception.sentence(e), 'See whether its storage is sound.')
+        return Finding(
+            subject, grade, exception.sentence(e), 'Check whether its storage is sound.'
+        )
 
 
 def _configuration(conf: cfg.ConfigOpts) -> str:

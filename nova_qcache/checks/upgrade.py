@@ -43,7 +43,7 @@ def run_checks(conf: cfg.ConfigOpts) -> Iterator[Finding]:
             yield look(subject)
         except OSError as e:
             yield Finding(
-                subject, Grade.ERROR, exception.sentence(e), 'See whether its storage is sound.'
+                subject, Grade.ERROR, exception.sentence(e), 'Check whether its storage is sound.'
             )
 
 
@@ -86,8 +86,8 @@ def _recorders(paths: Paths, subject: str) -> Finding:
         subject,
         Grade.WARNING,
         f'{len(older)} of {len(running)} were started before this nova-qcache was installed, and '
-        f'go on with the version of then ({_images(older)})',
-        'Leave them: each ends with the last server that reads through it.',
+        f'still run the older version ({_images(older)})',
+        'Nothing to do: each ends with the last server that reads through it.',
     )
 
 

@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before anything was done
         pass
     if code == _INTERRUPTED:
-        print('Interrupted. What has begun may go on: see `nova-qcache list`.', file=sys.stderr)
+        print('Interrupted. What was started may go on; see `nova-qcache list`.', file=sys.stderr)
     return _flushed(code)
 
 
@@ -278,9 +278,7 @@ def _has_output() -> bool:
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, 'w')
     if sys.stdout is None:
-        print(
-            'Standard output is closed. Give nova-qcache one, if only /dev/null.', file=sys.stderr
-        )
+        print('Standard output is closed. Redirect it, for example to /dev/null.', file=sys.stderr)
         return False
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # names of files may be any bytes

@@ -53,7 +53,7 @@ def run(
         raise exception.DeadlinePassed(
             what=f'{" ".join(command):.200}',
             seconds=seconds,
-            remedy='See whether the storage of its files hangs',
+            remedy='Check whether the storage of its files hangs',
         ) from e
     if done.returncode != 0:
         raise exception.ToolFailed(
@@ -66,7 +66,7 @@ def run(
 
 def _last_words(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return ' / '.join(lines[-3:]) or 'it said nothing'
+    return ' / '.join(lines[-3:]) or 'it printed no error'
 
 
 def require_version(tool: str, option: str) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ def require_version(tool: str, option: str) -> tuple[int, ...]:
     if match is None:
         raise exception.ToolMissing(
             tool=tool,
-            reason=f'it says {banner[:60]!r} of its version',
+            reason=f'it prints {banner[:60]!r} instead of its version',
             package='QEMU',
             option=option,
         )
@@ -232,5 +232,5 @@ def _parsed(answer: str, read: Callable[[Any], _T]) -> _T:
     try:
         return read(json.loads(answer))
     except (ValueError, KeyError, TypeError) as e:
-        reason = f'its answer {answer[:80]!r} cannot be understood ({e})'
+        reason = f'its output {answer[:80]!r} cannot be parsed ({e})'
         raise exception.ToolFailed(command='qemu-img', code=0, reason=reason) from e

@@ -105,7 +105,7 @@ class ServingDaemon:
             if processes.listener_pid(paths.nbd_socket(key)) is not None:
                 raise exception.RecorderFailed(
                     image_id=key.image_id,
-                    reason=f'somebody listens on {str(paths.nbd_socket(key))!r}',
+                    reason=f'another process listens on {str(paths.nbd_socket(key))!r}',
                 )
             return None
         try:

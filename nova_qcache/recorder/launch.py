@@ -101,5 +101,5 @@ def _last_words(said: IO[bytes], start_at: int) -> str:
         said.seek(start_at)
         lines = said.read().decode(errors='replace').splitlines()
     except OSError:
-        return 'it said nothing'
-    return next((line for line in reversed(lines) if line.strip()), 'it said nothing')
+        return 'it printed no error'
+    return next((line for line in reversed(lines) if line.strip()), 'it printed no error')

@@ -53,9 +53,9 @@ def _seal(
     except (exception.ToolError, OSError) as e:
         raise _broken(path, record, str(e)) from e
     if not cached:
-        raise _broken(path, record, 'nothing is cached in it')
+        raise _broken(path, record, 'it caches nothing')
     if facts.size > record.quota:
-        raise _broken(path, record, f'it has {facts.size} bytes and its quota is {record.quota}')
+        raise _broken(path, record, f'its {facts.size} bytes exceed its quota of {record.quota}')
     return catalog.seal(record, facts)
 
 

@@ -52,11 +52,13 @@ class _Sum(NamedTuple):
 
 
 _SUMS = (
-    _Sum('fallbacks', 'Plain boots that did not start with the cache, and then did without'),
+    _Sum(
+        'fallbacks', 'Plain boots that failed to start with the cache, and then started without it'
+    ),
     _Sum('recorded_bytes', 'Bytes that recordings have read from bases'),
     _Sum('recording_seconds', 'Seconds from the first guest of a recording to its end'),
     _Sum('audited_bytes', 'Bytes that audited boots have read from their images'),
-    _Sum('missed_bytes', 'Bytes of those that came from the base'),
+    _Sum('missed_bytes', 'Bytes that audited boots have read from bases'),
     _Sum('saved_bytes', 'Bytes that plays did not read from bases'),
     _Sum('evicted_bytes', 'Bytes that were freed by removing caches'),
 )
@@ -83,7 +85,7 @@ _TABLES = (
         [reason.value for reason in Staleness],
         'Caches that became STALE',
     ),
-    _Table('verifications', 'verifications', 'result', _VERIFICATIONS, 'Looks at caches'),
+    _Table('verifications', 'verifications', 'result', _VERIFICATIONS, 'Verifications of caches'),
 )
 
 
@@ -115,7 +117,7 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _of_images(snapshot.images[:MOST_IMAGES])
     yield _gauge(
         'last_run_timestamp_seconds',
-        _said('When these figures were gathered, since the epoch', 'gathered_at'),
+        _said('Time of this snapshot, since the epoch', 'gathered_at'),
         snapshot.at,
     )
 
@@ -129,10 +131,10 @@ class _Collected(Collector):
 
 
 def _of_boots(host: Counters) -> Iterator[Metric]:
-    yield _counter('boots', _said('Boots by what they used', 'boots'), _boots(host), 'kind')
+    yield _counter('boots', _said('Boots by kind', 'boots'), _boots(host), 'kind')
     yield _counter(
         'recordings',
-        _said('Recordings by what became of them', 'recordings'),
+        _said('Recordings by result', 'recordings'),
         {'kept': host.recordings, 'dropped': host.dropped_recordings},
         'result',
     )
@@ -147,12 +149,12 @@ def _of_bytes(host: Counters) -> Iterator[Metric]:
         yield _counter(name, _said(help_text, name), getattr(host, name))
     yield _counter(
         'base_bytes',
-        _said('Bytes from bases that were measured', 'base_bytes'),
+        _said('Measured bytes that were read from bases', 'base_bytes'),
         snapshot_module.base_bytes(host),
     )
     yield _counter(
         'served_bytes',
-        _said('Bytes from caches in place of bases', 'served_bytes'),
+        _said('Bytes that were read from caches instead of bases', 'served_bytes'),
         snapshot_module.served_bytes(host),
     )
     ratio = counters_module.hit_ratio(host)
@@ -163,11 +165,11 @@ def _of_bytes(host: Counters) -> Iterator[Metric]:
 def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
     pool = snapshot.pool
     for name, help_text, value in (
-        ('budget', 'What all caches may take together', pool.budget),
-        ('min_free', 'What stays free on the file system', pool.min_free),
-        ('allocated', 'What all caches take, reservations of recordings included', pool.allocated),
-        ('free', 'What is free on the file system', pool.free),
-        ('reserved', 'Room kept for recordings that begin', pool.reserved),
+        ('budget', 'Maximum size of all caches', pool.budget),
+        ('min_free', 'Space to leave free on the file system', pool.min_free),
+        ('allocated', 'Size of all caches, reservations of recordings included', pool.allocated),
+        ('free', 'Free space on the file system', pool.free),
+        ('reserved', 'Space that recordings may still take', pool.reserved),
     ):
         yield _gauge(f'pool_{name}_bytes', _said(help_text, 'pool'), value)
     states = {**dict.fromkeys(_STATES, 0), **snapshot.states}
@@ -175,7 +177,7 @@ def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
     phases = {**dict.fromkeys((phase.value for phase in Phase), 0), **snapshot.recorders}
     yield _gauge('recorders', _said('Recorders by phase', 'recorders'), phases, 'phase')
     yield _gauge('guests', _said('Guests that read through recorders', 'guests'), snapshot.guests)
-    known = _said('Images that something is known of', 'images')
+    known = _said('Images with a cache, counters or a pin', 'images')
     yield _gauge('images', known, len(snapshot.images))
     pinned = sum(image.is_pinned for image in snapshot.images)
     yield _gauge('pinned_images', _said('Pinned images', 'pinned_images'), pinned)
@@ -191,7 +193,7 @@ def _of_images(images: Iterable[ImageSnapshot]) -> Iterator[Metric]:
     of_most = f'of the {MOST_IMAGES} images with the most boots'
     boots = CounterMetricFamily(
         f'{_PREFIX}_image_boots',
-        _said(f'Boots by what they used, {of_most}', 'boots'),
+        _said(f'Boots by kind, {of_most}', 'boots'),
         labels=('image', 'kind'),
     )
     values: dict[str, dict[str, float]] = {
@@ -212,10 +214,10 @@ def _of_images(images: Iterable[ImageSnapshot]) -> Iterator[Metric]:
             values['hit_ratio'][image.image_id] = ratio
     yield boots
     for make, name, help_text in (
-        (_counter, 'served_bytes', 'Bytes from the cache in place of the base'),
-        (_counter, 'base_bytes', 'Bytes from the base that were measured'),
+        (_counter, 'served_bytes', 'Bytes that were read from the cache instead of the base'),
+        (_counter, 'base_bytes', 'Measured bytes that were read from the base'),
         (_gauge, 'hit_ratio', 'Share of reads that the cache served'),
-        (_gauge, 'allocated_bytes', 'What the caches of the image take'),
+        (_gauge, 'allocated_bytes', 'Size of the caches of the image'),
     ):
         help_text = _said(f'{help_text}, {of_most}', name)
         yield make(f'image_{name}', help_text, values[name], 'image')

@@ -97,7 +97,7 @@ class Glance:
         except Exception as e:  # plugins of keystoneauth, and what answers for Keystone, are many
             # Without addresses of objects: it is the same trouble each time.
             reason = f'{type(e).__name__}: {_OBJECT.sub("", str(e)).rstrip(".")}'
-            raise self._unknown(reason, 'See whether Keystone and Glance answer') from e
+            raise self._unknown(reason, 'Check whether Keystone and Glance answer') from e
 
     def _session(self) -> ks_session.Session:
         conf, section = self._conf, self._section
@@ -209,7 +209,7 @@ class _Images:
             raise self._unknown(f'{self.url} answers with something other than JSON') from e
 
     def _unknown(
-        self, reason: str, remedy: str = 'See whether Glance answers there'
+        self, reason: str, remedy: str = 'Check whether Glance answers there'
     ) -> exception.GlanceUnknown:
         return exception.GlanceUnknown(section=self._section, reason=reason, remedy=remedy)
 

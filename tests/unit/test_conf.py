@@ -343,7 +343,10 @@ def test_a_path_with_an_option_that_nobody_knows(tmp_path):
 @pytest.mark.parametrize('end', ['', '/', '/.', '/../cache'])
 def test_a_folder_for_both(tmp_path, end):
     said = refusal(tmp_path, run_path=f'{tmp_path}/cache{end}')
-    assert f'[qcache] run_path = {tmp_path}/cache{end}: it is cache_path, too. Give' in said
+    assert (
+        f'[qcache] run_path = {tmp_path}/cache{end}: it is the same folder as cache_path. Give'
+        in said
+    )
 
 
 @pytest.mark.parametrize('option', ['cache_path', 'run_path', 'instances_path'])

@@ -223,7 +223,7 @@ class TestFile:
         base.write_bytes(b'')
         said = refusal(FileSource(str(base), 'raw').first_bytes, 512)
         assert f'{str(base)!r} cannot be cached: it is empty' in said
-        assert 'See whether its download has ended' in said
+        assert 'Check whether its download has ended' in said
 
     def test_folder(self, base):
         said = refusal(FileSource(str(base.parent), 'raw').first_bytes, 512)
@@ -254,7 +254,7 @@ class TestFile:
         base.unlink()
         said = refusal(FileSource(str(base), 'raw').learn)
         assert 'No such file' in said
-        assert 'See whether it is still there' in said
+        assert 'Check whether it is still there' in said
 
     def test_its_generation_is_beside_it(self, base):
         source = FileSource(str(base), 'raw')

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_read(found, paths):
         finding = found()['caches']
     assert (finding.grade, finding.remedy) == (
         Grade.ERROR,
-        'See whether its storage is sound.',
+        'Check whether its storage is sound.',
     )
     assert 'Input/output error' in finding.found
 
@@ -142,9 +142,9 @@ def test_a_recorder_of_before(found, recorder):
     assert found()['recorders'] == Finding(
         'recorders',
         Grade.WARNING,
-        '1 of 2 were started before this nova-qcache was installed, and go on with the version '
-        f'of then ({IMAGE})',
-        'Leave them: each ends with the last server that reads through it.',
+        '1 of 2 were started before this nova-qcache was installed, and still run the older '
+        f'version ({IMAGE})',
+        'Nothing to do: each ends with the last server that reads through it.',
     )
 
 

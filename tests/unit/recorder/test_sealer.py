@@ -83,7 +83,7 @@ def test_what_its_tables_do_not_use_is_given_back(catalog, tool):
 
 def test_a_cache_of_nothing_is_none(catalog, tool):
     tool.cached_extents.return_value = []
-    assert 'nothing is cached in it' in refusal(catalog, tool, builders.warm(catalog))
+    assert 'it caches nothing' in refusal(catalog, tool, builders.warm(catalog))
 
 
 def test_after_a_recorder_was_killed_between_the_rename_and_the_record(catalog, tool):
@@ -123,7 +123,7 @@ def test_the_quota_is_kept(catalog, tool, size, fits):
     if fits:
         assert seal(catalog, tool, record).state is State.READY
     else:
-        assert 'it has 9 bytes and its quota is 8' in refusal(catalog, tool, record)
+        assert 'its 9 bytes exceed its quota of 8' in refusal(catalog, tool, record)
 
 
 def test_a_recording_that_was_dropped_meanwhile(catalog, tool):
