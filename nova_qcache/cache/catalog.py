@@ -129,7 +129,7 @@ class Catalog:
         return path
 
     def begin(self, record: CacheRecord) -> None:
-        """COLD to WARMING: a recorder is about to fill ``paths.recording(key)``.
+        """COLD to RECORDING: a recorder is about to fill ``paths.recording(key)``.
 
         :raises WrongState: if there is a cache
         """
@@ -139,7 +139,7 @@ class Catalog:
             self._set_state(record, self._state(record.key), sync=False)
 
     def seal(self, record: CacheRecord, sealed: SealedFile) -> CacheRecord:
-        """WARMING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody
+        """RECORDING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody
         writes to it any more.
 
         :raises WrongState: if it was dropped or removed in the meantime
@@ -243,11 +243,11 @@ class Catalog:
             self._remove(key)
 
     def discard_recording(self, key: CacheKey) -> None:
-        """To COLD from WARMING, or from files without a record. What is READY or STALE stays: a
+        """To COLD from RECORDING, or from files without a record. What is READY or STALE stays: a
         cache that was re-tagged may have come under the name of a recording that was removed,
         and boots may have leases of it."""
         with self._locked(key):
-            if self._state(key) in (State.COLD, State.WARMING):
+            if self._state(key) in (State.COLD, State.RECORDING):
                 self._remove(key, sync=False)
 
     def clear_leftovers(self) -> None:
@@ -302,7 +302,7 @@ class Catalog:
             ):
                 return there
             if there.state is not State.STALE:
-                states.require_transition(record.key.image_id, there.state, State.WARMING)
+                states.require_transition(record.key.image_id, there.state, State.RECORDING)
         return None
 
     def _unless_gone(self, record: CacheRecord) -> CacheRecord | None:

@@ -89,7 +89,7 @@ def _candidates(catalog: Catalog) -> set[CacheKey]:
     for key in keys:
         with contextlib.suppress(exception.RecordBroken):  # an operator's to look at
             record = catalog.load(key)
-            if record is None or record.state is State.WARMING:
+            if record is None or record.state is State.RECORDING:
                 found.add(key)
     return found
 
@@ -120,7 +120,7 @@ def _clean_up_one(catalog: Catalog, key: CacheKey) -> bool:
         catalog.discard_recording(key)  # of a recording that a crash of the host left by halves
     elif record is None and recording.exists():
         recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files
-    elif record is not None and record.state is State.WARMING:
+    elif record is not None and record.state is State.RECORDING:
         catalog.discard_recording(key)
     else:
         return False

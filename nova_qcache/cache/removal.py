@@ -122,7 +122,7 @@ class Removal:
     ) -> str:
         if record is None:
             return 'without a record that can be read'
-        if record.state is State.WARMING:
+        if record.state is State.RECORDING:
             return 'being recorded'
         if key in used:
             return 'in use'
@@ -182,7 +182,7 @@ class Removal:
 
     def _require_unpinned(self, record: CacheRecord) -> None:
         reason = ''
-        if record.state is State.WARMING:
+        if record.state is State.RECORDING:
             reason = 'it is being recorded'
         elif record.state is State.READY and self._pins.is_pinned(record.key.image_id):
             reason = 'its image is pinned'

@@ -107,7 +107,7 @@ class SpaceUsage:
         for key in self._catalog.directory.recordings():
             with contextlib.suppress(exception.RecordBroken):  # it counts with its size
                 record = self._catalog.load(key)
-                if record is not None and record.state is State.WARMING:
+                if record is not None and record.state is State.RECORDING:
                     quotas[key] = max(record.quota, quotas.get(key, 0))
         return {key: (quota, self.recorded(key)) for key, quota in quotas.items() if key != but}
 

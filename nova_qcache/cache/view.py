@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 DIRTY = 'DIRTY'
-"""WARMING by its record, and no recorder fills it any more."""
+"""RECORDING by its record, and no recorder fills it any more."""
 BROKEN = 'BROKEN'
 """Files without a record that can be read."""
 
@@ -84,7 +84,7 @@ def view(catalog: Catalog, key: CacheKey) -> CacheView:
     except exception.RecorderUnreachable:
         if socket.exists():
             guests = processes.connections(socket)
-        if state == State.WARMING.value:
+        if state == State.RECORDING.value:
             state, note = DIRTY, 'its recorder died; the next boot records it again'
         elif state == State.COLD.value:
             note = 'its recorder does not answer, or has died'

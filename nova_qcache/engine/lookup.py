@@ -100,7 +100,7 @@ class Lookup:
             raise exception.WrongState(
                 image_id=image_id,
                 state=ready.state.value,
-                wanted=State.WARMING.value,
+                wanted=State.RECORDING.value,
                 remedy=f'To record it again, `nova-qcache remove {image_id}` first',
             )
         at_work = _recording(records, generation)
@@ -171,7 +171,7 @@ def _recording(records: Sequence[CacheRecord], generation: Generation | None) ->
     at_work = [
         record.key
         for record in records
-        if record.state is State.WARMING
+        if record.state is State.RECORDING
         and record.key.generation == generation
         and not record.is_audit
     ]

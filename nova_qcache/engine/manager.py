@@ -110,7 +110,7 @@ class Manager:
         :raises DeadlinePassed: if it is not sealed in time; it may be later
         :raises NotSealed: if the wait ends without READY: its recorder has died or dropped it
         """
-        seen = self._in_state(image_id, State.WARMING) or self._in_state(image_id, State.READY)
+        seen = self._in_state(image_id, State.RECORDING) or self._in_state(image_id, State.READY)
         if seen is None:
             raise self._not_ready(image_id, 'nothing is being recorded')
         key = seen.key
@@ -127,7 +127,7 @@ class Manager:
                 progress=progress,
             )
             record = self._catalog.load(key)
-            if record is None or record.state is State.WARMING:
+            if record is None or record.state is State.RECORDING:
                 raise exception.NotSealed(image_id=key.image_id, reason=said)
         return view_module.view(self._catalog, key)
 
@@ -283,7 +283,7 @@ class Manager:
         if not views:
             return exception.CacheNotFound(image_id=image_id)
         state, remedy = views[-1].state, 'The next boot records it again'
-        if state == State.WARMING.value:
+        if state == State.RECORDING.value:
             remedy = f'Seal it with `nova-qcache seal {image_id}`, or wait until it is'
         elif state == State.COLD.value:
             state += ' (only processes are left, which serve its guests)'

@@ -62,6 +62,10 @@ class CacheRecord:
         return (self.base, self.base_format) == (base, base_format)
 
 
+_STATES_IN_FILES = {State.RECORDING: 'WARMING'}
+"""States with another name in files: the name of before, so that older versions read them."""
+
+
 def dumps(record: CacheRecord) -> bytes:
     """Return the record as the JSON text of its file."""
     data: dict[str, Any] = {
@@ -69,7 +73,7 @@ def dumps(record: CacheRecord) -> bytes:
         'image_id': record.key.image_id,
         'generation': {'epoch': record.key.generation.epoch, 'n': record.key.generation.n},
         'revision': record.key.revision,
-        'state': record.state.value,
+        'state': _STATES_IN_FILES.get(record.state, record.state.value),
     }
     for name in _PLAIN_FIELDS:
         data[name] = getattr(record, name)
@@ -151,10 +155,11 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
     )
     if said != key:
         raise ValueError(f'it is about {said.stem}')
-    state = State(_typed(data, 'state', str))
+    name = _typed(data, 'state', str)
+    state = {old: state for state, old in _STATES_IN_FILES.items()}.get(name) or State(name)
     sealed = None
     if (state in (State.READY, State.STALE)) != ('sealed' in data):
-        raise ValueError(f'state {state.value} does not go with what it says about a seal')
+        raise ValueError(f'state {name} does not go with what it says about a seal')
     if 'sealed' in data:
         fields = _typed(data, 'sealed', dict)
         sealed = SealedFile(

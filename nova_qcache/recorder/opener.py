@@ -25,19 +25,19 @@ __all__ = ['open_copy', 'open_recording', 'require_audited', 'require_cold_or_di
 
 
 def require_cold_or_dirty(catalog: Catalog, key: CacheKey) -> bool:
-    """Refuse a key with a sealed cache; called where no other recorder lives, so a WARMING one is
-    dirty.
+    """Refuse a key with a sealed cache; called where no other recorder lives, so a RECORDING one
+    is dirty.
 
     :return: whether there is one
     :raises WrongState: if there is a sealed cache
     :raises RecordBroken: if nobody can say what there is
     """
     record = catalog.load(key)
-    if record is not None and record.state is not State.WARMING:
+    if record is not None and record.state is not State.RECORDING:
         raise exception.WrongState(
             image_id=key.image_id,
             state=record.state.value,
-            wanted=State.WARMING.value,
+            wanted=State.RECORDING.value,
             remedy=f'To record it again, `nova-qcache remove {key.image_id}` first',
         )
     return record is not None
@@ -61,7 +61,7 @@ def require_audited(catalog: Catalog, key: CacheKey) -> CacheRecord:
     raise exception.WrongState(
         image_id=key.image_id,
         state=State.COLD.value,
-        wanted=State.WARMING.value,
+        wanted=State.RECORDING.value,
         remedy=f'There is no READY cache before revision {key.revision} that could be audited',
     )
 
@@ -74,7 +74,7 @@ def open_copy(
     audited: CacheRecord,
     its_quota: int,
 ) -> CacheRecord:
-    """Make the WARMING record and the file of an audit, a copy of a READY cache; a caller that
+    """Make the RECORDING record and the file of an audit, a copy of a READY cache; a caller that
     fails later discards both.
 
     :param its_quota: bytes that the copy may take
@@ -94,7 +94,7 @@ def open_copy(
     record = dataclasses.replace(
         audited,
         key=key,
-        state=State.WARMING,
+        state=State.RECORDING,
         quota=its_quota,
         created_at=time.time(),
         sealed=None,
@@ -120,7 +120,7 @@ def open_copy(
 def open_recording(
     catalog: Catalog, qemu_img: QemuImg, source: Source, key: CacheKey, settings: Settings
 ) -> CacheRecord:
-    """Make the WARMING record and the empty file of a recording; a caller that fails later
+    """Make the RECORDING record and the empty file of a recording; a caller that fails later
     discards both.
 
     :raises InvalidBase: if no cache may stand on the base
@@ -131,7 +131,7 @@ def open_recording(
     virtual_size = probe.inspect(source, qemu_img)
     record = CacheRecord(
         key=key,
-        state=State.WARMING,
+        state=State.RECORDING,
         base=source.reference,
         base_format=source.base_format,
         base_identity=identity,

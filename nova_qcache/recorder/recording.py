@@ -68,7 +68,7 @@ class Recording:
 
     @property
     def is_open(self) -> bool:
-        return self._record is not None and self._record.state is State.WARMING
+        return self._record is not None and self._record.state is State.RECORDING
 
     @property
     def threshold(self) -> int:

@@ -41,7 +41,7 @@ _PREFIX = 'nova_qcache'
 _MODE = 0o644  # node_exporter has a user of its own
 _EVICTIONS = ('age', 'deleted', 'room', 'stale')
 _VERIFICATIONS = ('damaged', 'different', 'equal', 'intact', 'unknown')
-_STATES = (State.WARMING.value, State.READY.value, State.STALE.value, DIRTY, BROKEN)
+_STATES = (State.RECORDING.value, State.READY.value, State.STALE.value, DIRTY, BROKEN)
 
 
 class _Sum(NamedTuple):

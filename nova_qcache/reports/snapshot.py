@@ -52,7 +52,7 @@ _RECORDERS_SECONDS = 2
 """Time in which all recorders together may answer; silent ones are not counted."""
 _CONTROL_SUFFIX = '.ctl'
 
-_ORDER = [State.READY.value, State.WARMING.value, DIRTY, BROKEN, State.STALE.value]
+_ORDER = [State.READY.value, State.RECORDING.value, DIRTY, BROKEN, State.STALE.value]
 """States, from the one that tells most about an image."""
 
 
@@ -180,7 +180,7 @@ def _state_of(
         return BROKEN, None
     if record is None:
         return BROKEN, None
-    if record.state is State.WARMING and not has_recorder:
+    if record.state is State.RECORDING and not has_recorder:
         return DIRTY, record
     return record.state.value, record
 

@@ -268,7 +268,7 @@ def test_silence_ends_an_audit(host: Host) -> None:
 
 def test_nobody_comes(host: Host) -> None:
     with host.audit():
-        assert host.state(host.second) is State.WARMING
+        assert host.state(host.second) is State.RECORDING
         host.client().dismiss()
     assert host.counted() == host.before
     host.require_untouched()

@@ -70,7 +70,10 @@ def test_what_serves_guests_of_a_base_that_was_given_up(site: Site, base: pathli
 
         def given_up() -> bool:
             rows = site.ask('list')
-            return {(row['state'], row['guests']) for row in rows} == {('WARMING', 0), ('COLD', 1)}
+            return {(row['state'], row['guests']) for row in rows} == {
+                ('RECORDING', 0),
+                ('COLD', 1),
+            }
 
         waiting.until(given_up, 'the end of the first recording')
         done = site.qcache('remove', site.image_id)

@@ -120,7 +120,7 @@ def test_a_recorder_at_work(site: Site, base: pathlib.Path) -> None:
         guest.require(base, 0, MIB)
         host = site.ask('stats', '--host')
         assert (host['recorders'], host['guests']) == ({'recording': 1}, 1)
-        assert host['states'] == {'WARMING': 1}
+        assert host['states'] == {'RECORDING': 1}
         assert host['pool_recordings'] == 1
 
 

@@ -75,7 +75,7 @@ def test_what_lives_goes_on(site: Site, base: pathlib.Path) -> None:
         before = _remains(site)
         assert _sweep(site) == []
         assert _remains(site) == before
-        assert site.show()['state'] == 'WARMING'
+        assert site.show()['state'] == 'RECORDING'
         guest.require(base, MIB, MIB)
         # A daemon without its recorder, too: the next one takes it over.
         site.kill(plan['recorder_pid'])
@@ -101,7 +101,7 @@ def test_the_dead_among_the_living(site: Site, base: pathlib.Path) -> None:
         assert _sweep(site) == [dead_id]
         assert not [path for path in _remains(site) if path.name.startswith(dead_id)]
         guest.require(base, MIB, MIB)
-        assert site.show()['state'] == 'WARMING'
+        assert site.show()['state'] == 'RECORDING'
 
 
 def test_a_sweep_while_recorders_start(site: Site, base: pathlib.Path) -> None:

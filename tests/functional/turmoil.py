@@ -181,7 +181,7 @@ class Actor:
         return 'done'
 
     def look(self, image: Image) -> str:
-        known = {'COLD', 'WARMING', 'READY', 'STALE', 'DIRTY', 'BROKEN'}
+        known = {'COLD', 'RECORDING', 'READY', 'STALE', 'DIRTY', 'BROKEN'}
         states = {view.state for view in self._manager.caches()}
         _require(states <= known, states)
         return 'done'

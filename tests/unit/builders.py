@@ -111,7 +111,7 @@ def counters(**changes: Any) -> Counters:
     return Counters(**numbers | changes)
 
 
-def record(state: State = State.WARMING, **changes: Any) -> CacheRecord:
+def record(state: State = State.RECORDING, **changes: Any) -> CacheRecord:
     values: dict[str, Any] = {
         'key': KEY,
         'state': state,
@@ -129,7 +129,7 @@ def record(state: State = State.WARMING, **changes: Any) -> CacheRecord:
 
 
 def warm(catalog: Catalog, content: bytes = b'cached', **changes: Any) -> CacheRecord:
-    """Put a WARMING cache with its file into a store."""
+    """Put a RECORDING cache with its file into a store."""
     warming = record(**changes)
     catalog.begin(warming)
     catalog.paths.recording(warming.key).write_bytes(content)

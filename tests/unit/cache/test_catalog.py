@@ -43,7 +43,7 @@ def test_begin(catalog):
     record = builders.record()
     catalog.begin(record)
     assert catalog.load(KEY) == record
-    assert record.state is State.WARMING
+    assert record.state is State.RECORDING
     assert stat.S_IMODE(catalog.paths.record(KEY).stat().st_mode) == 0o640
 
 
@@ -52,7 +52,7 @@ def test_begin_where_there_is_a_cache(catalog, there):
     before = there(catalog)
     with pytest.raises(exception.WrongState) as caught:
         catalog.begin(builders.record())
-    assert f'{IMAGE} is {before.state.value} and cannot become WARMING' in str(caught.value)
+    assert f'{IMAGE} is {before.state.value} and cannot become RECORDING' in str(caught.value)
     assert catalog.load(KEY) == before
 
 
@@ -146,12 +146,12 @@ def test_retire(catalog):
     assert catalog.paths.sealed(KEY).exists(), 'guests go on reading it'
 
 
-@pytest.mark.parametrize('state', [State.COLD, State.WARMING, State.STALE])
+@pytest.mark.parametrize('state', [State.COLD, State.RECORDING, State.STALE])
 def test_what_is_not_ready_any_more_is_not_retired(catalog, state):
     """Others retire and remove caches, too."""
     if state is State.STALE:
         catalog.retire(builders.ready(catalog), 'once')
-    elif state is State.WARMING:
+    elif state is State.RECORDING:
         builders.warm(catalog)
     before = catalog.load(KEY)
     catalog.retire(builders.record(State.READY), 'again')
@@ -290,11 +290,11 @@ def test_what_no_lookup_finds_is_retired_without_a_wait(catalog, staleness):
     assert catalog.load(KEY).state is State.STALE
 
 
-@pytest.mark.parametrize('state', [State.COLD, State.WARMING, State.STALE])
+@pytest.mark.parametrize('state', [State.COLD, State.RECORDING, State.STALE])
 def test_only_a_ready_cache_is_leased(catalog, state):
     if state is State.STALE:
         catalog.retire(builders.ready(catalog), 'x')
-    elif state is State.WARMING:
+    elif state is State.RECORDING:
         builders.warm(catalog)
     take = mock.Mock()
     assert not catalog.lease(KEY, take)

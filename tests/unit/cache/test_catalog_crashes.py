@@ -206,12 +206,12 @@ CHANGES = {
     ),
     'refresh': Change(Site.ready, refresh, Site.cache),
     'carry over': Change(Site.ready, retag, both_caches, ('READY READY',)),
-    'discard WARMING': dataclasses.replace(discarding, prepare=Site.warm),
+    'discard RECORDING': dataclasses.replace(discarding, prepare=Site.warm),
     'discard a recording': dataclasses.replace(
         discarding,
         prepare=Site.warm,
         act=lambda site: site.catalog.discard_recording(KEY),
-        between=(*discarding.between, 'WARMING 7: .json'),
+        between=(*discarding.between, 'RECORDING 7: .json'),
     ),
     'discard READY': dataclasses.replace(discarding, prepare=Site.ready),
     'discard STALE': dataclasses.replace(discarding, prepare=make_stale),
@@ -284,7 +284,7 @@ class Runs:
     def require_old_or_new(self, site: Site, *, is_over: bool, rebooted: bool = False) -> None:
         """Look; then do it again, or clear away and do all of it again.
 
-        :param rebooted: no recorder has lived on: whatever was WARMING is dirty
+        :param rebooted: no recorder has lived on: whatever was RECORDING is dirty
         """
         view = self._change.look(site)
         if is_over:
@@ -296,7 +296,7 @@ class Runs:
         if self.is_new(view) and self._change.act is Site.warm:
             site.clean_up()
             assert self._change.look(site) == self._old
-        if rebooted and view.startswith('WARMING'):
+        if rebooted and view.startswith('RECORDING'):
             site.clean_up()
             assert site.cache() == 'COLD'
             if self._old != 'COLD':

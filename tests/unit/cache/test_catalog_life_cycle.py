@@ -182,7 +182,7 @@ class LifeCycle(RuleBasedStateMachine):
         def start() -> None:
             stack.enter_context(locks.recorder(catalog.paths.locks, key))
             found = catalog.load(key)
-            if found is None or found.state is State.WARMING:
+            if found is None or found.state is State.RECORDING:
                 catalog.discard(key)
                 catalog.begin(record)
                 catalog.paths.recording(key).write_bytes(b'')
@@ -219,7 +219,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule()
     def adopt(self) -> None:
         """New recorders find the daemons of those that were killed."""
-        for record in self.in_state(State.WARMING):
+        for record in self.in_state(State.RECORDING):
             if record.key not in self.recorders:
                 stack = contextlib.ExitStack()
                 stack.enter_context(locks.recorder(self.site.paths.locks, record.key))

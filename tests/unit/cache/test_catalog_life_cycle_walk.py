@@ -31,7 +31,7 @@ REFUSED = 'refused'
 
 
 def leave_renamed(site: Site) -> None:
-    """WARMING, and a recorder was killed while it sealed."""
+    """RECORDING, and a recorder was killed while it sealed."""
     site.warm()
     site.paths.recording(KEY).rename(site.paths.sealed(KEY))
 
@@ -48,11 +48,11 @@ def leave_lost(site: Site) -> None:
 
 BEGINNINGS: dict[str, Callable[[Site], object]] = {
     'COLD': lambda site: None,
-    'WARMING': Site.warm,
+    'RECORDING': Site.warm,
     'READY': Site.ready,
     'STALE': leave_stale,
     'COLD, a file': leave_lost,
-    'WARMING, renamed': leave_renamed,
+    'RECORDING, renamed': leave_renamed,
 }
 
 
@@ -90,14 +90,19 @@ def as_ready(site: Site) -> CacheRecord:
 
 
 NEXT_STATES = {
-    'begin': {'COLD': 'WARMING'},
-    'seal': {'WARMING': 'READY'},
-    'retire': {'COLD': 'COLD', 'WARMING': 'WARMING', 'READY': 'STALE', 'STALE': 'STALE'},
+    'begin': {'COLD': 'RECORDING'},
+    'seal': {'RECORDING': 'READY'},
+    'retire': {'COLD': 'COLD', 'RECORDING': 'RECORDING', 'READY': 'STALE', 'STALE': 'STALE'},
     'carry over': {'READY': 'STALE'},
-    'discard': {'COLD': 'COLD', 'WARMING': 'COLD', 'READY': 'COLD', 'STALE': 'COLD'},
+    'discard': {'COLD': 'COLD', 'RECORDING': 'COLD', 'READY': 'COLD', 'STALE': 'COLD'},
     'discard while leased': {},
-    'discard a recording': {'COLD': 'COLD', 'WARMING': 'COLD', 'READY': 'READY', 'STALE': 'STALE'},
-    'sweep': {'COLD': 'COLD', 'WARMING': 'COLD', 'READY': 'READY', 'STALE': 'STALE'},
+    'discard a recording': {
+        'COLD': 'COLD',
+        'RECORDING': 'COLD',
+        'READY': 'READY',
+        'STALE': 'STALE',
+    },
+    'sweep': {'COLD': 'COLD', 'RECORDING': 'COLD', 'READY': 'READY', 'STALE': 'STALE'},
 }
 """By event and state; what is not there is refused. All other events change no state."""
 
@@ -138,7 +143,7 @@ def test_each_state_and_event_and_crash(folder, beginning, event):
             break
         assert after in (state, wanted), f'after a crash at {calls.names[-1]}, call {cut}'
         site.clean_up()
-        assert state_of(site) == ('COLD' if after == 'WARMING' else after)
+        assert state_of(site) == ('COLD' if after == 'RECORDING' else after)
     assert cut > 0 or event == 'discard while leased', 'there was something to cut'
 
 

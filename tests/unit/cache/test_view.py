@@ -44,7 +44,7 @@ def test_stale(catalog, recorder):
 def test_warming(catalog, at_work):
     builders.warm(catalog, b'half')
     seen = view(catalog)
-    assert (seen.state, seen.note) == ('WARMING', 'a note')
+    assert (seen.state, seen.note) == ('RECORDING', 'a note')
     assert seen.recorder == at_work.status.return_value
     assert (seen.path, seen.length) == (catalog.paths.recording(KEY), 4)
 

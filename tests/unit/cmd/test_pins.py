@@ -38,7 +38,7 @@ def test_a_pin_that_lasts_longer_is_the_one_that_is_shown(run, manager):
 
 
 def test_pin(run, manager):
-    manager.caches.return_value = [seen('READY'), seen('WARMING'), seen('COLD')]
+    manager.caches.return_value = [seen('READY'), seen('RECORDING'), seen('COLD')]
     assert run('pin', IMAGE, '-f', 'json').json == {
         'image_id': IMAGE,
         'until': None,

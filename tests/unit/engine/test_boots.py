@@ -255,7 +255,7 @@ def test_what_goes_with_no_base_of_now_is_retired(boots, current, catalog, state
     current.return_value = GENERATION.next()
     plan = boots.plan(Boot(*BOOT))
     assert (plan.kind, plan.generation) == (PlanKind.RECORD, GENERATION.next())
-    assert catalog.load(KEY).state is (State.WARMING if state == 'warm' else State.STALE)
+    assert catalog.load(KEY).state is (State.RECORDING if state == 'warm' else State.STALE)
 
 
 @pytest.mark.parametrize('image_id', NOT_IMAGE_IDS.values(), ids=NOT_IMAGE_IDS)

@@ -241,9 +241,9 @@ def test_a_base_that_was_written(lookup, catalog, source, current):
     assert found.plan.generation == GENERATION.next()
 
 
-@pytest.mark.parametrize('other', ['memory://other', 'qcow2', 'STALE', 'WARMING', None])
+@pytest.mark.parametrize('other', ['memory://other', 'qcow2', 'STALE', 'RECORDING', None])
 def test_what_cannot_be_carried_over(lookup, catalog, source, current, other):
-    if other == 'WARMING':
+    if other == 'RECORDING':
         builders.warm(catalog, base='memory://base')
     elif other == 'qcow2':
         ready(catalog, base_format='qcow2')

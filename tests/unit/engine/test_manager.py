@@ -105,7 +105,7 @@ class TestSeal:
         builders.warm(catalog)
         view = manager.seal(IMAGE)
         at_work.seal.assert_called_once_with()
-        assert (view.key, view.state) == (KEY, 'WARMING')
+        assert (view.key, view.state) == (KEY, 'RECORDING')
 
     def test_it_is_waited_for(self, manager, catalog, at_work, no_sleep):
         warm = builders.warm(catalog)
@@ -113,7 +113,7 @@ class TestSeal:
 
         def status():
             answer = next(answers, builders.status(Phase.SERVING))
-            if answer.phase is Phase.SERVING and catalog.load(KEY).state is State.WARMING:
+            if answer.phase is Phase.SERVING and catalog.load(KEY).state is State.RECORDING:
                 catalog.seal(warm, builders.sealed())
             return answer
 
@@ -151,7 +151,7 @@ class TestSeal:
             answer = next(answers)
             if isinstance(answer, Exception):
                 raise answer
-            if answer.phase is Phase.SERVING and catalog.load(KEY).state is State.WARMING:
+            if answer.phase is Phase.SERVING and catalog.load(KEY).state is State.RECORDING:
                 catalog.seal(warm, builders.sealed())
             return answer
 
@@ -258,7 +258,7 @@ class TestInvalidate:
         builders.warm(catalog)
         assert manager.invalidate(IMAGE) == [KEY]
         at_work.drop.assert_called_once_with()
-        assert catalog.load(KEY).state is State.WARMING, 'its recorder forgets it'
+        assert catalog.load(KEY).state is State.RECORDING, 'its recorder forgets it'
 
     def test_a_recorder_that_has_just_left(self, manager, catalog, recorder, raised):
         builders.ready(catalog)
@@ -407,7 +407,7 @@ class TestSweep:
             pytest.raises(exception.LockTimeout, match=f'image-{IMAGE}'),
         ):
             manager.clean_up()
-        assert catalog.load(KEY).state is State.WARMING
+        assert catalog.load(KEY).state is State.RECORDING
         assert manager.clean_up() == [KEY]
 
     @pytest.fixture
@@ -449,7 +449,9 @@ class TestVerify:
 
     def test_what_is_being_recorded(self, manager, catalog, at_work):
         builders.warm(catalog)
-        with pytest.raises(exception.CacheNotReady, match=f'WARMING.*`nova-qcache seal {IMAGE}`'):
+        with pytest.raises(
+            exception.CacheNotReady, match=f'RECORDING.*`nova-qcache seal {IMAGE}`'
+        ):
             list(manager.verify(IMAGE))
 
 

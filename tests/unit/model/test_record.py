@@ -40,7 +40,7 @@ maybe = st.none() | numbers
 
 @st.composite
 def records(draw):
-    state = draw(st.sampled_from([State.WARMING, State.READY, State.STALE]))
+    state = draw(st.sampled_from([State.RECORDING, State.READY, State.STALE]))
     return builders.record(
         state,
         key=dataclasses.replace(KEY, revision=draw(st.integers(1, 10**9 - 1))),
@@ -54,7 +54,7 @@ def records(draw):
         created_at=draw(times),
         stale_reason=draw(st.text()),
         is_audit=draw(st.booleans()),
-        sealed=None if state is State.WARMING else draw(seals),
+        sealed=None if state is State.RECORDING else draw(seals),
     )
 
 
@@ -145,6 +145,14 @@ def test_any_truncation(record, data):
 def test_people_find_a_field_in_its_line_and_in_the_order_of_names():
     text = dumps(builders.record(State.READY)).decode()
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + '\n'
+
+
+def test_a_recording_has_its_former_name_in_the_file():
+    """Older versions read it; either name is understood."""
+    text = dumps(builders.record(State.RECORDING))
+    assert json.loads(text)['state'] == 'WARMING'
+    for name in (b'WARMING', b'RECORDING'):
+        assert read(text.replace(b'WARMING', name)).state is State.RECORDING
 
 
 def test_a_record_that_is_begun_has_no_seal_and_no_reason():

@@ -125,7 +125,7 @@ def require_untouched(stage, audited):
 
 def test_a_cache_that_serves_all(stage, audited, bytes_read):
     reads(bytes_read, MIB)
-    stage.script = lambda number: 1 if stage.state is State.WARMING else 0
+    stage.script = lambda number: 1 if stage.state is State.RECORDING else 0
     run(stage, HASTY, rerecord_miss_percent=0)
     (daemon,) = stage.daemons
     require_untouched(stage, audited)
@@ -138,7 +138,7 @@ def test_a_cache_that_serves_all(stage, audited, bytes_read):
 @pytest.mark.parametrize(('percent', 'again'), [(50, False), (49, True)])
 def test_a_cache_that_misses_much(stage, audited, bytes_read, percent, again):
     reads(bytes_read, GROWTH)  # from the copy; its source is behind a socket
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage, HASTY, rerecord_miss_percent=percent)
     if not again:
         require_untouched(stage, audited)
@@ -242,7 +242,7 @@ def test_guests_keep_a_copy_that_cannot_be_replaced(stage, audited, bytes_read, 
     stage.on_daemon = on_daemon
     if broken == 'unchanged':
         os.utime(stage.catalog.paths.sealed(KEY), ns=(1, 1))
-    stage.script = lambda number: 1 if stage.state is State.WARMING else 0
+    stage.script = lambda number: 1 if stage.state is State.RECORDING else 0
     run(stage, HASTY)
     stage.daemons[0].seal.assert_awaited_once()
     assert stage.catalog.load(KEY) == audited
@@ -252,7 +252,7 @@ def test_guests_keep_a_copy_that_cannot_be_replaced(stage, audited, bytes_read, 
 def test_a_seal_that_fails_gives_the_guests_the_audited_cache(stage, audited, bytes_read):
     reads(bytes_read, GROWTH)
     stage.seal.side_effect = exception.CacheBroken(path='/x', reason='leaks', image_id='y')
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage, HASTY, rerecord_miss_percent=0)
     stage.daemons[0].replace.assert_awaited_once()
     require_untouched(stage, audited)
@@ -274,7 +274,7 @@ def test_a_cache_that_is_found_to_be_wrong_takes_its_copy_with_it(
         stage.on_record = lambda: stage.catalog.retire(audited, 'damaged', Staleness.DAMAGED)
     else:
         stage.seal.side_effect = retire_and_seal
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage, HASTY, rerecord_miss_percent=0)
     assert stage.catalog.load(KEY).state is State.STALE
     assert stage.state in (State.COLD, State.STALE)

@@ -57,7 +57,7 @@ def test_open(catalog, tool, reserve):
     record = open_recording(catalog, tool)
     path = catalog.paths.recording(KEY)
     assert catalog.load(KEY) == record
-    assert record.state is State.WARMING
+    assert record.state is State.RECORDING
     assert (record.base, record.base_format) == ('memory://base', 'qcow2')
     assert record.base_identity == builders.IDENTITY
     assert (record.virtual_size, record.quota) == (64 * MIB, MIB)
@@ -80,7 +80,7 @@ def test_the_record_is_there_before_the_file(catalog, tool):
     seen: list[State] = []
     with pytest.raises(FileNotFoundError):
         open_recording(catalog, tool)
-    assert seen == [State.WARMING]
+    assert seen == [State.RECORDING]
 
 
 @pytest.mark.parametrize('missing', [0, 1])
@@ -117,7 +117,7 @@ def test_a_sealed_cache_is_not_recorded_over(catalog):
     for state in ('READY', 'STALE'):
         with pytest.raises(exception.WrongState) as caught:
             opener.require_cold_or_dirty(catalog, KEY)
-        assert f'is {state} and cannot become WARMING' in str(caught.value)
+        assert f'is {state} and cannot become RECORDING' in str(caught.value)
         assert f'`nova-qcache remove {IMAGE}` first' in str(caught.value)
         if state == 'READY':
             catalog.retire(ready, 'old')
@@ -152,7 +152,7 @@ def test_a_copy(catalog, tool, reserve):
     assert path.read_bytes() == CONTENT
     assert path.stat().st_mode & 0o777 == 0o600
     assert catalog.load(AUDIT) == record
-    assert (record.state, record.sealed, record.quota) == (State.WARMING, None, 2 * MIB)
+    assert (record.state, record.sealed, record.quota) == (State.RECORDING, None, 2 * MIB)
     assert record.created_at > audited.created_at
     for name in ('base', 'base_format', 'base_identity', 'virtual_size', 'image_hashes'):
         assert getattr(record, name) == getattr(audited, name)

@@ -53,7 +53,7 @@ def test_its_bytes_are_on_disk_before_it_is_ready(catalog, tool):
 
     with mock.patch.object(files, 'sync_file', autospec=True, side_effect=note):
         seal(catalog, tool, record)
-    assert synced[0] == (catalog.paths.recording(KEY), State.WARMING)
+    assert synced[0] == (catalog.paths.recording(KEY), State.RECORDING)
 
 
 @pytest.mark.parametrize('mode', [0o600, 0o440])

@@ -125,7 +125,7 @@ def test_what_a_daemon_goes_on_to_write_keeps_its_name(stage, command):
     stage.script = script
     run(stage, PATIENT, lambda recorder: stage.ask(recorder, command))
     (daemon,) = stage.daemons
-    assert set(seen) == {(State.WARMING, True)}
+    assert set(seen) == {(State.RECORDING, True)}
     assert stage.catalog.keys() == [], 'it goes with its daemon'
     daemon.stop.assert_awaited_once()
 
@@ -149,7 +149,7 @@ def test_a_daemon_that_ends_while_it_records_is_replaced_by_a_plain_one(stage):
     stage.on_serve = lambda: seen.append(stage.state)
     run(stage, PATIENT)
     first, second = stage.daemons
-    assert seen == [State.WARMING], 'its guests wait for no disk'
+    assert seen == [State.RECORDING], 'its guests wait for no disk'
     assert stage.catalog.keys() == []
     first.seal.assert_not_called()
     first.stop.assert_awaited_once()
@@ -439,7 +439,7 @@ def test_told_to_end(stage, guests):
     if guests:
         daemon.leave.assert_awaited_once()
         daemon.stop.assert_not_called()
-        assert stage.state is State.WARMING, 'the next recorder goes on'
+        assert stage.state is State.RECORDING, 'the next recorder goes on'
     else:
         daemon.stop.assert_awaited_once()
         assert stage.catalog.keys() == []
@@ -493,7 +493,7 @@ def test_a_recording_of_a_second_revision_is_no_audit(stage):
     """The first one is damaged, and has guests."""
     stage.catalog.retire(builders.ready(stage.catalog), 'damaged', Staleness.DAMAGED)
     stage.key = KEY.next_revision()
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage)
     assert stage.catalog.load(stage.key).state is State.READY
     assert stage.catalog.counter_store.of(KEY.image_id).recordings == 1

@@ -136,7 +136,7 @@ def test_recorders(gather, catalog, recorder):
     seen = gather()
     assert seen.recorders == {'recording': 1, 'serving': 1}
     assert seen.guests == 5
-    assert seen.states == {'WARMING': 2}
+    assert seen.states == {'RECORDING': 2}
 
 
 def test_recorders_that_are_silent_do_not_take_long(gather, catalog, recorder):
