@@ -104,7 +104,7 @@ def test_the_dead_among_the_living(site: Site, base: pathlib.Path) -> None:
         assert site.show()['state'] == 'RECORDING'
 
 
-def test_a_sweep_while_recorders_start(site: Site, base: pathlib.Path) -> None:
+def test_a_cleanup_while_recorders_start(site: Site, base: pathlib.Path) -> None:
     """It holds their lock for a moment, and takes nothing of theirs."""
     sweeps = [
         site.start([site.product.python, '-c', _SWEEP_FOR_LONG, str(site.config)])

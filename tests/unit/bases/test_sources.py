@@ -49,7 +49,7 @@ class TestContract:
         assert source.base_format == base_format
         assert source.reconnect_seconds == 3
 
-    def test_identity_is_free_of_suspicion_against_itself(self, source):
+    def test_identity_is_unchanged_since_itself(self, source):
         assert source.identity().changes_since(source.identity()) is BaseChange.NONE
 
     def test_first_bytes_are_few_or_a_matter_of_qemu(self, source):
@@ -155,7 +155,7 @@ class TestBaseChange:
     def test_only_facts_are_about_content(self):
         assert [each for each in BaseChange if each.is_about_content] == [BaseChange.FACTS]
 
-    def test_a_source_that_knows_nothing_suspects_nothing(self):
+    def test_a_source_that_knows_nothing_sees_no_change(self):
         assert BaseIdentity().changes_since(BaseIdentity()) is BaseChange.NONE
 
 

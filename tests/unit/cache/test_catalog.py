@@ -359,7 +359,7 @@ def test_states_change_under_the_lock_of_the_image(paths, change):
 NEW = CacheKey(KEY.image_id, KEY.generation.next())
 
 
-def test_a_cache_is_carried_over(catalog):
+def test_a_cache_is_retagged(catalog):
     record = builders.ready(catalog)
     retagged = catalog.retag(record, NEW.generation)
     assert retagged == dataclasses.replace(record, key=NEW) == catalog.load(NEW)
@@ -392,7 +392,7 @@ def test_a_cache_of_the_new_generation_is_kept(catalog, there):
     assert catalog.load(KEY) == record
 
 
-def test_what_was_retired_meanwhile_is_not_carried_over(catalog):
+def test_what_was_retired_meanwhile_is_not_retagged(catalog):
     record = builders.ready(catalog)
     catalog.retire(record, 'x')
     with pytest.raises(exception.WrongState, match=IMAGE):
@@ -431,7 +431,7 @@ def test_a_file_system_that_gives_no_reason_is_quoted(catalog):
         catalog.require_unchanged(record)
 
 
-def test_a_file_that_is_gone_is_not_carried_over(catalog):
+def test_a_file_that_is_gone_is_not_retagged(catalog):
     record = builders.ready(catalog)
     catalog.paths.sealed(KEY).unlink()
     with pytest.raises(exception.CacheBroken, match='No such file'):
@@ -440,7 +440,7 @@ def test_a_file_that_is_gone_is_not_carried_over(catalog):
     assert catalog.load(KEY) == record
 
 
-def test_a_judgement_of_a_cache_of_before_retires_no_other(catalog):
+def test_a_lookup_of_a_cache_of_before_retires_no_other(catalog):
     judged = builders.ready(catalog)
     catalog.discard(KEY)
     now = builders.ready(catalog, b'again', created_at=2e9)

@@ -167,7 +167,7 @@ def test_verify_retires_a_file_that_is_another(verifier, catalog, source, raised
 NEW = CacheKey(KEY.image_id, KEY.generation.next())
 
 
-def test_an_equal_cache_is_carried_over(verifier, catalog, source, raised):
+def test_an_equal_cache_is_retagged(verifier, catalog, source, raised):
     record = builders.ready(catalog)
     raised.current.return_value = NEW.generation
     source.now = BaseIdentity(1, 2, 3)

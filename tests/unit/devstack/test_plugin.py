@@ -216,7 +216,7 @@ def test_stacking_again_unmounts_the_base_before_nova_empties_the_folder(devstac
 # -- extra and test-config
 
 
-def test_the_host_is_examined_as_the_user_of_nova_compute(devstack: DevStack):
+def test_the_host_is_checked_as_the_user_of_nova_compute(devstack: DevStack):
     devstack.must('stack', 'post-config')
     devstack.must('stack', 'extra')
     assert f'nova-qcache --config-file {devstack.nova_cpu_conf} check' in devstack.done()

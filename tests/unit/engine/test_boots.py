@@ -202,7 +202,7 @@ def test_the_keeper_is_started_for_it(boots, old, source, is_new):
     assert keep.called is is_new
 
 
-def test_another_hash_of_glance_is_examined(boots, catalog):
+def test_another_hash_of_glance_is_revalidated(boots, catalog):
     builders.ready(catalog, base='memory://base', image_hashes=('md5:1',))
     assert boots.plan(Boot(*BOOT, image_hash='md5:1')).kind is PlanKind.PLAY
     assert boots.plan(Boot(*BOOT, image_hash='md5:2')).cause is Cause.DOUBT
@@ -222,7 +222,7 @@ def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, catalog, verifie
     assert Requests(boots._paths.revalidations).pending() == {KEY: Request()}
 
 
-def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current, catalog):
+def test_a_base_that_was_written_waits_for_a_revalidation(boots, ready, current, catalog):
     current.return_value = GENERATION.next()
     plan = boots.plan(Boot(*BOOT, image_hash='md5:1'))
     assert (plan.kind, plan.generation) == (PlanKind.PLAIN, GENERATION.next())
@@ -231,13 +231,13 @@ def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current,
     assert catalog.load(KEY) == ready
 
 
-def test_a_preview_asks_for_no_examination(boots, ready, current):
+def test_a_preview_asks_for_no_revalidation(boots, ready, current):
     current.return_value = GENERATION.next()
     assert boots.preview(*BOOT).kind is PlanKind.PLAIN
     assert Requests(boots._paths.revalidations).pending() == {}
 
 
-def test_an_examination_that_cannot_be_asked_for(boots, ready, current):
+def test_a_revalidation_that_cannot_be_asked_for(boots, ready, current):
     current.return_value = GENERATION.next()
     boots._paths.revalidations.rmdir()
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN

@@ -128,7 +128,7 @@ def test_the_lease_of_a_stale_cache_becomes_one_of_the_next_recording(
     assert leased() == {INSTANCE: KEY.next_revision()}
 
 
-def test_an_obstacle_ends_the_lease_of_before(boots, ready, catalog, leased):
+def test_a_reason_ends_the_lease_of_before(boots, ready, catalog, leased):
     boots.plan(Boot(*BOOT, consumer=INSTANCE))
     catalog.discard(KEY)
     boots.plan(Boot(*BOOT, consumer=INSTANCE, no_recording=OBSTACLE))
@@ -213,7 +213,7 @@ def warm(catalog):
 
 
 @pytest.mark.parametrize('there', [lambda catalog: None, warm], ids=['cold', 'warm'])
-def test_an_obstacle_keeps_from_recording(
+def test_a_reason_keeps_from_recording(
     boots, catalog, leased, launch_start, recorder, caplog, there
 ):
     there(catalog)
@@ -229,19 +229,19 @@ def test_an_obstacle_keeps_from_recording(
     assert not caplog.records, 'whoever knows of the obstacle has said so once'
 
 
-def test_an_obstacle_keeps_nobody_from_playing(boots, ready, leased):
+def test_a_reason_keeps_nobody_from_playing(boots, ready, leased):
     plan = boots.plan(Boot(*BOOT, consumer=INSTANCE, no_recording=OBSTACLE))
     assert (plan.kind, plan.reason) == (PlanKind.PLAY, 'the cache is ready')
     assert leased() == {INSTANCE: KEY}
 
 
-def test_an_obstacle_does_not_hide_what_else_is_wrong(boots, ready, catalog):
+def test_a_reason_does_not_hide_what_else_is_wrong(boots, ready, catalog):
     catalog.paths.sealed(KEY).unlink()
     assert 'cannot be used' in boots.plan(Boot(*BOOT, no_recording=OBSTACLE)).reason
 
 
 @pytest.mark.parametrize('no_recording', [None, ''])
-def test_no_obstacle(boots, no_recording):
+def test_no_problem(boots, no_recording):
     assert boots.plan(Boot(*BOOT, no_recording=no_recording)).kind is PlanKind.RECORD
 
 

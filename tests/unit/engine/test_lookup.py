@@ -78,7 +78,7 @@ def test_another_file(lookup, catalog, source, now):
     assert found.other_times is None
 
 
-def test_who_knows_no_hash_raises_no_suspicion(lookup, catalog, source):
+def test_who_knows_no_hash_asks_for_no_revalidation(lookup, catalog, source):
     ready(catalog, image_hashes=(HASH,))
     assert lookup.find(builders.boot(), source).plan.kind is PlanKind.PLAY
 
@@ -90,7 +90,7 @@ def test_the_generation_is_that_of_the_base(lookup, source, current):
 
 
 @pytest.mark.parametrize('revision', [1, 2])
-def test_the_cache_of_another_image_is_neither_played_nor_examined(
+def test_the_cache_of_another_image_is_neither_played_nor_revalidated(
     lookup, catalog, source, revision
 ):
     ready(catalog, key=CacheKey(OTHER_IMAGE, GENERATION, revision))
@@ -242,7 +242,7 @@ def test_a_base_that_was_written(lookup, catalog, source, current):
 
 
 @pytest.mark.parametrize('other', ['memory://other', 'qcow2', 'STALE', 'RECORDING', None])
-def test_what_cannot_be_carried_over(lookup, catalog, source, current, other):
+def test_what_cannot_be_retagged(lookup, catalog, source, current, other):
     if other == 'RECORDING':
         builders.warm(catalog, base='memory://base')
     elif other == 'qcow2':
@@ -277,7 +277,7 @@ def test_a_record_of_before_that_cannot_be_read(lookup, catalog, source, current
     assert lookup.find(builders.boot(), source).plan.kind is PlanKind.RECORD
 
 
-def test_a_judgement_doubts_nothing_by_itself(lookup, source):
+def test_a_lookup_doubts_nothing_by_itself(lookup, source):
     found = lookup.find(builders.boot(), source)
     assert found == LookupResult(found.plan)
 

@@ -276,7 +276,7 @@ def test_pauses_begin_anew_after_one_that_has_worked_for_a_while(
     assert spawn.call_count == count + 1 + anew
 
 
-def test_a_duty_that_ends(respawner, paths, spawn, missed):
+def test_a_respawn_spec_that_ends(respawner, paths, spawn, missed):
     respawner.run_once()
     respawn.forget(paths, KEY)
     assert respawner.run_once() == 0
@@ -285,7 +285,7 @@ def test_a_duty_that_ends(respawner, paths, spawn, missed):
     assert spawn.call_count == 2, 'at once'
 
 
-def test_a_duty_that_ends_meanwhile(respawner, paths, spawn, start, missed):
+def test_a_respawn_spec_that_ends_meanwhile(respawner, paths, spawn, start, missed):
     """It had the lock until then, and its guests have gone."""
 
     def forget(*arguments):

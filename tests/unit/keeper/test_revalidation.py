@@ -119,7 +119,7 @@ def test_it_is_asked_for_again_after_a_while(requests, now, kind, later, asked):
     assert (KEY in requests.pending()) is asked
 
 
-def test_the_end_of_an_examination_counts_and_not_its_request(requests, paths):
+def test_the_end_of_a_revalidation_counts_and_not_its_request(requests, paths):
     requests.add_now_and_then(KEY, DAY)
     (path,) = paths.revalidations.iterdir()
     os.utime(path, (1, 1))
@@ -256,7 +256,7 @@ def test_an_equal_cache_stays(revalidator, catalog, requests, usage, find_source
 
 
 @pytest.mark.parametrize('in_use', [False, True])
-def test_what_was_carried_over_needs_its_old_name_no_more(
+def test_what_was_retagged_needs_its_old_name_no_more(
     revalidator, catalog, proof, requests, usage, find_source, in_use
 ):
     record = builders.ready(catalog, base='memory://base')

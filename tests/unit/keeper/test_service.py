@@ -118,7 +118,7 @@ def test_one_at_a_time(keeper, paths, parts):
 
 
 @pytest.mark.parametrize('error', [OSError(5, 'x'), ValueError('a fault')])
-def test_a_look_that_fails_is_taken_again(keeper, parts, caplog, error):
+def test_a_task_that_fails_is_run_again(keeper, parts, caplog, error):
     respawner, _, _, guests = parts
     seen = threading.Event()
 

@@ -176,7 +176,7 @@ def test_a_recorder_at_work_has_a_respawn_spec(stage):
     assert respawn.read(stage.catalog.paths, KEY) is None
 
 
-def test_a_daemon_that_is_left_to_its_guests_is_a_duty(stage):
+def test_a_daemon_that_is_left_to_its_guests_keeps_its_respawn_spec(stage):
     stage.script = lambda count: 1
     stage.on_record = lambda: asyncio.get_running_loop().call_later(
         5, signal.raise_signal, signal.SIGTERM
@@ -199,7 +199,7 @@ def test_guests_that_wait_are_not_forgotten_by_a_start_that_fails(stage, there):
     assert respawn.read(stage.catalog.paths, KEY) == ['--base=/b']
 
 
-def test_a_start_that_fails_is_no_duty(stage):
+def test_a_start_that_fails_leaves_no_respawn_spec(stage):
     stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='z')
     with pytest.raises(exception.NoReservation):
         run(stage)

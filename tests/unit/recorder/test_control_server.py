@@ -79,7 +79,7 @@ async def say(path, text):
     return answer
 
 
-def test_client_and_door_speak_one_language(path, control_server):
+def test_client_and_control_server_speak_one_language(path, control_server):
     async def visit():
         return await asyncio.to_thread(RecorderClient(path, 60).status)
 
@@ -173,7 +173,7 @@ def test_a_socket_that_was_left_behind_is_replaced(path, control_server):
     )
 
 
-def test_a_closed_door_leaves_nothing(path, control_server):
+def test_a_closed_control_server_leaves_nothing(path, control_server):
     async def visit():
         assert path.is_socket()
 
@@ -181,7 +181,7 @@ def test_a_closed_door_leaves_nothing(path, control_server):
     assert not path.exists()
 
 
-def test_a_closed_door_lets_nobody_in_by_another_name(path, control_server):
+def test_a_closed_control_server_lets_nobody_in_by_another_name(path, control_server):
     other = path.with_name('other')
 
     async def run():
@@ -194,13 +194,13 @@ def test_a_closed_door_lets_nobody_in_by_another_name(path, control_server):
     asyncio.run(run())
 
 
-def test_a_door_that_was_never_opened_removes_nothing(path, control_server):
+def test_a_control_server_that_was_never_opened_removes_nothing(path, control_server):
     path.write_text("another recorder's")
     asyncio.run(control_server.close())
     assert path.exists()
 
 
-def test_a_door_that_cannot_be_opened_changes_no_umask(short_folder):
+def test_a_control_server_that_cannot_be_opened_changes_no_umask(short_folder):
     old = os.umask(0o022)
     try:
         with pytest.raises(OSError):

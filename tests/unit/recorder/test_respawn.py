@@ -41,7 +41,7 @@ def test_keys(paths):
     assert list(respawn.keys(paths)) == sorted([KEY, OTHER])
 
 
-def test_a_duty_of_another_boot_of_the_host(paths):
+def test_a_respawn_spec_of_another_boot_of_the_host(paths):
     with mock.patch.object(respawn, 'boot_id', autospec=True, return_value='before'):
         respawn.note(paths, KEY, ARGUMENTS)
     assert respawn.read(paths, KEY) is None
@@ -51,7 +51,7 @@ def test_a_duty_of_another_boot_of_the_host(paths):
 @pytest.mark.parametrize(
     'text', [b'', b'[]', b'{"boot_id": 1}', b'\xff', b'[' * 100_000, b'null', b'{"boot_id": "x"}']
 )
-def test_what_is_no_duty(paths, text):
+def test_what_is_no_respawn_spec(paths, text):
     paths.respawn_spec(KEY).write_bytes(text)
     assert respawn.read(paths, KEY) is None
 

@@ -174,7 +174,7 @@ def test_the_policy_of_another_name_is_none_of_ours(instance):
         ('auto', 'always', Policy.ALWAYS),
     ],
 )
-def test_a_wish_of_the_image_or_the_flavor(instance, image, flavor, policy):
+def test_a_policy_of_the_image_or_the_flavor(instance, image, flavor, policy):
     if image:
         instance.system_metadata['image_qcache:policy'] = image
     extra_specs = {'qcache:policy': flavor} if flavor else {}

@@ -30,7 +30,7 @@ def test_it_is_our_driver(caplog):
     assert errors(caplog) == []
 
 
-def test_a_seam_that_moved_is_stock_nova_and_one_error(caplog):
+def test_an_interface_that_moved_is_stock_nova_and_one_error(caplog):
     with mock.patch.object(compatibility, 'moved', autospec=True) as moved:
         moved.return_value = iter(['this is gone', 'that takes x'])
         assert entry.driver_class() is libvirt_driver.LibvirtDriver
@@ -39,7 +39,7 @@ def test_a_seam_that_moved_is_stock_nova_and_one_error(caplog):
     assert caplog.records[-1].levelno == logging.ERROR
 
 
-def test_a_seam_that_really_moved(caplog, monkeypatch):
+def test_an_interface_that_really_moved(caplog, monkeypatch):
     monkeypatch.delattr(libvirt_driver.LibvirtDriver, '_soft_reboot')
     assert entry.driver_class() is libvirt_driver.LibvirtDriver
     (said,) = errors(caplog)

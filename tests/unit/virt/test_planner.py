@@ -48,7 +48,7 @@ SURPRISES = [
 
 
 @pytest.fixture
-def obstacles():
+def host_problems():
     """What speaks against recording on this host: nothing, unless a test says otherwise."""
     with (
         mock.patch.object(confinement, 'problem', autospec=True, return_value=None) as confined,
@@ -83,7 +83,7 @@ def manager(made, record, tmp_path):
 
 
 @pytest.fixture
-def planner(manager, obstacles):
+def planner(manager, host_problems):
     planner = Planner()
     planner.start(domains())
     return planner
@@ -304,17 +304,17 @@ def test_it_starts_with_novas_configuration(planner, made, nova_conf, tmp_path):
     assert qcache_conf.instances_path(nova_conf) == tmp_path / 'instances'
 
 
-def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, obstacles, nova_conf):
+def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, host_problems, nova_conf):
     nova_conf.set_override('instances_path', '/elsewhere', 'qcache')
     Planner().start(domains())
     assert str(qcache_conf.instances_path(nova_conf)) == '/elsewhere'
 
 
 @pytest.mark.parametrize('problem', ['confinement', 'process_survival'])
-def test_an_obstacle_is_said_once_and_passed_on(
-    manager, obstacles, instance, overlay, caplog, problem
+def test_a_reason_is_said_once_and_passed_on(
+    manager, host_problems, instance, overlay, caplog, problem
 ):
-    getattr(obstacles, problem).return_value = 'the remedy is here'
+    getattr(host_problems, problem).return_value = 'the remedy is here'
     planner = Planner()
     planner.start(domains())
     assert problems(caplog) == [
@@ -326,8 +326,8 @@ def test_an_obstacle_is_said_once_and_passed_on(
     assert len(problems(caplog)) == 1
 
 
-def test_the_sockets_of_guests_are_what_is_confined(planner, manager, obstacles):
-    obstacles.confinement.assert_called_once_with(manager.paths.guests)
+def test_the_sockets_of_guests_are_what_is_confined(planner, manager, host_problems):
+    host_problems.confinement.assert_called_once_with(manager.paths.guests)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_the_sockets_of_guests_are_what_is_confined(planner, manager, obstacles)
     [((8, 0, 0), 0), (LIBVIRT_9_0, 0), ((9, 1, 999), 0), (LIBVIRT_9_2, 77), ((11, 3, 0), 77)],
 )
 def test_guests_reconnect_only_where_libvirt_knows_it(
-    manager, obstacles, nova_conf, version, seconds
+    manager, host_problems, nova_conf, version, seconds
 ):
     nova_conf.set_override('base_reconnect_seconds', 77, 'qcache')
     planner = Planner()
@@ -344,7 +344,7 @@ def test_guests_reconnect_only_where_libvirt_knows_it(
     assert planner.reconnect_seconds == seconds
 
 
-def test_a_libvirt_that_does_not_say_its_version(manager, obstacles, ask, overlay, caplog):
+def test_a_libvirt_that_does_not_say_its_version(manager, host_problems, ask, overlay, caplog):
     planner = Planner()
     planner.start(domains(exception.DomainsUnknown(uri='x', reason='it hangs')))
     assert planner.reconnect_seconds == 0
@@ -356,7 +356,7 @@ def test_a_libvirt_that_does_not_say_its_version(manager, obstacles, ask, overla
 
 @pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
 @pytest.mark.parametrize('verb', ['sweep', 'boots.keep'])
-def test_no_fault_of_ours_fails_the_start_of_nova_compute(manager, obstacles, verb, surprise):
+def test_no_fault_of_ours_fails_the_start_of_nova_compute(manager, host_problems, verb, surprise):
     operator.attrgetter(verb)(manager).side_effect = surprise
     Planner().start(domains())
 
@@ -388,7 +388,7 @@ def started(caplog):
     ],
 )
 def test_what_makes_no_sense_is_one_error_and_it_stays_off(
-    folders, nova_conf, obstacles, instance, overlay, caplog, option, value, said
+    folders, nova_conf, host_problems, instance, overlay, caplog, option, value, said
 ):
     nova_conf.set_override(option, value, 'qcache')
     planner, errors = started(caplog)
@@ -409,9 +409,9 @@ def test_what_makes_no_sense_is_one_error_and_it_stays_off(
 
 
 @pytest.mark.parametrize('where', ['manager', 'confinement', 'process_survival'])
-def test_no_fault_at_the_start_reaches_nova(manager, made, obstacles, where, caplog):
+def test_no_fault_at_the_start_reaches_nova(manager, made, host_problems, where, caplog):
     fault = RuntimeError('never thought of')
-    {'manager': made}.get(where, getattr(obstacles, where)).side_effect = fault
+    {'manager': made}.get(where, getattr(host_problems, where)).side_effect = fault
     planner, errors = started(caplog)
     assert [level for level, _ in errors] == [logging.ERROR]
     assert 'never thought of' in caplog.text
@@ -421,7 +421,7 @@ def test_no_fault_at_the_start_reaches_nova(manager, made, obstacles, where, cap
 
 
 def test_with_a_real_manager(
-    folders, nova_conf, obstacles, instance, overlay, base_path, caplog, launch_start, recorder
+    folders, nova_conf, host_problems, instance, overlay, base_path, caplog, launch_start, recorder
 ):
     """Nothing between the instance and the engine but the engine's own doubles."""
     caplog.set_level(logging.INFO)
@@ -438,10 +438,10 @@ def test_with_a_real_manager(
     assert f'Image {IMAGE}: RECORD' in caplog.text
 
 
-def test_a_real_manager_and_an_obstacle(
-    folders, obstacles, instance, overlay, launch_start, recorder, caplog
+def test_a_real_manager_and_a_reason(
+    folders, host_problems, instance, overlay, launch_start, recorder, caplog
 ):
-    obstacles.confinement.return_value = 'closed'
+    host_problems.confinement.return_value = 'closed'
     planner, _ = started(caplog)
     assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
     launch_start.assert_not_called()
