@@ -122,7 +122,7 @@ def _options(conf: cfg.ConfigOpts) -> Finding:
         'options',
         Grade.WARNING,
         f'[qcache] has no option {named}; {in_force}',
-        f'Did you mean {meant}?' if meant else 'Take it out, or spell it as the manual does.',
+        f'Did you mean {meant}?' if meant else 'Remove it, or correct its name.',
     )
 
 
@@ -208,7 +208,7 @@ def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
 
 def _libvirt(uri: str) -> str:
     version = '.'.join(map(str, LibvirtDomains(uri).version()))
-    return f'{uri} {version}, whose guests may be resumed'
+    return f'{uri} is version {version}, and its guests may be resumed'
 
 
 def _libvirt_guests() -> Iterator[Finding]:
@@ -218,12 +218,12 @@ def _libvirt_guests() -> Iterator[Finding]:
         yield Finding(
             'libvirt-guests',
             Grade.WARNING,
-            'it saves guests when the host goes off, and a guest that is saved with a cache just '
-            'before libvirtd stops may not start until nova-compute has started',
+            'it saves guests when the host shuts down, and a guest that is saved with a cache '
+            'just before libvirtd stops may not start until nova-compute has started',
             f'Set ON_SHUTDOWN=shutdown and ON_BOOT=ignore in {libvirt_guests.setting()}.',
         )
     elif saves is not None:
-        yield Finding('libvirt-guests', Grade.OK, 'it shuts guests down when the host goes off')
+        yield Finding('libvirt-guests', Grade.OK, 'it shuts guests down when the host shuts down')
 
 
 def _glance(conf: cfg.ConfigOpts) -> Finding:
@@ -233,7 +233,7 @@ def _glance(conf: cfg.ConfigOpts) -> Finding:
         return Finding(
             'glance',
             Grade.WARNING,
-            'caches of deleted images go by age only',
+            'Glance is not asked: caches of deleted images expire by age only',
             'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
         )
     from nova_qcache.system.glance import Glance  # as slow to import as all else
@@ -250,6 +250,6 @@ def _confinement(guests: pathlib.Path) -> Finding:
     return Finding(
         'confinement',
         Grade.WARNING,
-        f'no boot can record, and those without a cache stay plain: {cause}',
+        f'boots cannot record on this host, and play existing caches only: {cause}',
         f'{remedy[:1].upper()}{remedy[1:]}.',
     )

@@ -70,7 +70,7 @@ def _caches(catalog: Catalog, subject: str) -> Finding:
         subject,
         Grade.WARNING,
         f'of {len(keys)} records, {" and ".join(found)}: their images are recorded again',
-        'Install the nova-qcache that wrote them, or clear them away with `nova-qcache remove '
+        'Install the nova-qcache that wrote them, or remove the caches with `nova-qcache remove '
         'IMAGE`.',
     )
 
@@ -80,7 +80,7 @@ def _recorders(paths: Paths, subject: str) -> Finding:
     installed_at = _installed_at()
     older = [key for key, started_at in running.items() if started_at < installed_at]
     if not older:
-        said = f'{len(running)} run, all of this version' if running else 'none runs'
+        said = f'{len(running)} at work, all of this version' if running else 'none at work'
         return Finding(subject, Grade.OK, said)
     return Finding(
         subject,

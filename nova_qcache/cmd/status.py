@@ -116,7 +116,7 @@ def _nova(driver: str | None) -> Finding:
         return Finding(
             'nova',
             Grade.WARNING,
-            f'Nova {version} has all that nova-qcache stands on, which is tested with '
+            f'Nova {version} has all interfaces that nova-qcache needs, which is tested with '
             f'{_TESTED_NOVAS[0]} to {_TESTED_NOVAS[-1]}',
             'Try it on one host.',
         )

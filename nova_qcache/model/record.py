@@ -98,7 +98,7 @@ def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
         data = json.loads(text)
         version = _typed(data, 'version', int)
         if version < 1:
-            raise ValueError(f'version {version} never was')
+            raise ValueError(f'version {version} does not exist')
         if version > VERSION:
             raise exception.RecordTooNew(
                 path=path, version=version, known=VERSION, image_id=key.image_id
@@ -159,7 +159,7 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
     state = {old: state for state, old in _STATES_IN_FILES.items()}.get(name) or State(name)
     sealed = None
     if (state in (State.READY, State.STALE)) != ('sealed' in data):
-        raise ValueError(f'state {name} does not go with what it says about a seal')
+        raise ValueError(f'state {name} contradicts what it says about a seal')
     if 'sealed' in data:
         fields = _typed(data, 'sealed', dict)
         sealed = SealedFile(

@@ -88,8 +88,8 @@ def open_copy(
     if virtual_size != audited.virtual_size:
         raise exception.InvalidBase(
             base=source.reference,
-            reason=f'it has {virtual_size} bytes and its cache is of {audited.virtual_size}',
-            remedy=f'`nova-qcache verify {key.image_id}` decides about the cache',
+            reason=f'it has {virtual_size} bytes, and its cache is of {audited.virtual_size}',
+            remedy=f'Revalidate the cache with `nova-qcache verify {key.image_id}`',
         )
     record = dataclasses.replace(
         audited,

@@ -133,7 +133,7 @@ class Recorder:
         elif self._settings.serve_only:
             self._recording.load_for_guests()
             await self._serve()
-            self._enter(Phase.SERVING, await self._recording.forget('its daemon was gone'))
+            self._enter(Phase.SERVING, await self._recording.forget('its daemon had died'))
         else:
             with contextlib.ExitStack() as undo:
                 if not is_missed:

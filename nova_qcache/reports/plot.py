@@ -113,7 +113,7 @@ def draw(picture: Picture, path: pathlib.Path) -> None:
     if path.suffix.lower() not in _SUFFIXES:
         raise exception.PictureUnwritable(
             path=str(path),
-            reason=f'{path.suffix or "a name without a suffix"} says no format that is known',
+            reason=f'{path.suffix or "a name without a suffix"} is not a known format',
             remedy=f'Give a name that ends in {", ".join(_SUFFIXES)}',
         )
     content = _rendered(picture, path.suffix.lower().removeprefix('.'))
@@ -167,7 +167,7 @@ def _draw_names(axes: 'Axes', bars: Sequence[Bar], count: int) -> None:
         name = f'{bar.name}  {bar.boots:>{width},} boots'
         axes.text(0, row, name, va='center', family='monospace', fontsize=8)
     if not bars:
-        axes.text(0, 0, 'None has booted yet', va='center', color=_FAINT)
+        axes.text(0, 0, 'No image has booted yet', va='center', color=_FAINT)
     _set_rows(axes, bars)
     axes.set_axis_off()
 

@@ -153,7 +153,7 @@ def versioned(text: bytes, known: int, path: str) -> dict[str, Any]:
     if data['version'] > known:
         raise exception.StatisticsTooNew(path=path, version=data['version'], known=known)
     if data['version'] < 1:
-        raise ValueError(f'version {data["version"]} never was')
+        raise ValueError(f"version {data['version']} does not exist")
     return data
 
 

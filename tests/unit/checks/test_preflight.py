@@ -209,7 +209,7 @@ def test_nothing_is_read(conf):
     [
         ('qouta', 'Did you mean quota?'),
         ('max_recorder', 'Did you mean max_recorders?'),
-        ('frobnication', 'Take it out, or spell it as the manual does.'),
+        ('frobnication', 'Remove it, or correct its name.'),
     ],
 )
 def test_an_option_that_nobody_knows(short_folder, name, remedy):
@@ -325,7 +325,7 @@ def test_guests_that_may_not_connect(conf, paths, problem):
     assert bad(conf) == Finding(
         'confinement',
         Grade.WARNING,
-        'no boot can record, and those without a cache stay plain: a rule is missing',
+        'boots cannot record on this host, and play existing caches only: a rule is missing',
         'Add `/x rw,` to the file; or not.',
     )
     problem.assert_called_once_with(paths.guests)
@@ -365,7 +365,10 @@ def libvirt_of(folder):
 def test_libvirt(short_folder):
     with mock.patch.object(LibvirtDomains, 'version', autospec=True, return_value=(9, 0, 0)):
         found = libvirt_of(short_folder)
-    assert (found.grade, found.found) == (Grade.OK, 'qemu:///x 9.0.0, whose guests may be resumed')
+    assert (found.grade, found.found) == (
+        Grade.OK,
+        'qemu:///x is version 9.0.0, and its guests may be resumed',
+    )
 
 
 def test_a_libvirt_that_lets_nobody_write(short_folder):
@@ -412,7 +415,7 @@ def test_nobody_asks_glance(short_folder, ask_glance):
     assert bad(builders.config(short_folder, glance_auth_section='')) == Finding(
         'glance',
         Grade.WARNING,
-        'caches of deleted images go by age only',
+        'Glance is not asked: caches of deleted images expire by age only',
         'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
     )
     ask_glance.assert_not_called()

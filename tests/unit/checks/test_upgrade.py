@@ -33,7 +33,7 @@ def found(conf, paths):
 def test_a_host_with_nothing(found):
     assert list(found().values()) == [
         Finding('caches', Grade.OK, 'all 0 records can be read'),
-        Finding('recorders', Grade.OK, 'none runs'),
+        Finding('recorders', Grade.OK, 'none at work'),
     ]
 
 
@@ -64,7 +64,7 @@ def test_a_record_of_a_newer_version(found, catalog):
         Grade.WARNING,
         f'of 2 records, 1 were written by a newer nova-qcache ({IMAGE}): their images are '
         'recorded again',
-        'Install the nova-qcache that wrote them, or clear them away with `nova-qcache remove '
+        'Install the nova-qcache that wrote them, or remove the caches with `nova-qcache remove '
         'IMAGE`.',
     )
 
@@ -133,7 +133,7 @@ def installed_at():
 def test_recorders_of_this_version(found, recorder):
     recorder(KEY, installed_at() + 1)
     recorder(OTHER, installed_at() + 100)
-    assert found()['recorders'] == Finding('recorders', Grade.OK, '2 run, all of this version')
+    assert found()['recorders'] == Finding('recorders', Grade.OK, '2 at work, all of this version')
 
 
 def test_a_recorder_of_before(found, recorder):
@@ -150,7 +150,7 @@ def test_a_recorder_of_before(found, recorder):
 
 def test_a_recorder_that_was_killed_is_none(found, paths):
     note(paths, KEY, 1)
-    assert found()['recorders'].found == 'none runs'
+    assert found()['recorders'].found == 'none at work'
 
 
 def test_a_recorder_that_does_not_listen_now_lives(found, recorder):
@@ -168,4 +168,4 @@ def test_a_recorder_that_ends_meanwhile(found, recorder, paths):
         return 1
 
     with mock.patch.object(processes, 'listener_pid', autospec=True, side_effect=end):
-        assert found()['recorders'].found == 'none runs'
+        assert found()['recorders'].found == 'none at work'
