@@ -53,8 +53,8 @@ class Catalog:
         self._log_limit = LogRateLimit()
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
-        """Return the keys of all caches here, or of one image's: of records, and of files that
-        lost theirs.
+        """Return the keys of all caches of this host, or of one image: those of records, and of
+        files without a record.
 
         :raises OSError: if the folder of the caches cannot be read
         """
@@ -78,8 +78,8 @@ class Catalog:
         return found
 
     def next_key(self, image_id: str, generation: Generation) -> CacheKey:
-        """Return the key after those of all caches of a generation, STALE and broken ones as
-        well; one whose recorder still serves guests is passed over.
+        """Return the next free key of a generation: after those of all its caches, STALE and
+        broken ones included, and not that of a recorder that still serves guests.
 
         :raises OSError: if the folder of the caches cannot be read
         """
@@ -109,7 +109,8 @@ class Catalog:
             ) from e
 
     def require_unchanged(self, record: CacheRecord) -> pathlib.Path:
-        """Return the path of a sealed cache after a look at the file, without reading it.
+        """Return the path of a sealed cache after comparing the facts of its file, without reading
+        it.
 
         :raises CacheBroken: if it is not the file that was sealed: missing, truncated, replaced,
             written to
@@ -221,8 +222,8 @@ class Catalog:
         return retagged
 
     def lease(self, key: CacheKey, take: Callable[[], None]) -> bool:
-        """Take a lease of a READY cache, and return whether it still is: nothing is discarded
-        between the two."""
+        """Take a lease of a cache, and return whether the cache is still READY; it cannot be
+        discarded in between."""
         # Not under the lock of its image: what others write to the disk would be waited for.
         with self._leasing(key):
             if self._state(key) is not State.READY:
@@ -231,7 +232,7 @@ class Catalog:
             return True
 
     def discard(self, key: CacheKey, require: Callable[[], None] = lambda: None) -> None:
-        """To COLD, from wherever: the record and files go.
+        """Discard a cache in any state: remove its record and files.
 
         :param require: asked under the lock; what it raises keeps the cache. Without it, whether
             they may go is the caller's question.
@@ -243,9 +244,9 @@ class Catalog:
             self._remove(key)
 
     def discard_recording(self, key: CacheKey) -> None:
-        """To COLD from RECORDING, or from files without a record. What is READY or STALE stays: a
-        cache that was re-tagged may have come under the name of a recording that was removed,
-        and boots may have leases of it."""
+        """Discard a recording, or files without a record. A READY or STALE cache stays: a cache
+        that was re-tagged may have come under the name of a recording that was removed, and boots
+        may have leases of it."""
         with self._locked(key):
             if self._state(key) in (State.COLD, State.RECORDING):
                 self._remove(key, sync=False)
@@ -269,7 +270,7 @@ class Catalog:
         locks.clear_away(self.paths.locks, keys)
 
     def seal_file(self, path: pathlib.Path) -> None:
-        """Take everybody's right to write a cache file, and let qemu's group read it."""
+        """Make a cache file read-only for everybody, and readable for qemu's group."""
         path.chmod(_SEALED_MODE)
         self.paths.share(path)
 

@@ -27,9 +27,9 @@ LOG = logging.getLogger(__name__)
 def clean_up(
     catalog: Catalog, leases: Leases, is_named: Callable[[CacheKey], bool] = lambda key: False
 ) -> list[CacheKey]:
-    """Clear away what is dead; what lives is left alone, and so is a daemon without a recorder:
-    it may have guests, and the keeper starts a recorder for it. What somebody names is the
-    keeper's, too.
+    """Remove orphans of dead processes. Living processes are left alone, also a daemon without a
+    recorder: it may have guests, and the keeper starts a recorder for it. So is whatever a domain
+    names, which is the keeper's, too.
 
     :param is_named: says whether a domain or a lease names something of a cache
     :return: the recordings that were removed

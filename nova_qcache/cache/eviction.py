@@ -80,7 +80,8 @@ class LinkGroup:
 
 
 def in_order(link_groups: Iterable[LinkGroup], policy: EvictionPolicy) -> list[LinkGroup]:
-    """Return those that go first first: what no boot can use, then what is worth least."""
+    """Return the groups in eviction order: what no boot can use first, then by worth, the least
+    first."""
 
     def rank(link_group: LinkGroup) -> tuple[bool, float, CacheKey]:
         worth = max(policy.worth(cache) for cache in link_group.caches)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches that go although there is room: no boot can use them, nobody has used them for long, or
-their image is deleted.
+"""Expiry: removal of caches although there is room, since no boot can use them, nobody has used
+them for long, or their image is deleted.
 
 The pool (:class:`nova_qcache.cache.pool.Pool`) keeps whatever is in use; an image that an instance
 of this host stands on keeps its READY caches as well, since the instance may be rebooted.

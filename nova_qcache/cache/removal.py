@@ -39,7 +39,8 @@ class Removal:
         self._log_limit = LogRateLimit()
 
     def link_groups(self, kept: dict[CacheKey, str]) -> list[LinkGroup]:
-        """Return what may go, as far as records and domains tell: domains are asked once.
+        """Return the eviction candidates, as far as records and domains tell: domains are asked
+        once.
 
         :param kept: gets what stays, and why
         :raises DomainsUnknown: if libvirt does not tell
@@ -65,7 +66,7 @@ class Removal:
         return link_groups
 
     def is_removable(self, link_group: LinkGroup, kept: dict[CacheKey, str]) -> bool:
-        """Look at what no list tells: recorders, and files that are open."""
+        """Check a candidate for living recorders and open files, which no list shows."""
         for cache in link_group.caches:
             try:
                 self._require_removable(cache.key)
@@ -103,7 +104,7 @@ class Removal:
         return True
 
     def discard_group(self, link_group: LinkGroup) -> list[CacheKey]:
-        """Remove what goes together, and return what has gone."""
+        """Remove the caches of a hard-link group, and return those that were removed."""
         gone = []
         for cache in link_group.caches:
             if not self.discard(cache.key, 'stale' if cache.is_stale else 'room'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a boot: what it is to use, and what Nova says about a boot and its base.
+"""Plans of boots, and what Nova announces about boots and bases.
 
 :meth:`Boots.plan` never raises: whatever is wrong with a cache, the boot is PLAIN and the plan
 says why.
@@ -340,7 +340,8 @@ class Boots:
             )
 
     def _retire_others(self, key: CacheKey, source: Source) -> None:
-        """The base has a new generation, or is another one: no boot uses the caches of before."""
+        """Retire the caches of other bases and generations of the image: no boot uses them
+        again."""
         for record in self._catalog.records(key.image_id):
             if record.state is State.STALE:
                 continue

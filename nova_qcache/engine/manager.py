@@ -207,15 +207,15 @@ class Manager:
                 yield self._verified(view.record, progress)
 
     def forget(self, image_id: str) -> None:
-        """Count what was counted of an image with the host alone, as of one that was not used for
-        long.
+        """Move the counters of an image into the sums of the host, as for one that was not used
+        for long.
 
         :raises InvalidImageId: if it is none
         """
         self._catalog.counter_store.forget([canonical_image_id(image_id)])
 
     def snapshot(self) -> Snapshot:
-        """Return what was counted and what is there, of all images and of the host."""
+        """Return a snapshot of all images and of the host."""
         return snapshot.gather(self._catalog, self._host.pool, self.pins)
 
     def allocated_beside(self, folder: str) -> int:
@@ -228,8 +228,8 @@ class Manager:
         return self._catalog.directory.allocated()
 
     def clean_up(self) -> list[CacheKey]:
-        """Clear away what processes that died have left (see :mod:`nova_qcache.cache.cleanup`),
-        and bring the pool within its budget.
+        """Clean up after dead processes (see :mod:`nova_qcache.cache.cleanup`), and trim the pool
+        to its budget.
 
         :return: the recordings that were removed
         :raises QcacheError, OSError: if something cannot be removed

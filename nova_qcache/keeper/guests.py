@@ -75,7 +75,8 @@ class Guests:
         self._expected_at = -float(_EXPECT_EVERY_SECONDS)
 
     def run_once(self) -> None:
-        """Resume who can go on, and see that recorders stay for those who will come back.
+        """Resume paused guests whose recorder answers, and hold the recorders of guests that will
+        connect again.
 
         :raises DomainsUnknown: if libvirt does not tell
         :raises OSError: if the folders cannot be read

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorders that were killed are started again: their daemons, and their guests, need them.
+"""Respawner: restarts recorders that were killed, which their daemons and guests need.
 
 The guests come first. Where the daemon is gone, too, another one is started here that serves them,
 before anything else: an interpreter takes long to start on a busy machine, and a disk that others
@@ -75,7 +75,7 @@ class Respawner:
         """Children of this process, whoever sees to them."""
 
     def run_once(self) -> int:
-        """Look at all recorders once, and start those that are gone.
+        """Restart all recorders that have died.
 
         :return: how many recorders there are or should be
         :raises OSError: if the folders cannot be read

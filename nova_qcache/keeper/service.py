@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper process: looks around some times a second, and ends when there is nothing to keep.
+"""The keeper process: runs its tasks some times a second, and ends when it is not needed.
 
 What may hang (libvirt, a base) has a thread of its own, so that recorders are started again
 whatever else hangs. A thread that hangs is left behind when the process ends.
@@ -63,7 +63,7 @@ class Keeper:
         self._stop.set()
 
     def run(self) -> None:
-        """Keep until there has been nothing to keep for a while.
+        """Run the tasks until the keeper has not been needed for a while.
 
         :raises LockTimeout: if another keeper is at work
         """

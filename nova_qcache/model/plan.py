@@ -51,7 +51,7 @@ class Cause(enum.Enum):
 
 
 def cause_of(error: Exception) -> Cause:
-    """Return the kind of reason that a boot is plain for when something has failed."""
+    """Return the cause of a boot that is plain because of an error."""
     match error:
         case exception.NoRoom() | exception.NoReservation():
             return Cause.NO_ROOM

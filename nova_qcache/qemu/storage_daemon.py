@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.005
 
 
 class StorageDaemon:
-    """The process; its monitor is another's business (:mod:`nova_qcache.qemu.qmp`)."""
+    """A qemu-storage-daemon process; :mod:`nova_qcache.qemu.qmp` has its monitor."""
 
     def __init__(self, process: processes.Process) -> None:
         self.process = process

@@ -79,7 +79,8 @@ class FinishPoint:
         self._dismissed = False
 
     def hold(self, now: float) -> None:
-        """A domain names the socket whose guest is not connected: it comes back when it reads."""
+        """Stay a while: a domain names the socket whose guest is not connected, and comes back
+        when it reads."""
         self._held_until = now + _HOLD_SECONDS
 
     def expect_nobody(self) -> None:
@@ -89,7 +90,8 @@ class FinishPoint:
         self._dismissed = True
 
     def note_outage(self, now: float) -> None:
-        """The base does not answer: that nothing was added lately says nothing of the guests."""
+        """Note that the base does not answer: a recording without growth says nothing about its
+        guests then."""
         self._busy_at = self._grown_at = now
         self._settled = False
 

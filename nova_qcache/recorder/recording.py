@@ -213,7 +213,7 @@ class Recording:
         return f'{said_of_seal}; {said}'
 
     async def drop(self, daemon: ServingDaemon, why: str) -> str:
-        """Stop writing, forget the recording, go on serving. An open file outlives its name: the
+        """Drop the recording: stop writing and go on serving. An open file outlives its name: the
         guests of an audit get the cache itself, so that the space of the copy is free again."""
         if daemon.ended.is_set():
             return await self.forget(why)

@@ -109,7 +109,7 @@ def served_bytes(counters: Counters) -> int:
 
 
 def gather(catalog: Catalog, pool: Pool, pins: Pins) -> Snapshot:
-    """Look at everything once. A record that cannot be read is a BROKEN cache and no error.
+    """Take a snapshot. A record that cannot be read is a BROKEN cache and no error.
 
     :raises OSError: if the folder of the caches cannot be read
     :raises QcacheError: if the state of the pool cannot be told

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A warning once, and not at each boot: a folder that vanished concerns every boot of a host."""
+"""Log rate limit: a repeated error is a warning once an hour, and not at each boot."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ _VARIABLE = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+')
 
 
 class LogRateLimit:
-    """Remembers what was complained about."""
+    """Remembers the errors that were logged as warnings."""
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}

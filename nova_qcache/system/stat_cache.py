@@ -38,7 +38,7 @@ class StatCache(Generic[_T]):
                 self._known.pop(path, None)
 
     def read(self, path: pathlib.Path) -> _T:
-        """Return what a file says now.
+        """Return the present content of a file.
 
         :raises OSError: if it cannot be looked at, FileNotFoundError if it is not there
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The face towards Nova: a libvirt driver whose instances boot through caches.
+"""The integration with Nova: a libvirt driver whose instances boot through caches.
 
 entry          what nova-compute loads; looks first whether Nova still fits
 driver         the libvirt driver: which XML is used when

@@ -155,7 +155,8 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _chain_for_next_start(self, instance: Any) -> Iterator[None]:
-        """A soft reboot starts what is defined: put a plan there for as long as that takes."""
+        """Keep a chain in the persistent domain XML during a soft reboot, which starts what is
+        defined there."""
         try:
             try:
                 is_planned = self._define_chain(instance)
@@ -192,7 +193,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         return True
 
     def _define_plain(self, instance: Any) -> None:
-        """Take the chain out of what the domain starts with next time."""
+        """Remove the chain from the persistent domain XML."""
         try:
             guest = self._host.get_guest(instance)
             xml = guest.get_xml_desc(dump_inactive=True, dump_sensitive=True)
@@ -321,7 +322,7 @@ def _without_chain(xml: str, instance: Any) -> str:
 
 
 class _CallOnce:
-    """A callback that is not made again by a second start once it was made."""
+    """Calls a callback once, also if a second start calls it again."""
 
     def __init__(self, callback: Callable[[], None] | None) -> None:
         self._callback = callback
