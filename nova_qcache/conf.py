@@ -277,8 +277,8 @@ def _amount(option: str, value: str, unit: int, else_: str = '') -> int:
 
 
 def amount(value: str, unit: int) -> int | None:
-    """Return the bytes of an amount as options have it, such as 512, 512M, 512MiB or 0.5GB, or
-    None if it is none.
+    """Return the bytes of an amount in an option, such as 512, 512M, 512MiB or 0.5GB; None if it
+    is not an amount.
 
     :param unit: bytes of what has no unit
     """

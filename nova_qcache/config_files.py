@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration files of a program, and what they say of ``[qcache]`` in their own words:
-oslo.config tells neither which options nobody knows, nor what could not be converted."""
+"""The configuration files of a program, and their text of ``[qcache]``: oslo.config tells neither
+unknown options nor values that could not be converted."""
 
 from collections.abc import Callable, Sequence
 import contextlib

@@ -61,8 +61,8 @@ class Catalog:
         return self.directory.keys(image_id)
 
     def records(self, image_id: str) -> list[CacheRecord]:
-        """Return the records of an image's caches, in the order of their keys. One that cannot be
-        read is passed over with one warning: it stands for no cache that can be used.
+        """Return the records of an image's caches, in the order of their keys. A record that
+        cannot be read is left out with one warning: no boot can use its cache.
 
         :raises OSError: if the folder of the caches cannot be read
         """

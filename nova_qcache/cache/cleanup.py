@@ -81,8 +81,8 @@ def end_daemon(catalog: Catalog, key: CacheKey) -> None:
 
 
 def _candidates(catalog: Catalog) -> set[CacheKey]:
-    """Return what may have been left by somebody who died. Sealed caches are none of it, however
-    many: whether one is named is a question to libvirt."""
+    """Return the keys of possible orphans. Sealed caches are not among them, however many: only
+    libvirt knows whether a domain names one."""
     found = _keys_in(catalog.paths.guests, catalog.paths.control)
     found.update(catalog.directory.recordings())
     keys = catalog.keys()

@@ -72,7 +72,8 @@ class LinkGroup:
 
     caches: tuple[Candidate, ...]
     frees: int
-    """Bytes that are free when all of them are gone; as long as one is left it is none."""
+    """Bytes that are freed when all caches of the group are removed; as long as one is left it is
+    0."""
 
     @property
     def is_stale(self) -> bool:

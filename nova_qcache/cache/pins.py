@@ -113,8 +113,8 @@ class Pins:
         return locks.image(self._locks, image_id, self._lock_seconds)
 
     def _lasting(self, image_id: str) -> Pin | None:
-        """Return the pin of an image that has not ended. The file of one that has stays until the
-        next one: whoever removed it might remove a new one."""
+        """Return the pin of an image unless it has ended. The file of an ended pin stays until the
+        next pin: removing it might remove a new pin."""
         pin = self._read(image_id)
         return pin if pin is not None and time.time() < _end(pin.until) else None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caches of a host as one pool: room for a recording within a budget, and what goes for it.
+"""The pool of caches of a host: room for recordings within a budget, made by eviction.
 
 Whoever starts a recording asks for room first. Where there is none, caches that nobody needs
 (:mod:`nova_qcache.cache.removal`) go, as many as it takes; if all of them were not enough, none

@@ -193,7 +193,8 @@ class Removal:
 
 
 def _freed(path: pathlib.Path) -> int:
-    """Return what is free when this name of a file is gone: nothing, if it has another one."""
+    """Return the bytes that are freed when this name of a file is removed: 0 if the file has
+    another name."""
     try:
         facts = path.stat()
     except FileNotFoundError:

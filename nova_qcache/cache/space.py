@@ -97,8 +97,8 @@ class SpaceUsage:
         return SpaceTotals(allocated, free, reserved)
 
     def _recordings(self, but: CacheKey | None) -> dict[CacheKey, tuple[int, int]]:
-        """Return what each recording may take and does: of those that have room reserved, and of
-        those at work."""
+        """Return the quota and the present size of each recording, with a reservation or at
+        work."""
         quotas: dict[CacheKey, int] = {}
         for lease in self._reservations.active():
             if not self._catalog.paths.sealed(lease.key).exists():  # or it is over

@@ -150,8 +150,8 @@ class Shell(app.App):
 
 
 def become_owner(cache_path: pathlib.Path) -> None:
-    """Act as the user that the caches belong to, if root calls; where there is no folder for them
-    yet, as the owner of the one that it is going to be in.
+    """Act as the owner of the caches if root calls; without a folder of caches, as the owner of
+    the folder in which it will be made.
 
     What root would make there (a folder, a record, a socket) nova-compute could not use.
     """

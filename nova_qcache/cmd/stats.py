@@ -203,7 +203,8 @@ def _of_host(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _counted(counters: Counters) -> dict[str, Any]:
-    """Return what was counted, and what follows from it, under the names that programs see."""
+    """Return counters and values computed from them, under their names in machine-readable
+    output."""
     fields = {name: _plain(name, value) for name, value in dataclasses.asdict(counters).items()}
     return {
         **fields,

@@ -53,8 +53,9 @@ class Audits:
         self._log_limit = LogRateLimit()
 
     def plan(self, play: Plan, quota: int) -> Plan | None:
-        """Turn a boot that would play its cache into an audit if one waits for it; start one for
-        the next boot if that is due. Never raises, and never waits for more than one answer.
+        """Turn a boot that would play its cache into an audit if an audit waits for it; start an
+        audit for the next boot if one is due. Never raises, and never waits for more than one
+        answer.
 
         The caller has made sure that guests of this host can use a recorder, and that the cache
         stays: making room for its copy must not cost it.

@@ -69,8 +69,8 @@ class Boots:
         )
 
     def plan(self, boot: Boot) -> Plan:
-        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
-        cache's sake. Whoever starts the domain counts the boot then (:meth:`count`)."""
+        """Plan a boot, and start a recorder if it is to record. Never raises because of a cache.
+        The caller counts the boot when its domain has started (:meth:`count`)."""
         try:
             self._paths.require()
             plan = self._plan(*self._known(boot))

@@ -166,8 +166,8 @@ def _newest(records: Sequence[CacheRecord], generation: Generation | None) -> Ca
 
 
 def _recording(records: Sequence[CacheRecord], generation: Generation | None) -> CacheKey | None:
-    """Return the key of what is being recorded, or was when its recorder died; None if nothing
-    is. An audit is no recording: its copy goes on where boots play."""
+    """Return the key of the recording at work, or whose recorder died; None if there is none. An
+    audit does not count: boots go on playing its cache."""
     at_work = [
         record.key
         for record in records

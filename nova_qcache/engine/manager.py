@@ -86,8 +86,8 @@ class Manager:
         )
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
-        """Look at all caches, or those of one image; the newest of an image last. Those that are
-        gone are among them while a process of ours serves their guests."""
+        """Return views of all caches, or those of one image; the newest of an image last. Removed
+        caches are included while a process of ours serves their guests."""
         wanted = canonical_image_id(image_id) if image_id is not None else None
         served = {key for key in view_module.served(self.paths) if wanted in (None, key.image_id)}
         keys = sorted(served.union(self._catalog.keys(wanted)))
@@ -101,8 +101,7 @@ class Manager:
     def seal(
         self, image_id: str, wait_seconds: float = 0, progress: Progress = silent
     ) -> CacheView:
-        """End the recording of an image now and keep what it has. What is sealed already is left
-        as it is.
+        """End the recording of an image now and seal it. A sealed cache is left as it is.
 
         :param wait_seconds: how long to wait for READY
         :raises CacheNotFound, CacheNotReady: if there is neither a recording nor a READY cache

@@ -170,7 +170,7 @@ class Guests:
                 continue  # it will be started again
 
     def _restore_respawn_spec(self, key: CacheKey, disk: pathlib.Path) -> None:
-        """Write the respawn spec of a recorder anew if it was lost: its guests name the base."""
+        """Restore a lost respawn spec of a recorder: its guests name the base."""
         if respawn.read(self._paths, key) is not None:
             return
         try:

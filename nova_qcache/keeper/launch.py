@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the keeper if none is at work; whoever starts it does not wait for it."""
+"""Launch of the keeper, unless one is at work; the caller does not wait for it."""
 
 from collections.abc import Sequence
 import logging

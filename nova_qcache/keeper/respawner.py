@@ -140,8 +140,8 @@ class Respawner:
         LOG.warning('Recorder for image %s died; restarting it', key.image_id)
 
     def _serve(self, key: CacheKey, arguments: Sequence[str]) -> bool:
-        """Start a daemon that serves the guests of one that is gone, unless one lives; return
-        whether there is one that does."""
+        """Start a daemon for the guests of a dead one, unless a daemon lives; return whether there
+        is a daemon that serves."""
         monitor, socket = self._paths.qmp_socket(key), self._paths.nbd_socket(key)
         try:
             pid = StorageDaemon.find(monitor)

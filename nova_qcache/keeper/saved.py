@@ -78,8 +78,8 @@ class SavedGuests:
         self._log_limit: defaultdict[str, LogRateLimit] = defaultdict(LogRateLimit)
 
     def is_needed(self) -> bool:
-        """Return whether a guest may be saved with a chain of ours, as far as is known: one
-        that runs, or one whose boot is on its way.
+        """Return whether a guest with a chain may be saved, as far as is known: a running one, or
+        one whose boot is on its way.
 
         :raises OSError: if leases cannot be read
         """

@@ -81,7 +81,7 @@ class Boot:
     base: str
     base_format: str
     consumer: str = ''
-    """Whose it is; its lease keeps what the plan names until it is released."""
+    """Owner of the boot; its lease keeps the cache of the plan until it is released."""
     image_hash: str = ''
     """Glance's hash of the image's content; empty if unknown."""
     policy: Policy = Policy.AUTO

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of one cache: what its JSON file on disk says."""
+"""The record of one cache, and the JSON of its file."""
 
 import dataclasses
 import json

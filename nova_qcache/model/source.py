@@ -63,8 +63,8 @@ class BaseIdentity:
 
 
 class Source(abc.ABC):
-    """A base image at one place, in one format. Making one does no I/O, and neither does asking it
-    for nodes or names: a base that is away must not keep anybody from ending what is going on."""
+    """A base image at one place, in one format. The constructor, nodes and names do no I/O: an
+    unreachable base must not keep anybody from ending what is going on."""
 
     schemes: ClassVar[tuple[str, ...]]
     drivers: ClassVar[tuple[str, ...]]
@@ -113,8 +113,8 @@ class Source(abc.ABC):
         return None
 
     def learn(self) -> None:
-        """Look at the base for what its options depend on. Whoever is about to read much of it
-        does so before; the options are sound without, too.
+        """Look at the base for facts that its options depend on. Called before much of the base is
+        read; the options are valid without, too.
 
         :raises InvalidBase: if it is not there or not readable
         """

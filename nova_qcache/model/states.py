@@ -63,7 +63,7 @@ class Staleness(enum.Enum):
     DAMAGED = 'damaged'
     """The file is not what was sealed."""
     REVISION = 'revision'
-    """It was recorded again on top of itself."""
+    """A new revision of the cache took its place."""
     OPERATOR = 'operator'
     """``nova-qcache invalidate``."""
 

@@ -67,7 +67,7 @@ SECOND_BASE = 'base2'
 _SERVED = ('old-either', 'either2', 'either')
 """The nodes that guests read through, the first one that exists."""
 _REFUSING = ('refusing', 'refusing2')
-"""By turns: one is put in the place of the other."""
+"""Used in turn: each takes the place of the other."""
 
 DRIVERS = {
     'qcow2': 'every cache',

@@ -26,7 +26,7 @@ OLDEST_QEMU = (7, 0)
 """blockdev-reopen is stable since 6.1 and open-timeout of NBD nodes exists since 7.0."""
 
 _FORMATS = re.compile(r'^Supported (?:image )?formats:\s*(.*?)\n\n', re.MULTILINE | re.DOTALL)
-"""One line before qemu 10.0, then a paragraph of several."""
+"""One line before qemu 10.0, a paragraph of several lines since."""
 
 _SECONDS = 60
 _MFD_NOEXEC_SEAL = 0x8
@@ -36,7 +36,7 @@ _T = TypeVar('_T')
 def run(
     command: Sequence[str], *, option: str, seconds: float = _SECONDS, stdin: str | None = None
 ) -> str:
-    """Run one of qemu's tools and return what it printed.
+    """Run one of qemu's tools and return its output.
 
     :param option: the ``[qcache]`` option that says where the tool is
     :raises ToolMissing: if it cannot be started
@@ -133,7 +133,7 @@ class QemuImg:
         return run([self.program, *arguments], option='qemu_img', seconds=seconds)
 
     def info(self, node: Node) -> dict[str, Any]:
-        """Describe an image without opening what it names as its backing file."""
+        """Describe an image without opening its backing file."""
         answer = self._run('info', '--output=json', json_filename(node))
         return _parsed(answer, lambda described: {**described})
 

@@ -84,7 +84,7 @@ class QemuIo:
     def readable(
         self, image: Node, extents: Sequence[tuple[int, int]], seconds: float
     ) -> dict[int, bool]:
-        """Read ranges of an image one by one, and return by their offsets whether it gives them.
+        """Read ranges of an image one by one, and return whether each can be read, by its offset.
 
         If that takes longer than ``seconds``, the range that it hangs at counts as one that it
         does not give, and nothing is said of those after it.

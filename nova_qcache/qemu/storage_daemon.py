@@ -107,8 +107,8 @@ class StorageDaemon:
             time.sleep(_POLL_SECONDS)
 
     def listens(self, socket: pathlib.Path) -> bool:
-        """Return whether it listens on a socket that it was told to serve, as soon as it does; it
-        gets a moment. False if its base lets it wait, or it has ended: its log says why."""
+        """Return whether the daemon listens on a socket that it was told to serve, as soon as it
+        does; it gets a moment. False if it waits for its base, or has ended: its log says why."""
         deadline = time.monotonic() + _START_SECONDS
         while processes.listener_pid(socket) is None:
             if self.process.has_ended(_POLL_SECONDS) or time.monotonic() >= deadline:

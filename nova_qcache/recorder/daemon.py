@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The qemu-storage-daemon of one cache: start, adoption, what it serves, its end.
+"""The qemu-storage-daemon of one cache: start, adoption, block graph and end.
 
 Lifecycle of :class:`ServingDaemon`: ``start`` and then ``record`` once, or ``serve``, or
 ``adopt``, to which ``stop`` is the counterpart; ``seal`` and ``replace`` turn recording into
@@ -47,7 +47,7 @@ class ServingDaemon:
         self._changing = asyncio.Lock()
         """Lock of changes to the nodes that are served."""
         self._refused: set[int] | None = None
-        """None: nobody here knows."""
+        """None: not known to this process."""
         asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
 
     @classmethod

@@ -34,7 +34,7 @@ def start(
     seconds: float,
     progress: Progress = silent,
 ) -> control.Status:
-    """Start a recorder unless there is one, and return its status once it serves.
+    """Start a recorder unless one is at work, and return its status once it serves.
 
     :param arguments: of nova-qcache-recorder
     :raises RecorderFailed: with what it said, if it ended

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recording of a recorder, from the opening of its file until it is sealed or dropped, and its
-counters.
+"""A recording, from the opening of its file until it is sealed or dropped, and its counters.
 
 An audit begins with a copy of the cache that it audits, and is sealed only if that has missed
 much. Whatever becomes of it, the audited cache stays READY until another one has taken its place.

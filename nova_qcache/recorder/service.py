@@ -46,7 +46,7 @@ _T = TypeVar('_T')
 
 _MOST_RESTARTS = 3
 _STEADY_SECONDS = 10
-"""A daemon that has served for so long was started well: what ends it then is counted anew."""
+"""Time after which a daemon counts as started well: restarts are counted from 0 then."""
 _FAREWELL_SECONDS = 2
 """Time for guests that are about to go when the recorder is told to end: nobody would end their
 daemon."""

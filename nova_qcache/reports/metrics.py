@@ -97,7 +97,7 @@ def text(snapshot: Snapshot) -> bytes:
 
 
 def write(snapshot: Snapshot, path: pathlib.Path) -> None:
-    """Replace a metrics file as a whole: whoever reads it meanwhile has the old one.
+    """Replace a metrics file atomically: readers get the old or the new one.
 
     :raises MetricsUnwritable: if its folder is missing, or closed to this user
     """

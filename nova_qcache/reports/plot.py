@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the pool of caches: what each takes of its quota, how much of a boot it serves, and what
-all of them have saved over time.
+"""Picture of the pool: the size and quota of each cache, its hit ratio, and the savings of all
+caches over time.
 
 matplotlib is large and only for this, so it is imported here and nowhere else, and only when a
 picture is drawn.

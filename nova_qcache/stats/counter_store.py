@@ -49,7 +49,7 @@ class CounterStore:
         self.change(image_id, lambda counters: counters_module.add(counters, more))
 
     def change(self, image_id: str, change: Callable[[Counters], Counters]) -> None:
-        """Replace what is counted of an image by what ``change`` makes of it. Never raises."""
+        """Replace the counters of an image by what ``change`` returns. Never raises."""
         with self._quietly(), self._locked():
             before = self._read_or_begin(image_id)
             after = change(before)

@@ -26,7 +26,7 @@ class Status:
     phase: Phase
     guests: int
     recorded_bytes: int
-    """By how much the cache file has grown."""
+    """Bytes by which the cache file has grown."""
     pid: int
     daemon_pid: int
     note: str
@@ -53,7 +53,7 @@ class RecorderClient:
         return self._ask('status')
 
     def expect_guest(self) -> Status:
-        """Tell it that one more guest is on its way."""
+        """Announce one more guest."""
         return self._ask('expect-guest')
 
     def claim(self) -> bool:
@@ -64,8 +64,8 @@ class RecorderClient:
         return self._reply('claim').get('claimed') is True
 
     def hold(self) -> Status:
-        """Tell it that a domain names its socket whose guest is not connected now: it stays for
-        half a minute more."""
+        """Make the recorder stay half a minute more: a domain names its socket, but the guest is
+        not connected now."""
         return self._ask('hold')
 
     def seal(self) -> Status:
@@ -73,7 +73,7 @@ class RecorderClient:
         return self._ask('seal')
 
     def drop(self) -> Status:
-        """Ask it to give up what it records; its guests are served on."""
+        """Ask the recorder to drop its recording; it goes on serving its guests."""
         return self._ask('drop')
 
     def leave(self) -> Status:

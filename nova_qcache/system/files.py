@@ -129,8 +129,8 @@ def _fallocate(path: pathlib.Path, size: int) -> None:
 
 
 def release_tail(path: pathlib.Path, used: int) -> None:
-    """Give back what a file has beyond its first ``used`` bytes, and what is reserved beyond its
-    end."""
+    """Free the space of a file beyond its first ``used`` bytes, reservations beyond its end
+    included."""
     # Truncating a file to the length that it has frees the blocks behind it.
     os.truncate(path, min(used, path.stat().st_size))
 

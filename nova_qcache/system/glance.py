@@ -27,8 +27,8 @@ _TIMEOUT_SECONDS = 30.0
 _LIST_IMAGES = 50
 """Asked about in one request; Glance's own default is to list 25."""
 _MOST_GETS = 200
-"""Images that are asked about one by one in a run: neither hidden images nor those of a community
-are listed."""
+"""Limit of single questions about images in a run: neither hidden nor community images are
+listed."""
 _MOST_SECONDS = 60.0
 """No request begins after so long; what was not asked about has its turn another time."""
 _GONE = ('deleted', 'pending_delete')
@@ -38,7 +38,7 @@ _VERSION = re.compile(r'/v[0-9]+(\.[0-9]+)?$')
 _OBJECT = re.compile(r'<[^<>]* at 0x[0-9a-f]+>:? ?')
 _WHERE = ('region_name', 'valid_interfaces', 'endpoint_override')
 _INTERFACES = ['internal', 'public']
-"""In Nova's order."""
+"""Interfaces, in Nova's order."""
 
 
 class Glance:

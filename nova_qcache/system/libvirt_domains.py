@@ -117,8 +117,8 @@ class LibvirtDomains:
             self._asked(libvirt, lambda: connection.lookupByUUIDString(uuid).resume())
 
     def strip_saved(self) -> list[Saved]:
-        """Take our chains out of all memory images of managed saves; return those that had one,
-        and those where that failed.
+        """Remove our chains from all memory images of managed saves; return the domains that had
+        one, and those where that failed.
 
         :raises DomainsUnknown: if libvirt does not tell which there are
         """
@@ -213,8 +213,8 @@ class LibvirtDomains:
 
 
 def strip_saved(libvirt: Any, domain: Any) -> str:
-    """Take our chains out of the memory image that a domain would start from; return what it was
-    saved with, or nothing if that is without one.
+    """Remove our chains from the memory image that a domain would start from; return the XML that
+    it was saved with, or nothing if that has no chain.
 
     :raises libvirtError, xml.parsers.expat.ExpatError: if that fails; the image is as it was
     """

@@ -214,7 +214,8 @@ def _is_there(file: IO[str], path: pathlib.Path) -> bool:
 
 
 def _make_private(path: pathlib.Path) -> None:
-    """Make the file of a lock before lockutils does: whoever may open it may hold it for ever."""
+    """Make the file of a lock before lockutils does, closed to others: whoever may open it may
+    hold it for ever."""
     with contextlib.suppress(OSError):  # lockutils says what is wrong with the folder
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
 

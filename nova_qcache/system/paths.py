@@ -153,7 +153,7 @@ class Paths:
             self._prepare_one(path, mode, make=make)
 
     def missing(self) -> list[str]:
-        """Return the folders that are yet to be made, of those that are in no other one of ours.
+        """Return the missing folders, without those inside another missing one of ours.
 
         :raises FolderUnfit: if this user could not make one of them, or none but root could
         """

@@ -32,7 +32,7 @@ class StatCache(Generic[_T]):
         self._known: dict[pathlib.Path, _Known[_T]] = {}
 
     def keep(self, paths: Set[pathlib.Path]) -> None:
-        """Forget all other files: nobody asks for those that are gone."""
+        """Forget all other files: they are gone."""
         for path in list(self._known):
             if path not in paths:
                 self._known.pop(path, None)

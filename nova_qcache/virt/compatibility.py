@@ -61,7 +61,7 @@ _FUNCTIONS = {
 
 
 def moved() -> Iterator[str]:
-    """Yield what is not as it was, one clause each."""
+    """Yield the interfaces of Nova that have changed, one clause each."""
     for name, parameters in {**_METHODS, **_FUNCTIONS}.items():
         try:
             module, *path = name.split('.')
