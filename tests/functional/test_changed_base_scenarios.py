@@ -31,7 +31,7 @@ Compared = Callable[[], int]
 
 @pytest.fixture(autouse=True)
 def keeping(site: Site) -> Iterator[None]:
-    """Examinations are the keeper's; it is ended when a test ends, since it waits for more."""
+    """Revalidations are the keeper's; it is ended when a test ends, since it waits for more."""
     site.configure(start_keeper=True)
     yield
     site.end_keeper()

@@ -19,7 +19,7 @@ from tests.functional.site import Site
 def test_a_damaged_cache_is_recorded_again_beside_it(
     site: Site, base: pathlib.Path, cache: dict[str, Any]
 ) -> None:
-    """It stays for as long as guests read it, or for good where ageing is switched off."""
+    """It stays for as long as guests read it, or for good where expiry is switched off."""
     sealed.damage(pathlib.Path(cache['path']))
     assert site.qcache('verify', site.image_id).returncode == 1
     assert site.show()['state'] == 'STALE'

@@ -129,7 +129,7 @@ def record(state: State = State.RECORDING, **changes: Any) -> CacheRecord:
 
 
 def warm(catalog: Catalog, content: bytes = b'cached', **changes: Any) -> CacheRecord:
-    """Put a RECORDING cache with its file into a store."""
+    """Put a RECORDING cache with its file into a catalog."""
     warming = record(**changes)
     catalog.begin(warming)
     catalog.paths.recording(warming.key).write_bytes(content)
@@ -137,7 +137,7 @@ def warm(catalog: Catalog, content: bytes = b'cached', **changes: Any) -> CacheR
 
 
 def ready(catalog: Catalog, content: bytes = b'cached', **changes: Any) -> Any:
-    """Put a READY cache with its file into a store."""
+    """Put a READY cache with its file into a catalog."""
     warming = warm(catalog, content, **changes)
     path = catalog.paths.recording(warming.key)
     facts = sealed_file.describe(path, sealed_file.digest(path), FinishReason.IDLE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the unit tests: folders, a configuration, a store; no qemu and no root needed."""
+"""Fixtures of the unit tests: folders, a configuration, a catalog; no qemu and no root needed."""
 
 from collections.abc import Iterator
 import functools
@@ -115,7 +115,7 @@ def root_logger() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
-# -- what a manager works with; its store is a real one
+# -- what a manager works with; its catalog is a real one
 
 
 @pytest.fixture

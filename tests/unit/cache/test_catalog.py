@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store: states change in order, and no crash leaves anything that is READY and untrue."""
+"""The catalog: states change in order, and no crash leaves anything that is READY and untrue."""
 
 import dataclasses
 import errno

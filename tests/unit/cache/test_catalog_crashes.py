@@ -393,7 +393,7 @@ def test_a_power_loss(folder, change):
 
 @pytest.mark.parametrize('name', ['begin', 'rise'])
 def test_what_a_crash_leaves_is_cleared_away(folder, name):
-    """By a sweep, or by whoever does the same again."""
+    """By a cleanup, or by whoever does the same again."""
     change = CHANGES[name]
     runs = Runs(folder, change)
     left = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store: which files are caches, which records are read, which files are what they were."""
+"""The catalog: which files are caches, which records are read, which files are what they were."""
 
 import contextlib
 import errno

@@ -30,7 +30,7 @@ OLDER = CacheKey(IMAGE, Generation('0123456789ab', 2))
 
 
 @pytest.fixture
-def sweep(catalog, paths):
+def clean_up(catalog, paths):
     return lambda: cleanup.clean_up(catalog, Leases(paths.leases, 300))
 
 
@@ -45,42 +45,42 @@ def remains(paths, key=KEY):
     return [*left, paths.log(key)]
 
 
-def test_nothing(sweep):
-    assert sweep() == []
+def test_nothing(clean_up):
+    assert clean_up() == []
 
 
-def test_a_recording_that_nobody_fills(sweep, catalog, paths, caplog):
+def test_a_recording_that_nobody_fills(clean_up, catalog, paths, caplog):
     builders.warm(catalog)
     left = [*remains(paths), paths.recording(KEY), paths.record(KEY)]
     assert all(path.exists() for path in left)
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
     assert not any(path.exists() for path in left)
     assert 'its recorder died' in caplog.text
-    assert sweep() == []
+    assert clean_up() == []
 
 
-def test_remains_without_a_record(sweep, paths):
+def test_remains_without_a_record(clean_up, paths):
     left = remains(paths)
-    assert sweep() == []
+    assert clean_up() == []
     assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize('content', [b'', bytes(300)])
 @pytest.mark.parametrize('has_file', [False, True])
 def test_a_recording_that_a_crash_of_the_host_left_by_halves(
-    sweep, catalog, paths, content, has_file
+    clean_up, catalog, paths, content, has_file
 ):
     paths.record(KEY).write_bytes(content)
     if has_file:
         paths.recording(KEY).write_bytes(b'dirty')
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
     assert catalog.keys() == []
 
 
-def test_a_sealed_cache_stays(sweep, catalog, paths):
+def test_a_sealed_cache_stays(clean_up, catalog, paths):
     builders.ready(catalog)
     left = remains(paths)
-    assert sweep() == []
+    assert clean_up() == []
     assert paths.sealed(KEY).exists()
     assert catalog.load(KEY) is not None
     assert not any(path.exists() for path in left)
@@ -88,12 +88,12 @@ def test_a_sealed_cache_stays(sweep, catalog, paths):
 
 @pytest.mark.parametrize('content', [b'', bytes(300)])
 def test_a_cache_whose_record_a_crash_of_the_host_left_empty(
-    sweep, catalog, paths, caplog, content
+    clean_up, catalog, paths, caplog, content
 ):
     """Of one that was retired without waiting for the disk."""
     builders.ready(catalog)
     paths.record(KEY).write_bytes(content)
-    assert sweep() == []
+    assert clean_up() == []
     assert not paths.record(KEY).exists()
     assert not paths.sealed(KEY).exists()
     assert 'a crash of the host left its record empty' in caplog.text
@@ -106,15 +106,15 @@ def test_a_cache_with_an_empty_record_stays_as_long_as_somebody_names_it(catalog
     assert paths.sealed(KEY).exists()
 
 
-def test_a_record_that_cannot_be_read_is_an_operators(sweep, paths):
+def test_a_record_that_cannot_be_read_is_an_operators(clean_up, paths):
     paths.record(KEY).write_text('{')
     paths.recording(KEY).write_text('x')
-    assert sweep() == []
+    assert clean_up() == []
     assert paths.record(KEY).exists()
     assert paths.recording(KEY).exists()
 
 
-def test_foreign_files_stay(sweep, paths):
+def test_foreign_files_stay(clean_up, paths):
     foreign = [
         folder / name
         for folder in (paths.guests, paths.control, paths.cache_path)
@@ -122,23 +122,23 @@ def test_foreign_files_stay(sweep, paths):
     ]
     for path in foreign:
         path.write_text('mine')
-    assert sweep() == []
+    assert clean_up() == []
     assert all(path.read_text() == 'mine' for path in foreign)
 
 
-def test_a_daemon_without_a_recorder_may_have_guests(sweep, catalog, paths):
+def test_a_daemon_without_a_recorder_may_have_guests(clean_up, catalog, paths):
     builders.warm(catalog)
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(paths.qmp_socket(KEY)))
         daemon.listen()
-        assert sweep() == []
+        assert clean_up() == []
         assert paths.recording(KEY).exists()
         assert paths.qmp_socket(KEY).exists()
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
 
 
 @pytest.mark.parametrize('which', ['nbd_socket', 'qmp_socket', 'control_socket'])
-def test_a_socket_that_has_a_listener_is_never_taken(sweep, catalog, paths, which):
+def test_a_socket_that_has_a_listener_is_never_taken(clean_up, catalog, paths, which):
     builders.warm(catalog)
     left = remains(paths)
     path = getattr(paths, which)(KEY)
@@ -146,12 +146,12 @@ def test_a_socket_that_has_a_listener_is_never_taken(sweep, catalog, paths, whic
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        assert sweep() == []
+        assert clean_up() == []
         assert all(each.exists() for each in left)
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
 
 
-def test_a_daemon_that_is_stopped_and_whose_queue_is_full(sweep, catalog, paths, caplog):
+def test_a_daemon_that_is_stopped_and_whose_queue_is_full(clean_up, catalog, paths, caplog):
     other = builders.warm(catalog, key=CacheKey(OTHER_IMAGE, GENERATION)).key
     later = builders.warm(catalog, key=CacheKey(LATER_IMAGE, GENERATION)).key
     with contextlib.ExitStack() as stack:
@@ -163,44 +163,44 @@ def test_a_daemon_that_is_stopped_and_whose_queue_is_full(sweep, catalog, paths,
                 client = stack.enter_context(socket.socket(socket.AF_UNIX))
                 client.setblocking(False)
                 client.connect(str(paths.qmp_socket(other)))
-        assert sweep() == [later], 'and it keeps nobody else from being swept'
+        assert clean_up() == [later], 'and it keeps nobody else from being swept'
         assert paths.recording(other).exists()
         assert paths.qmp_socket(other).exists()
     assert str(paths.qmp_socket(other)) in caplog.text
 
 
-def test_a_recording_that_lost_its_record(sweep, catalog, paths):
+def test_a_recording_that_lost_its_record(clean_up, catalog, paths):
     """It keeps its whole quota on the file system, and no boot of a later base clears it away."""
     paths.recording(KEY).write_bytes(b'x')
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
     assert not paths.recording(KEY).exists()
-    assert sweep() == []
+    assert clean_up() == []
 
 
-def test_a_sealed_file_that_lost_its_record_is_an_operators(sweep, paths):
+def test_a_sealed_file_that_lost_its_record_is_an_operators(clean_up, paths):
     """A definition of a domain may name it."""
     paths.sealed(KEY).write_bytes(b'x')
-    assert sweep() == []
+    assert clean_up() == []
     assert paths.sealed(KEY).exists()
 
 
-def test_a_stale_cache_stays(sweep, catalog, paths):
+def test_a_stale_cache_stays(clean_up, catalog, paths):
     catalog.retire(builders.ready(catalog), 'x')
     before = catalog.load(KEY)
     remains(paths)
-    assert sweep() == []
+    assert clean_up() == []
     assert catalog.load(KEY) == before
     assert paths.sealed(KEY).exists()
 
 
-def test_one_of_many(sweep, catalog, paths):
+def test_one_of_many(clean_up, catalog, paths):
     other = builders.ready(catalog, key=CacheKey(OTHER_IMAGE, GENERATION)).key
     dead = [builders.warm(catalog).key, builders.warm(catalog, key=OLDER).key]
-    assert sweep() == sorted(dead)
+    assert clean_up() == sorted(dead)
     assert catalog.keys() == [other]
 
 
-def test_a_recorder_that_lives_is_left_alone(sweep, catalog, paths):
+def test_a_recorder_that_lives_is_left_alone(clean_up, catalog, paths):
     builders.warm(catalog)
     left = remains(paths)
     holder = textwrap.dedent("""
@@ -219,27 +219,27 @@ def test_a_recorder_that_lives_is_left_alone(sweep, catalog, paths):
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == 'held\n'
-        assert sweep() == []
+        assert clean_up() == []
         assert paths.recording(KEY).exists()
         assert all(path.exists() for path in left)
         process.communicate()
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
 
 
-def test_leases_that_have_ended(sweep, paths):
+def test_leases_that_have_ended(clean_up, paths):
     Leases(paths.leases, 300).take('lasting', KEY)
     Leases(paths.leases, -1).take('ended', KEY)
-    sweep()
+    clean_up()
     assert [name.partition('.')[0] for name in os.listdir(paths.leases)] == ['lasting']
 
 
-def test_a_folder_that_is_gone(sweep, paths):
+def test_a_folder_that_is_gone(clean_up, paths):
     paths.guests.rmdir()
     with pytest.raises(OSError, match='guests'):
-        sweep()
+        clean_up()
 
 
-def test_what_cannot_be_removed(sweep, catalog, paths, monkeypatch):
+def test_what_cannot_be_removed(clean_up, catalog, paths, monkeypatch):
     builders.warm(catalog)
 
     def refuse(*arguments, **options):
@@ -247,24 +247,24 @@ def test_what_cannot_be_removed(sweep, catalog, paths, monkeypatch):
 
     monkeypatch.setattr(catalog, 'discard_recording', refuse)
     with pytest.raises(exception.LockTimeout):
-        sweep()
+        clean_up()
 
 
-def test_a_second_name_without_a_record(sweep, catalog):
-    """Whoever carried a cache over was killed before it wrote the record."""
+def test_a_second_name_without_a_record(clean_up, catalog):
+    """Whoever re-tagged a cache was killed before it wrote the record."""
     record = builders.ready(catalog)
     second = catalog.paths.sealed(CacheKey(KEY.image_id, KEY.generation.next()))
     second.hardlink_to(catalog.paths.sealed(KEY))
-    sweep()
+    clean_up()
     assert not second.exists()
     catalog.require_unchanged(record)
 
 
-def test_a_record_that_was_half_written(sweep, catalog):
+def test_a_record_that_was_half_written(clean_up, catalog):
     left = catalog.paths.record(KEY).with_name(f'.{catalog.paths.record(KEY).name}.x1y2')
     left.write_bytes(b'{')
     (catalog.paths.cache_path / '.foreign.json.x').touch()
-    sweep()
+    clean_up()
     assert [path.name for path in catalog.paths.cache_path.glob('.*')] == ['.foreign.json.x']
 
 

@@ -165,7 +165,7 @@ def test_a_folder_that_has_settled_is_relied_upon(folder, directory, fraction, a
 
 
 class Walk(stateful.RuleBasedStateMachine):
-    """One inventory beside a folder that others change, compared with one that sees it for the
+    """One object beside a folder that others change, compared with one that sees it for the
     first time."""
 
     KEYS = (KEY, KEY.next_revision(), OTHER)

@@ -122,7 +122,7 @@ def ready(catalog):
 
 
 def warm(catalog, of, units):
-    """Put a recording with its reservation into a store."""
+    """Put a recording with its reservation into a catalog."""
     return builders.warm(catalog, b'x' * (units * UNIT), key=of, quota=units * UNIT)
 
 

@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_read(found, paths):
 
 @pytest.fixture
 def recorder(paths):
-    """Something that listens at the door of a recorder whose duty is of that time."""
+    """Listens on the control socket of a recorder whose respawn spec is of that time."""
     doors = []
 
     def start(key, started_at):

@@ -339,7 +339,7 @@ def test_a_keeper_is_started_where_it_is_wanted(boots, conf, current, ready, wan
     conf.set_override('start_keeper', wanted, 'qcache')
     current.return_value = GENERATION.next()
     with mock.patch.object(keeper, 'ensure', autospec=True) as ensure:
-        boots.plan(Boot(*BOOT))  # it leaves something to examine
+        boots.plan(Boot(*BOOT))  # it leaves something to revalidate
         boots.record(*BOOT)
     file = f'--config-file={conf.config_file[0]}'
     assert ensure.call_args_list == [mock.call(boots._paths, [file])] * (2 if wanted else 0)

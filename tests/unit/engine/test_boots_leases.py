@@ -205,7 +205,7 @@ def test_a_consumer_that_makes_no_sense_stops_no_boot(boots, ready, consumer):
     boots.release(consumer)
 
 
-# -- an obstacle
+# -- a reason not to record
 
 
 def warm(catalog):

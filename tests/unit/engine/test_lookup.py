@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a boot may use: what raises suspicion, and which cache is to be examined then."""
+"""Lookup of a cache for a boot, and which cache needs a revalidation."""
 
 import dataclasses
 from unittest import mock

@@ -455,7 +455,7 @@ class TestVerify:
             list(manager.verify(IMAGE))
 
 
-# -- figures
+# -- snapshots
 
 
 def test_what_is_forgotten_stays_in_the_sums_of_the_host(manager, catalog):

@@ -31,7 +31,7 @@ def parts():
             for module, names in PARTS.items()
             for name in names
         }
-        made['Catalog'].return_value.counter_store = 'the ledger'
+        made['Catalog'].return_value.counter_store = 'the counter store'
         yield made
 
 

@@ -165,7 +165,7 @@ def test_one_that_cannot_wait_is_next(revalidator, catalog, proof, requests, fin
     assert examined == [OTHER, third, KEY]
 
 
-# -- the examiner
+# -- the revalidator
 
 
 def test_nothing_to_do(revalidator, proof):

@@ -88,7 +88,7 @@ class Stage:
         return self.script(self.counted)
 
     def ask(self, recorder, command):
-        """Say this at the recorder's door as soon as it records."""
+        """Say this to the recorder's control server as soon as it records."""
         self.on_record = recorder._control_server._handlers[command]
 
     def grow(self):

@@ -165,7 +165,7 @@ def test_somebody_who_will_come_back_is_waited_for(stage):
     assert happened == ['hold', 'leave'], 'it did not leave by itself'
 
 
-# -- its duty
+# -- its respawn spec
 
 
 def test_a_recorder_at_work_has_a_respawn_spec(stage):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder's door: who may knock, what is answered, and what it survives."""
+"""The recorder's control server: who may connect, what is answered, and what it survives."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ def control_server(path):
 
 
 def while_open(control_server, visit):
-    """Run the coroutine function ``visit`` while the door is open."""
+    """Run the coroutine function ``visit`` while the server listens."""
 
     async def run():
         await control_server.open()

@@ -184,7 +184,7 @@ def test_while_serving(steps, next_step):
 
 @dataclasses.dataclass
 class History:
-    """What has happened, kept as simply as can be, to judge a verdict by."""
+    """What has happened, kept as simply as can be, to check a next step by."""
 
     now: float = 0
     recorded: int = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator sees, from a real store, ledger, pins and pool."""
+"""What an operator sees, from a real catalog, counter store, pins and pool."""
 
 import dataclasses
 import os
