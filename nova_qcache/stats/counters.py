@@ -52,7 +52,7 @@ class Counters:
     invalidations: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Caches that became STALE, by the reason."""
     verifications: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Looks at caches, by the result: equal to the base, different from it, unknown; intact or
+    """Verifications of caches, by result: equal to the base, different from it, unknown; intact or
     damaged as files."""
     boot_bytes: int = 0
     """Bytes that one boot reads from the cache, as a recording or audit measured it last. No
