@@ -17,7 +17,7 @@ from nova_qcache.bases.generation import Generations
 from nova_qcache.bases.nbd import NbdSource
 from nova_qcache.cache import sealed_file
 from nova_qcache.cache.catalog import Catalog
-from nova_qcache.cache.cleanup import sweep
+from nova_qcache.cache.cleanup import clean_up
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
@@ -104,7 +104,7 @@ class Site:
         return sorted(path.name for path in self.folder.rglob('.*') if path.is_file())
 
     def clean_up(self) -> None:
-        sweep(self.catalog, self.leases)
+        clean_up(self.catalog, self.leases)
 
     # -- the states of a cache
 
