@@ -138,7 +138,7 @@ class TestBaseChange:
     THEN = BaseIdentity(size=1, inode=2, mtime_ns=3)
 
     @pytest.mark.parametrize(
-        ('now', 'suspicion'),
+        ('now', 'changes_since'),
         [
             (BaseIdentity(1, 2, 3), BaseChange.NONE),
             (BaseIdentity(1, 2, 4), BaseChange.TIMES),

@@ -154,7 +154,7 @@ def test_verify_retires_a_file_that_is_another(verifier, catalog, source, raised
     after = catalog.load(KEY)
     assert after.state is State.STALE
     said = {
-        'forged': f' and was {record.sealed.digest}',
+        'forged': f' and was {record.sealed.digest} when it was sealed',
         'gone': 'its file cannot be read (No such file or directory)',
     }
     assert after.stale_reason.endswith(said[damage])

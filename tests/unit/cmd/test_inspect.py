@@ -105,7 +105,7 @@ def test_an_empty_list(run, manager):
 
 def test_a_list_for_people_is_as_wide_as_a_terminal(run, manager, monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
-    large = dataclasses.replace(RECORDING, allocated=10**6 * MIB)
+    large = dataclasses.replace(RECORDING, allocated=10**4 * MIB)
     manager.caches.return_value = [READY, large, BROKEN]
     manager.pins.all.return_value = {IMAGE: Pin(IMAGE, None)}
     ended = run('list')

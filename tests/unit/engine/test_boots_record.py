@@ -166,7 +166,7 @@ def test_a_base_that_cannot_be_read_in_places(boots, recorder, launch_start):
     plan = boots.plan(Boot(*BOOT))
     recorder.expect_guest.assert_not_called()  # it would stay for who never comes
     assert (plan.kind, plan.cause) == (PlanKind.PLAIN, Cause.FAILED)
-    assert 'its base cannot be read in places' in plan.reason
+    assert 'some blocks of its base cannot be read' in plan.reason
     launch_start.assert_not_called()
 
 

@@ -199,7 +199,7 @@ def test_subcommands_and_their_options_exist():
     wrong = []
     for page, said in _literals('nova-qcache'):
         verb, *words = said.split()
-        if verb in ('help', 'is', 'records'):  # of cliff, and messages
+        if verb in ('help', 'is', 'cannot', 'does'):  # of cliff, and messages
             continue
         if verb not in points.names:
             wrong.append((page, said))

@@ -139,7 +139,7 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.parametrize(('steps', 'verdict'), SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize(('steps', 'next_step'), SCENARIOS.values(), ids=SCENARIOS)
 def test_scenario(steps, next_step):
     *before, last = watch(steps)
     assert set(before) <= {GO_ON}
@@ -156,7 +156,7 @@ def test_recorded_and_guests():
 
 
 @pytest.mark.parametrize(
-    ('steps', 'verdict'),
+    ('steps', 'next_step'),
     [
         ([(0, 0)], GO_ON),
         ([(50, 0)], NextStep.LEAVE),
@@ -335,7 +335,7 @@ AUDITS = {
 }
 
 
-@pytest.mark.parametrize(('steps', 'verdict'), AUDITS.values(), ids=AUDITS)
+@pytest.mark.parametrize(('steps', 'next_step'), AUDITS.values(), ids=AUDITS)
 def test_audit(steps, next_step):
     *before, last = audit(steps)
     assert set(before) <= {GO_ON}

@@ -261,7 +261,7 @@ def test_one_of_before_an_upgrade_knows_of_nothing_that_cannot_be_read(path):
         (builders.status(Phase.RECORDING), ''),
         (builders.status(Phase.SEALING), ''),
         (builders.status(Phase.SERVING), 'its recorder no longer records: a note'),
-        (builders.status(unreadable_blocks=1), 'its base cannot be read in places'),
+        (builders.status(unreadable_blocks=1), 'some blocks of its base cannot be read'),
     ],
 )
 def test_why_no_more_guests_are_to_come(status, said):
