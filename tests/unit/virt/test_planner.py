@@ -355,7 +355,7 @@ def test_a_libvirt_that_does_not_say_its_version(manager, host_problems, ask, ov
 
 
 @pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
-@pytest.mark.parametrize('verb', ['sweep', 'boots.keep'])
+@pytest.mark.parametrize('verb', ['clean_up', 'boots.keep'])
 def test_no_fault_of_ours_fails_the_start_of_nova_compute(manager, host_problems, verb, surprise):
     operator.attrgetter(verb)(manager).side_effect = surprise
     Planner().start(domains())
