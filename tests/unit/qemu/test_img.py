@@ -141,7 +141,7 @@ def test_versions_that_are_too_old(run, version):
         QemuImg('img').version()
     assert (
         str(caught.value)
-        == f"'img' is version {version} and 7.0 or newer is needed. Upgrade QEMU."
+        == f"'img' is version {version}, but 7.0 or newer is needed. Upgrade QEMU."
     )
 
 
