@@ -31,7 +31,7 @@ from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import canonical_image_id
 from nova_qcache.model.key import Generation
 from nova_qcache.qemu.qmp import Monitor
-from nova_qcache.recorder.door import Door
+from nova_qcache.recorder.control_server import ControlServer
 from nova_qcache.system import control
 
 KEY = CacheKey('0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9', Generation('0123456789ab', 3))
@@ -157,11 +157,11 @@ def read_reply(text: bytes) -> None:
     assert status.note.encode() is not None
 
 
-DOOR = Door(pathlib.Path('/run/x.ctl'), dict.fromkeys(('status', 'seal'), STATUS.copy))
+SERVER = ControlServer(pathlib.Path('/run/x.ctl'), dict.fromkeys(('status', 'seal'), STATUS.copy))
 
 
 def read_request(text: bytes) -> None:
-    reply = DOOR._reply(text)
+    reply = SERVER._reply(text)
     assert isinstance(json.dumps(reply), str)
 
 

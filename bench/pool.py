@@ -8,7 +8,7 @@ preview, admission, and Pool.room() where there is room. What a boot waits for i
 bar: for a moment after the folder has changed each plan lists it, and where there is no room what
 is known of all caches says which one goes.
 
-``run``: Upkeep.run() over the 5,000, with a metrics file and without Glance: as the first one
+``run``: Maintenance.run() over the 5,000, with a metrics file and without Glance: as the first one
 of a process, which reads every counter, and later. What is left of dead processes has been cleared
 away before, as nova-compute does at its start, which reads every record. The steps of a run are
 the debug log's; one of them reads ``scrub_mib`` of the sealed files, however many there are. Only
@@ -33,12 +33,12 @@ import rig
 from nova_qcache.cache import plugins
 from nova_qcache.cache import pool
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.pool import Pool
 from nova_qcache.cache.usage import Usage
-from nova_qcache.engine import upkeep
+from nova_qcache.engine import maintenance
 from nova_qcache.engine.admission import Admission
 from nova_qcache.engine.manager import Manager
 from nova_qcache.model import record
@@ -98,14 +98,14 @@ class Host:
         )
         self.base = base
         self.cold = CacheKey(rig.image_id(), Generation.first_of_new_epoch())
-        self.store = Store(self.site.paths, LOCK_SECONDS)
-        self.admission = Admission(self.store.ledger, 2)
+        self.catalog = Catalog(self.site.paths, LOCK_SECONDS)
+        self.admission = Admission(self.catalog.counter_store, 2)
         usage = Usage(
             self.site.paths, Leases(self.site.paths.leases, 60), where.data / 'instances', None
         )
         self._pool_with = functools.partial(
             Pool,
-            self.store,
+            self.catalog,
             Pins(self.site.paths, LOCK_SECONDS),
             usage,
             plugins.eviction_policy('value'),
@@ -122,21 +122,21 @@ class Host:
 
     def admit(self) -> None:
         """What a boot of an image without a cache costs until its recorder is started."""
-        plan = self._judged(self.cold.image_id)
+        plan = self._result_for(self.cold.image_id)
         refusal = self.admission.refusal(Boot(self.cold.image_id, '', 'raw'))
         if plan.kind is not PlanKind.RECORD or refusal is None:
             raise rig.BenchError(f'the plan is {plan.kind.value}: {plan.reason}')
         with self.pool.room(self.cold, QUOTA):
             pass
 
-    def _judged(self, image_id: str) -> Plan:
+    def _result_for(self, image_id: str) -> Plan:
         boot = Boot(image_id, str(self.base), 'raw')
         source = plugins.source(boot.base, boot.base_format)
-        return self.site.manager.boots._judge.judge(boot, source).plan
+        return self.site.manager.boots._lookup.find(boot, source).plan
 
     def full_pool(self) -> Pool:
         """One that has room for a recording once the least cache has gone."""
-        budget = self.store.inventory.allocated() + QUOTA - 1
+        budget = self.catalog.directory.allocated() + QUOTA - 1
         return self._pool_with(limits=pool.Limits(budget, 0, 1))
 
     def make_room(self, full: Pool) -> None:
@@ -156,7 +156,7 @@ class Host:
         if base is not None:
             reference, facts = str(base), base.stat()
             identity = BaseIdentity(facts.st_size, facts.st_ino, facts.st_mtime_ns)
-            generation = self._judged(image_id).generation or generation
+            generation = self._result_for(image_id).generation or generation
         key, paths, now = CacheKey(image_id, generation), self.site.paths, time.time()
         with paths.sealed(key).open('wb') as file:
             file.write(DATA)
@@ -244,10 +244,10 @@ def listings(few: Host, many: Host, times: int) -> list[Figure]:
 def evictions(few: Host, many: Host, times: int) -> list[Figure]:
     result = []
     for host in (few, many):
-        spent, before = Spent(), len(host.store.keys())
+        spent, before = Spent(), len(host.catalog.keys())
         for _ in range(times):
             spent.time(functools.partial(host.make_room, host.full_pool()))
-        if len(host.store.keys()) != before - times:
+        if len(host.catalog.keys()) != before - times:
             raise rig.BenchError('it was not one cache each time that went')
         name = f'room for a recording, one of {len(host.images):,} goes'
         result.append(Figure.median(name, spent.wall, 'ms'))
@@ -273,15 +273,15 @@ def runs(many: Host, times: int) -> list[Figure]:
     sweep = Spent()
     kinds = {'first run of a process': Spent(), 'later run': Spent()}
     steps = {kind: Steps() for kind in kinds}
-    log = logging.getLogger(upkeep.__name__)
+    log = logging.getLogger(maintenance.__name__)
     log.setLevel(logging.DEBUG)
     log.propagate = False
     for _ in range(times):
         manager = Manager(many.site.conf)
-        sweep.time(manager.sweep)
+        sweep.time(manager.clean_up)
         for kind, spent in kinds.items():
             log.addHandler(steps[kind])
-            spent.time(functools.partial(manager.upkeep.run, used, DAY))
+            spent.time(functools.partial(manager.maintenance.run, used, DAY))
             log.removeHandler(steps[kind])
     seconds = [each / 1000 for each in sweep.wall]
     result = [Figure.median(f'sweep at the start, {len(many.images):,} caches', seconds, 's')]

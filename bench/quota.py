@@ -171,7 +171,7 @@ class Quota:
             views = site.manager.caches(plan.image_id)
             if not views or views[-1].record is None:
                 return State.COLD
-            if views[-1].record.state is not State.WARMING:
+            if views[-1].record.state is not State.RECORDING:
                 return views[-1].record.state
             time.sleep(0.05)
         raise rig.BenchError(f'nothing has become of the recording in {SEAL_SECONDS} s')

@@ -118,7 +118,7 @@ def validate(conf: cfg.ConfigOpts) -> None:
         _refuse(
             'run_path',
             group.run_path,
-            'it is cache_path, too',
+            'it is the same folder as cache_path',
             'Give a folder of its own, in /run',
         )
     if group.cache_path.rstrip('/').endswith('/_base'):
@@ -133,7 +133,7 @@ def validate(conf: cfg.ConfigOpts) -> None:
         _refuse(
             'metrics_file',
             repr(metrics),
-            'it is no absolute path that ends in .prom',
+            'it is not an absolute path that ends in .prom',
             'Give one in the folder that node_exporter reads, or nothing',
         )
     for name, least in _LEAST.items():
@@ -205,7 +205,10 @@ def cluster_bytes(conf: cfg.ConfigOpts) -> int:
     size = _amount('cluster_size', value, 1)
     if size < 4096 or size > 2 * MIB or size & (size - 1):
         _refuse(
-            'cluster_size', value, 'no such cluster size', 'Give a power of two from 4KiB to 2MiB'
+            'cluster_size',
+            value,
+            'it is not a cluster size',
+            'Give a power of two from 4KiB to 2MiB',
         )
     return size
 
@@ -269,13 +272,13 @@ def _amount(option: str, value: str, unit: int, else_: str = '') -> int:
     if found is None:
         unit_name = 'bytes' if unit == 1 else 'MiB'
         remedy = f'Give {else_}a number of {unit_name}, or one with a unit, such as 512MiB or 40GB'
-        _refuse(option, repr(value), 'it is no amount', remedy)
+        _refuse(option, repr(value), 'it is not an amount', remedy)
     return found
 
 
 def amount(value: str, unit: int) -> int | None:
-    """Return the bytes of an amount as options have it, such as 512, 512M, 512MiB or 0.5GB, or
-    None if it is none.
+    """Return the bytes of an amount in an option, such as 512, 512M, 512MiB or 0.5GB; None if it
+    is not an amount.
 
     :param unit: bytes of what has no unit
     """

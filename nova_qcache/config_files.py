@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration files of a program, and what they say of ``[qcache]`` in their own words:
-oslo.config tells neither which options nobody knows, nor what could not be converted."""
+"""The configuration files of a program, and their text of ``[qcache]``: oslo.config tells neither
+unknown options nor values that could not be converted."""
 
 from collections.abc import Callable, Sequence
 import contextlib
@@ -60,7 +60,8 @@ def _parsed_in(error: UnicodeDecodeError) -> str | None:
 
 
 def _not_text(path: str, error: UnicodeDecodeError) -> exception.FileUnfit:
-    """Say where it is: the error has a place in one of the parts only that were read."""
+    """Return an error with the place of the byte in the file: the decoding error has its place in
+    one part of the file only."""
     place = 'it'
     with contextlib.suppress(OSError), open(path, 'rb') as file:  # it may have gone since
         for number, line in enumerate(file, 1):

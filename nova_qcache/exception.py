@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that this project raises, as data.
+"""Errors of this project, as data.
 
 An error is a sentence with holes and the values that fill them, which stay readable as attributes.
 Each sentence names the offending value and what to do about it::
 
     QcacheError
-     +-- BadInput              what the caller or the configuration said makes no sense
+     +-- BadInput              an argument or a part of the configuration is not valid
      |    +-- InvalidImageId, InvalidQuota, InvalidOption, InvalidBase, SocketPathTooLong
      +-- FileUnfit             a configuration file or log file cannot be used
      +-- FolderUnfit           the cache folder or the run folder cannot be used
@@ -14,7 +14,7 @@ Each sentence names the offending value and what to do about it::
      |    +-- OverBudget       its caches take more than they may, and none can go
      +-- RecordBroken          a record file that cannot be read as one
      |    +-- RecordTooNew     ... since a newer version of the project wrote it
-     +-- StatisticsBroken      a file of counters, or their history, that cannot be read as one
+     +-- StatisticsBroken      a file of counters, or a time series, that cannot be read
      |    +-- StatisticsTooNew ... since a newer version of the project wrote it
      +-- CacheBroken           a cache file that is not what its record says
      +-- PinBroken             a pin's file that cannot be read; it counts as a pin
@@ -23,7 +23,7 @@ Each sentence names the offending value and what to do about it::
      +-- GlanceUnknown         Glance does not tell which images are deleted
      +-- ToolError             a tool of qemu's
      |    +-- ToolMissing, ToolTooOld, ToolFailed, DriverMissing
-     +-- FiguresUnwritable     a file of figures cannot be written
+     +-- OutputUnwritable      a file with metrics or a picture cannot be written
      |    +-- MetricsUnwritable, PictureUnwritable, PlottingMissing
      +-- DeadlinePassed        something took longer than it may
      |    +-- LockTimeout
@@ -59,7 +59,7 @@ def sentence(error: BaseException) -> str:
 
 
 class BadInput(QcacheError):
-    """What the caller or the configuration said makes no sense."""
+    """An argument or a part of the configuration is not valid."""
 
 
 class InvalidImageId(BadInput):
@@ -82,7 +82,7 @@ class InvalidBase(BadInput):
 
 class SocketPathTooLong(BadInput):
     template = (
-        'The socket path {path!r} has {length} bytes and the kernel allows 107. '
+        'The socket path {path!r} has {length} bytes, but the kernel allows 107. '
         'Set [qcache] run_path to a folder with a shorter name.'
     )
 
@@ -96,7 +96,7 @@ class FolderUnfit(QcacheError):
 
 
 class NoReservation(FolderUnfit):
-    template = 'No recording in {path!r}: {reason}. {remedy}.'
+    template = 'Cannot reserve space for a recording in {path!r}: {reason}. {remedy}.'
 
 
 class NoRoom(FolderUnfit):
@@ -104,43 +104,43 @@ class NoRoom(FolderUnfit):
 
 
 class OverBudget(FolderUnfit):
-    template = 'The caches in {path!r} take {excess} bytes more than they may: {reason}. {remedy}.'
+    template = 'The caches in {path!r} exceed their limits by {excess} bytes: {reason}. {remedy}.'
 
 
 class RecordBroken(QcacheError):
     template = (
         'The record {path!r} cannot be read: {reason}. Its cache is not used; '
-        '`nova-qcache remove {image_id}` clears it away.'
+        '`nova-qcache remove {image_id}` removes it.'
     )
 
 
 class RecordTooNew(RecordBroken):
     template = (
-        'The record {path!r} has version {version} and this nova-qcache reads up to {known}. '
-        'Its cache is not used; upgrade nova-qcache, or clear it away with '
+        'The record {path!r} has version {version}, but this nova-qcache reads up to {known}. '
+        'Its cache is not used; upgrade nova-qcache, or remove the cache with '
         '`nova-qcache remove {image_id}`.'
     )
 
 
 class StatisticsBroken(QcacheError):
     template = (
-        'The statistics {path!r} cannot be read: {reason}. They begin anew with the next boot or '
-        'run of the image cache manager.'
+        'The statistics {path!r} cannot be read: {reason}. The next boot or run of the image '
+        'cache manager starts new ones.'
     )
 
 
 class StatisticsTooNew(StatisticsBroken):
     template = (
-        'The statistics {path!r} have version {version} and this nova-qcache reads up to {known}. '
-        'They are left as they are and nothing is added to them; upgrade nova-qcache.'
+        'The statistics {path!r} have version {version}, but this nova-qcache reads up to '
+        '{known}. They are kept, and nothing is added to them; upgrade nova-qcache.'
     )
 
 
 class CacheBroken(QcacheError):
     template = (
-        'The cache file {path!r} is not fit for use: {reason}. '
-        'If a comparison finds it damaged, the next boot records it again; '
-        '`nova-qcache remove {image_id}` clears it away now.'
+        'The cache file {path!r} cannot be used: {reason}. '
+        'If a revalidation finds it damaged, the next boot records it again; '
+        '`nova-qcache remove {image_id}` removes it now.'
     )
 
 
@@ -152,9 +152,7 @@ class PinBroken(QcacheError):
 
 
 class CacheNotFound(QcacheError):
-    template = (
-        'There is no cache of image {image_id} here. `nova-qcache list` shows those that are.'
-    )
+    template = 'This host has no cache of image {image_id}. `nova-qcache list` shows its caches.'
 
 
 class CacheNotReady(QcacheError):
@@ -171,21 +169,21 @@ class CacheInUse(QcacheError):
 
 class NotPinned(QcacheError):
     template = (
-        'The image {image_id} is not pinned here. `nova-qcache stats` shows which images are.'
+        'Image {image_id} is not pinned on this host. `nova-qcache stats` shows pinned images.'
     )
 
 
 class DomainsUnknown(QcacheError):
     template = (
-        'What the domains of {uri} use cannot be told: {reason}. '
-        'See to libvirt, set [qcache] libvirt_uri, or add --force.'
+        'Cannot determine which files the domains at {uri} use: {reason}. '
+        'Check libvirt, set [qcache] libvirt_uri, or add --force.'
     )
 
 
 class GlanceUnknown(QcacheError):
     template = (
-        'Whether images are deleted cannot be told with the credentials in [{section}]: {reason}. '
-        '{remedy}.'
+        'Cannot determine which images are deleted, with the credentials in [{section}]: '
+        '{reason}. {remedy}.'
     )
 
 
@@ -204,7 +202,7 @@ class ToolMissing(ToolError):
 
 
 class ToolTooOld(ToolError):
-    template = '{tool!r} is version {version} and {needed} or newer is needed. Upgrade {package}.'
+    template = '{tool!r} is version {version}, but {needed} or newer is needed. Upgrade {package}.'
 
 
 class ToolFailed(ToolError):
@@ -218,25 +216,25 @@ class DriverMissing(ToolError):
     )
 
 
-class FiguresUnwritable(QcacheError):
-    """A file of figures cannot be written."""
+class OutputUnwritable(QcacheError):
+    """A file with metrics or a picture cannot be written."""
 
 
-class MetricsUnwritable(FiguresUnwritable):
+class MetricsUnwritable(OutputUnwritable):
     template = (
         'The metrics file {path!r} cannot be written: {reason}. Make its folder and give it to '
         'the user that nova-compute runs as, or name another file ([qcache] metrics_file).'
     )
 
 
-class PictureUnwritable(FiguresUnwritable):
+class PictureUnwritable(OutputUnwritable):
     template = 'The picture {path!r} cannot be written: {reason}. {remedy}.'
 
 
-class PlottingMissing(FiguresUnwritable):
+class PlottingMissing(OutputUnwritable):
     template = (
         'matplotlib, which draws pictures, cannot be used: {reason}. '
-        'Install it with `pip install matplotlib` where nova-qcache is.'
+        'Install it with `pip install matplotlib` where nova-qcache is installed.'
     )
 
 
@@ -247,7 +245,7 @@ class DeadlinePassed(QcacheError):
 class LockTimeout(DeadlinePassed):
     template = (
         'The lock {name!r} in {path!r} was not free within {seconds} s. '
-        'See who holds it with `lslocks`.'
+        '`lslocks` shows which process holds it.'
     )
 
 
@@ -269,7 +267,7 @@ class RecorderFailed(RecorderError):
 class TooManyRecorders(RecorderError):
     template = (
         '{count} caches are being recorded on this host, and [qcache] max_recorders is {most}. '
-        'A boot after one of them is sealed records; or raise max_recorders.'
+        'Boot again once one of them is sealed, or raise max_recorders.'
     )
 
 

@@ -35,7 +35,7 @@ _OPTION = re.compile(r' *:[a-z-]+:')
 _PROMPTS = {'$ ': False, '# ': True}
 _OURS = re.compile(
     r'(?:[$#] )?(?:\w+=\S* )*'
-    r'(?:nova-qcache(?! is | records )(?:-status)?|openstack|virsh|pip|tox|tempest'
+    r'(?:nova-qcache(?! is | cannot | does )(?:-status)?|openstack|virsh|pip|tox|tempest'
     r'|(?:\S*/)?(?:tools|bench)/\S+)'
     r'(?: |$)'
 )

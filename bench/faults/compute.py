@@ -34,14 +34,14 @@ VERBS: dict[str, Callable[..., Any]] = {
     'plan': _plan,
     'release': lambda manager, consumer: manager.boots.release(consumer),
     'remove': lambda manager, image_id: len(manager.remove(image_id)),
-    'sweep': lambda manager: len(manager.sweep()),
+    'sweep': lambda manager: len(manager.clean_up()),
 }
 
 
 def _begin(conf: cfg.ConfigOpts) -> Manager:
     manager = Manager(conf)
     try:
-        manager.sweep()
+        manager.clean_up()
     except (exception.QcacheError, OSError) as e:
         LOG.warning('sweep: %s', e)
     manager.boots.keep()

@@ -35,7 +35,7 @@ def clear_up(scene: Scene, free_before: tuple[int, int]) -> list[str]:
     with contextlib.suppress(Refused, talk.Silent):
         scene.compute('sweep')  # as each start of nova-compute does
     scene.end_compute()
-    _await_examinations(scene)
+    _await_revalidations(scene)
     found += _end_keeper(scene)
     found += _end_others(scene)
     found += _files(scene)
@@ -63,7 +63,7 @@ def _remove(scene: Scene) -> list[str]:
             return [f'the cache cannot be removed: {e}']
 
 
-def _await_examinations(scene: Scene) -> None:
+def _await_revalidations(scene: Scene) -> None:
     """The keeper looks once a second at what it was asked to examine."""
     folder = scene.site.run_path / 'examinations'
     deadline = time.monotonic() + waiting.PATIENCE
@@ -97,8 +97,8 @@ def _end_others(scene: Scene) -> list[str]:
 def _files(scene: Scene) -> list[str]:
     site = scene.site
     # When a cache was examined is known until the next one is.
-    examinations = site.run_path / 'examinations'
-    allowed = {site.cache_path / 'locks', site.cache_path / 'generations', examinations}
+    revalidations = site.run_path / 'examinations'
+    allowed = {site.cache_path / 'locks', site.cache_path / 'generations', revalidations}
     counted = site.cache_path / 'statistics'
     found = []
     for folder in (site.cache_path, site.run_path):

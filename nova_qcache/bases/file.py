@@ -49,7 +49,7 @@ class FileSource(Source):
     def first_bytes(self, count: int) -> bytes:
         facts = self._stat()
         if facts.st_size == 0:
-            raise self._invalid('it is empty', 'See whether its download has ended')
+            raise self._invalid('it is empty', 'Check whether its download has ended')
         try:
             with open(self.path, 'rb') as file:
                 return file.read(count)
@@ -66,7 +66,7 @@ class FileSource(Source):
         try:
             self._direct = files.supports_direct_io(self.path)
         except OSError as e:
-            raise self._invalid(e.strerror or str(e), 'See whether it is still there') from e
+            raise self._invalid(e.strerror or str(e), 'Check whether it is still there') from e
 
     def protocol_node(self) -> Node:
         return {'driver': 'file', 'filename': str(self.path), 'cache': {'direct': self._direct}}

@@ -26,7 +26,8 @@ from nova_qcache.system.paths import Paths
 __all__ = ['Generations']
 
 _NOT_OURS = (errno.EACCES, errno.ENOENT, errno.EPERM, errno.EROFS)
-"""What storage says that keeps no files of this host, now and later; all else may be over soon."""
+"""Errors of a storage that keeps no files of this host, now or later; all other errors may be
+temporary."""
 
 
 class Generations:

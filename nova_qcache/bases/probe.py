@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recorder must know of a base before a guest may read it through a cache."""
+"""Checks of a base before a guest may read it through a cache."""
 
 from nova_qcache import exception
 from nova_qcache.model.source import Source
@@ -63,11 +63,11 @@ def _require_format(source: Source, header: bytes) -> None:
     """Look at the header without letting qemu interpret it: it may name files of this host."""
     is_qcow2 = header.startswith(_QCOW2_MAGIC)
     if is_qcow2 != (source.base_format == 'qcow2'):
-        begins = 'begins as qcow2 does' if is_qcow2 else 'does not begin as one'
+        begins = 'begins like qcow2' if is_qcow2 else 'does not begin like qcow2'
         raise exception.InvalidBase(
             base=source.reference,
-            reason=f'it is said to be {source.base_format} and {begins}',
-            remedy='Give its true format',
+            reason=f'its format is given as {source.base_format}, but it {begins}',
+            remedy='Give its real format',
         )
     if is_qcow2:
         _require_safe_qcow2(source, header)
@@ -104,5 +104,5 @@ def _unreadable(source: Source, error: exception.ToolFailed) -> exception.Invali
     return exception.InvalidBase(
         base=source.reference,
         reason=error.attributes['reason'],
-        remedy='See whether it can be reached',
+        remedy='Check whether it can be reached',
     )

@@ -15,7 +15,7 @@ import os
 import pathlib
 
 from nova_qcache import exception
-from nova_qcache.cache.directory import Inventory
+from nova_qcache.cache.directory import CacheDirectory
 from nova_qcache.model import record as record_module
 from nova_qcache.model import states
 from nova_qcache.model.key import CacheKey
@@ -24,16 +24,16 @@ from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.record import SealedFile
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
-from nova_qcache.stats.counter_store import Ledger
+from nova_qcache.stats.counter_store import CounterStore
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import files
 from nova_qcache.system import locks
 from nova_qcache.system import processes
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
-from nova_qcache.system.stat_cache import Recollection
+from nova_qcache.system.stat_cache import StatCache
 
-__all__ = ['Store']
+__all__ = ['Catalog']
 
 LOG = logging.getLogger(__name__)
 
@@ -43,26 +43,26 @@ _COUNT_SECONDS = 1
 """Nobody waits longer for what is only counted."""
 
 
-class Store:
+class Catalog:
     def __init__(self, paths: Paths, lock_seconds: float) -> None:
         self.paths = paths
-        self.inventory = Inventory(paths.cache_path)
-        self.ledger = Ledger(paths, min(lock_seconds, _COUNT_SECONDS))
+        self.directory = CacheDirectory(paths.cache_path)
+        self.counter_store = CounterStore(paths, min(lock_seconds, _COUNT_SECONDS))
         self._lock_seconds = lock_seconds
-        self._records = Recollection(_read)
-        self._complaints = Repetition()
+        self._records = StatCache(_read)
+        self._log_limit = LogRateLimit()
 
     def keys(self, image_id: str | None = None) -> list[CacheKey]:
-        """Return the keys of all caches here, or of one image's: of records, and of files that
-        lost theirs.
+        """Return the keys of all caches of this host, or of one image: those of records, and of
+        files without a record.
 
         :raises OSError: if the folder of the caches cannot be read
         """
-        return self.inventory.keys(image_id)
+        return self.directory.keys(image_id)
 
     def records(self, image_id: str) -> list[CacheRecord]:
-        """Return the records of an image's caches, in the order of their keys. One that cannot be
-        read is passed over with one warning: it stands for no cache that can be used.
+        """Return the records of an image's caches, in the order of their keys. A record that
+        cannot be read is left out with one warning: no boot can use its cache.
 
         :raises OSError: if the folder of the caches cannot be read
         """
@@ -71,15 +71,15 @@ class Store:
             try:
                 record = self.load(key)
             except exception.RecordBroken as e:
-                LOG.log(self._complaints.level(e), '%s', e)
+                LOG.log(self._log_limit.level(e), '%s', e)
                 continue
             if record is not None:
                 found.append(record)
         return found
 
     def next_key(self, image_id: str, generation: Generation) -> CacheKey:
-        """Return the key after those of all caches of a generation, STALE and broken ones as
-        well; one whose recorder still serves guests is passed over.
+        """Return the next free key of a generation: after those of all its caches, STALE and
+        broken ones included, and not that of a recorder that still serves guests.
 
         :raises OSError: if the folder of the caches cannot be read
         """
@@ -100,7 +100,7 @@ class Store:
         """
         path = self.paths.record(key)
         try:
-            return self._records.look(path)
+            return self._records.read(path)
         except FileNotFoundError:
             return None
         except OSError as e:
@@ -109,7 +109,8 @@ class Store:
             ) from e
 
     def require_unchanged(self, record: CacheRecord) -> pathlib.Path:
-        """Return the path of a sealed cache after a look at the file, without reading it.
+        """Return the path of a sealed cache after comparing the facts of its file, without reading
+        it.
 
         :raises CacheBroken: if it is not the file that was sealed: missing, truncated, replaced,
             written to
@@ -122,14 +123,14 @@ class Store:
             raise self._broken(record.key, e.strerror or str(e)) from e
         if sealed is None or facts.st_size != sealed.size:
             raise self._broken(
-                record.key, f'it has {facts.st_size} bytes and was sealed with another size'
+                record.key, f'it has {facts.st_size} bytes and had another size when it was sealed'
             )
         if (facts.st_ino, facts.st_mtime_ns) != (sealed.inode, sealed.mtime_ns):
             raise self._broken(record.key, 'it was replaced or written to since it was sealed')
         return path
 
     def begin(self, record: CacheRecord) -> None:
-        """COLD to WARMING: a recorder is about to fill ``paths.recording(key)``.
+        """COLD to RECORDING: a recorder is about to fill ``paths.recording(key)``.
 
         :raises WrongState: if there is a cache
         """
@@ -139,7 +140,7 @@ class Store:
             self._set_state(record, self._state(record.key), sync=False)
 
     def seal(self, record: CacheRecord, sealed: SealedFile) -> CacheRecord:
-        """WARMING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody
+        """RECORDING to READY; ``paths.recording(key)`` is complete, checked, synced and nobody
         writes to it any more.
 
         :raises WrongState: if it was dropped or removed in the meantime
@@ -179,20 +180,20 @@ class Store:
             )
         # Recording again on top of a cache is no trouble with it.
         level = logging.INFO if staleness is Staleness.REVISION else logging.WARNING
-        LOG.log(level, 'The cache of image %s is not used any more: %s', record.key.stem, reason)
-        self.ledger.add(record.key.image_id, Counters(invalidations={staleness.value: 1}))
+        LOG.log(level, 'Cache %s is STALE now, no boot uses it again: %s', record.key.stem, reason)
+        self.counter_store.add(record.key.image_id, Counters(invalidations={staleness.value: 1}))
 
     def refresh(self, record: CacheRecord) -> None:
-        """Note, for a READY cache whose content was proved, what its file and its base look like
-        now."""
+        """Note what the file and the base of a READY cache look like now, after its content was
+        proved."""
         with self._locked(record.key):
             if self._unless_gone(record) is not None:
                 self._write(record)
 
-    def carry_over(self, record: CacheRecord, generation: Generation) -> CacheRecord:
-        """Make a READY cache one of a new generation of its base, whose content was proved to be
-        the same. The old one becomes STALE; both names are one file, so guests that read it by the
-        old one go on.
+    def retag(self, record: CacheRecord, generation: Generation) -> CacheRecord:
+        """Re-tag a READY cache to a new generation of its base, whose content was proved to be the
+        same. The old name becomes STALE; both names are links to one file, so guests that read the
+        old name go on.
 
         :raises WrongState: if the old one is not READY any more, or the new generation has a cache
             of this base already, or a recording
@@ -202,10 +203,10 @@ class Store:
             now = self._unless_gone(record)
             before = now.state if now else State.COLD
             states.require_transition(image_id, before, State.STALE)
-            carried = self._carried(record, generation)  # by one that was killed before its end
-            if carried is None:
+            retagged = self._retagged(record, generation)  # by one that was killed before its end
+            if retagged is None:
                 key = self.next_key(image_id, generation)
-                carried = dataclasses.replace(record, key=key)
+                retagged = dataclasses.replace(record, key=key)
                 old, new = self.paths.sealed(record.key), self.paths.sealed(key)
                 new.unlink(missing_ok=True)  # of one that was killed earlier: it has no record
                 try:
@@ -213,16 +214,16 @@ class Store:
                     files.sync_folder(self.paths.cache_path)
                 except OSError as e:
                     raise self._broken(record.key, e.strerror or str(e)) from e
-                self._write(carried)
-            stale_reason = f'it is a cache of generation {generation} now'
+                self._write(retagged)
+            stale_reason = f'it was re-tagged to generation {generation}'
             self._set_state(
                 dataclasses.replace(record, state=State.STALE, stale_reason=stale_reason), before
             )
-        return carried
+        return retagged
 
     def lease(self, key: CacheKey, take: Callable[[], None]) -> bool:
-        """Take a lease of a READY cache, and return whether it still is: nothing is discarded
-        between the two."""
+        """Take a lease of a cache, and return whether the cache is still READY; it cannot be
+        discarded in between."""
         # Not under the lock of its image: what others write to the disk would be waited for.
         with self._leasing(key):
             if self._state(key) is not State.READY:
@@ -231,7 +232,7 @@ class Store:
             return True
 
     def discard(self, key: CacheKey, require: Callable[[], None] = lambda: None) -> None:
-        """To COLD, from wherever: the record and files go.
+        """Discard a cache in any state: remove its record and files.
 
         :param require: asked under the lock; what it raises keeps the cache. Without it, whether
             they may go is the caller's question.
@@ -243,11 +244,11 @@ class Store:
             self._remove(key)
 
     def discard_recording(self, key: CacheKey) -> None:
-        """To COLD from WARMING, or from files without a record. What is READY or STALE stays: a
-        cache that was carried over may have come under the name of a recording that was removed,
-        and boots may have leases of it."""
+        """Discard a recording, or files without a record. A READY or STALE cache stays: a cache
+        that was re-tagged may have come under the name of a recording that was removed, and boots
+        may have leases of it."""
         with self._locked(key):
-            if self._state(key) in (State.COLD, State.WARMING):
+            if self._state(key) in (State.COLD, State.RECORDING):
                 self._remove(key, sync=False)
 
     def clear_leftovers(self) -> None:
@@ -257,11 +258,10 @@ class Store:
             if key is not None:
                 with self._locked(key):
                     path.unlink(missing_ok=True)
-        self.ledger.clear_leftovers()
+        self.counter_store.clear_leftovers()
 
     def forget_gone(self) -> None:
-        """Let go of what is kept of caches that are gone: their records in memory, and the files
-        of their locks.
+        """Forget caches that are gone: their records in memory, and the files of their locks.
 
         :raises OSError: if a folder cannot be read
         """
@@ -270,7 +270,7 @@ class Store:
         locks.clear_away(self.paths.locks, keys)
 
     def seal_file(self, path: pathlib.Path) -> None:
-        """Take everybody's right to write a cache file, and let qemu's group read it."""
+        """Make a cache file read-only for everybody, and readable for qemu's group."""
         path.chmod(_SEALED_MODE)
         self.paths.share(path)
 
@@ -287,8 +287,8 @@ class Store:
     def _leasing(self, key: CacheKey) -> contextlib.AbstractContextManager[None]:
         return locks.lease(self.paths.locks, key.image_id, self._lock_seconds)
 
-    def _carried(self, record: CacheRecord, generation: Generation) -> CacheRecord | None:
-        """Return what a cache was carried over to, None if nothing is there.
+    def _retagged(self, record: CacheRecord, generation: Generation) -> CacheRecord | None:
+        """Return the record that a cache was re-tagged to, None if there is none.
 
         :raises WrongState: if another one is
         """
@@ -303,12 +303,12 @@ class Store:
             ):
                 return there
             if there.state is not State.STALE:
-                states.require_transition(record.key.image_id, there.state, State.WARMING)
+                states.require_transition(record.key.image_id, there.state, State.RECORDING)
         return None
 
     def _unless_gone(self, record: CacheRecord) -> CacheRecord | None:
-        """Return the READY cache that was judged as its record is now, None if it was retired or
-        removed meanwhile, or another one is there."""
+        """Return the present record of a READY cache that was looked up, None if the cache was
+        retired or removed meanwhile, or another one is there."""
         now = self.load(record.key)
         if now is None or now.state is not State.READY or now.created_at != record.created_at:
             return None
@@ -322,7 +322,7 @@ class Store:
         states.require_transition(record.key.image_id, before, record.state)
         self._write(record, sync=sync)
         LOG.info(
-            'Cache of image %s (generation %s): %s',
+            'Cache of image %s (generation %s) is %s now',
             record.key.image_id,
             record.key.generation,
             record.state.value,
@@ -335,7 +335,7 @@ class Store:
         except OSError as e:
             raise exception.FolderUnfit(
                 path=str(self.paths.cache_path),
-                reason=f'a record cannot be written ({e.strerror})',
+                reason=f'the record of a cache cannot be written there ({e.strerror})',
                 remedy='Make room there, or give it to the user that nova-compute runs as',
             ) from e
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clear away what processes that died have left: recordings that nobody fills, sockets that nobody
-listens on, leases that have ended.
+"""Orphan cleanup: recordings, sockets and leases that dead processes have left.
 
-None of it is of use to anybody, or stops anybody; it takes space, and makes people wonder.
+Nobody uses them, and they stop nobody; but they take space, and make people wonder.
 """
 
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import os
 import pathlib
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.states import State
@@ -20,45 +19,45 @@ from nova_qcache.qemu.storage_daemon import StorageDaemon
 from nova_qcache.system import locks
 from nova_qcache.system import processes
 
-__all__ = ['end_daemon', 'sweep']
+__all__ = ['clean_up', 'end_daemon']
 
 LOG = logging.getLogger(__name__)
 
 
-def sweep(
-    store: Store, leases: Leases, is_named: Callable[[CacheKey], bool] = lambda key: False
+def clean_up(
+    catalog: Catalog, leases: Leases, is_named: Callable[[CacheKey], bool] = lambda key: False
 ) -> list[CacheKey]:
-    """Clear away what is dead; what lives is left alone, and so is a daemon without a recorder:
-    it may have guests, and the keeper starts a recorder for it. What somebody names is the
-    keeper's, too.
+    """Remove orphans of dead processes. Living processes are left alone, also a daemon without a
+    recorder: it may have guests, and the keeper starts a recorder for it. So is whatever a domain
+    names, which is the keeper's, too.
 
     :param is_named: says whether a domain or a lease names something of a cache
-    :return: the recordings that were thrown away
-    :raises QcacheError, OSError: if it cannot be cleared away
+    :return: the recordings that were removed
+    :raises QcacheError, OSError: if something cannot be removed
     """
     leases.clear_ended()
-    store.clear_leftovers()
-    with contextlib.suppress(exception.LockTimeout), locks.keeper(store.paths.locks, 0):
-        store.paths.keeper_log.unlink(missing_ok=True)  # of one that was killed
-    thrown_away = []
-    for key in sorted(_suspects(store)):
+    catalog.clear_leftovers()
+    with contextlib.suppress(exception.LockTimeout), locks.keeper(catalog.paths.locks, 0):
+        catalog.paths.keeper_log.unlink(missing_ok=True)  # of one that was killed
+    removed = []
+    for key in sorted(_candidates(catalog)):
         with (
             contextlib.suppress(exception.RecorderBusy),
-            locks.recorder(store.paths.locks, key),
+            locks.recorder(catalog.paths.locks, key),
         ):
-            if not is_named(key) and _sweep_one(store, key):
-                thrown_away.append(key)
-    return thrown_away
+            if not is_named(key) and _clean_up_one(catalog, key):
+                removed.append(key)
+    return removed
 
 
-def end_daemon(store: Store, key: CacheKey) -> None:
+def end_daemon(catalog: Catalog, key: CacheKey) -> None:
     """End a daemon whose recorder has died, unless guests are connected.
 
     :raises CacheInUse: if a recorder is at work after all
     :raises DeadlinePassed: if it does not end
     :raises OSError: if it cannot be looked at
     """
-    paths = store.paths
+    paths = catalog.paths
     sockets = (paths.qmp_socket(key), paths.nbd_socket(key), paths.control_socket(key))
     if not processes.listening().intersection(sockets):
         return
@@ -71,7 +70,7 @@ def end_daemon(store: Store, key: CacheKey) -> None:
                 daemon = StorageDaemon.adopt(pid)
                 daemon.stop(asked=False)
                 daemon.process.close()
-            for path in (*sockets, paths.duty(key)):
+            for path in (*sockets, paths.respawn_spec(key)):
                 path.unlink(missing_ok=True)
     except exception.RecorderBusy as e:
         raise exception.CacheInUse(
@@ -81,51 +80,51 @@ def end_daemon(store: Store, key: CacheKey) -> None:
         ) from e
 
 
-def _suspects(store: Store) -> set[CacheKey]:
-    """Return what may have been left by somebody who died. Sealed caches are none of it, however
-    many: whether one is named is a question to libvirt."""
-    found = _keys_in(store.paths.guests, store.paths.control)
-    found.update(store.inventory.recordings())
-    keys = store.keys()
+def _candidates(catalog: Catalog) -> set[CacheKey]:
+    """Return the keys of possible orphans. Sealed caches are not among them, however many: only
+    libvirt knows whether a domain names one."""
+    found = _keys_in(catalog.paths.guests, catalog.paths.control)
+    found.update(catalog.directory.recordings())
+    keys = catalog.keys()
     for key in keys:
         with contextlib.suppress(exception.RecordBroken):  # an operator's to look at
-            record = store.load(key)
-            if record is None or record.state is State.WARMING:
+            record = catalog.load(key)
+            if record is None or record.state is State.RECORDING:
                 found.add(key)
     return found
 
 
-def _sweep_one(store: Store, key: CacheKey) -> bool:
-    paths = store.paths
+def _clean_up_one(catalog: Catalog, key: CacheKey) -> bool:
+    paths = catalog.paths
     sockets = (paths.qmp_socket(key), paths.nbd_socket(key), paths.control_socket(key))
     if not all(_nobody_listens(path) for path in sockets):
         return False
-    for path in (*sockets, paths.log(key), paths.duty(key)):
+    for path in (*sockets, paths.log(key), paths.respawn_spec(key)):
         path.unlink(missing_ok=True)
     try:
-        record = store.load(key)
+        record = catalog.load(key)
     except exception.RecordBroken:
         return False  # an operator's to look at
     recording, sealed = paths.recording(key), paths.sealed(key)
     if record is None and sealed.exists() and sealed.stat().st_nlink > 1:
-        store.discard_recording(key)  # whoever carried a cache over was killed before its record
+        catalog.discard_recording(key)  # whoever carried a cache over was killed before its record
         return False
     if record is None and paths.record(key).exists() and sealed.exists():
-        store.discard(key)
+        catalog.discard(key)
         LOG.warning(
-            'The cache of image %s is removed: a crash of the host left its record empty',
+            'Removed a cache of image %s: a crash of the host left its record empty',
             key.image_id,
         )
         return False
     if record is None and paths.record(key).exists():
-        store.discard_recording(key)  # of a recording that a crash of the host left by halves
+        catalog.discard_recording(key)  # of a recording that a crash of the host left by halves
     elif record is None and recording.exists():
         recording.unlink(missing_ok=True)  # whoever discarded it was killed between the two files
-    elif record is not None and record.state is State.WARMING:
-        store.discard_recording(key)
+    elif record is not None and record.state is State.RECORDING:
+        catalog.discard_recording(key)
     else:
         return False
-    LOG.warning('The recording of image %s is thrown away: nobody fills it', key.image_id)
+    LOG.warning('Removed an unfinished recording of image %s: its recorder died', key.image_id)
     return True
 
 
@@ -133,7 +132,7 @@ def _nobody_listens(path: pathlib.Path) -> bool:
     try:
         return processes.listener_pid(path) is None
     except OSError as e:  # its queue is full, for example: it is not dead
-        LOG.warning('What listens on %r is left alone: %s', str(path), e)
+        LOG.warning('Failed to connect to socket %r; leaving its files alone: %s', str(path), e)
         return False
 
 

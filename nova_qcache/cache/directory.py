@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies in the folder of the caches, at a cost that does not grow with it.
+"""Listing of the folder of the caches, at a cost that does not grow with it.
 
 The folder is listed once, and again only when it has changed; a sealed file is looked at once,
 since it never changes. So what a boot asks costs one look at the folder's own times.
@@ -15,7 +15,7 @@ import time
 
 from nova_qcache.model.key import CacheKey
 
-__all__ = ['CacheFile', 'Inventory']
+__all__ = ['CacheDirectory', 'CacheFile']
 
 _RECORD = '.json'
 _RECORDING = '.recording'
@@ -38,8 +38,8 @@ class CacheFile:
     length: int
 
 
-class Inventory:
-    """Safe to use from several threads."""
+class CacheDirectory:
+    """The files in the folder of the caches. Safe to use from several threads."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
@@ -75,7 +75,7 @@ class Inventory:
         with self._lock:
             self._refresh()
             found: dict[CacheKey, list[CacheFile]] = {}
-            for name, file in {**self._sealed, **self._growing()}.items():
+            for name, file in {**self._sealed, **self._recording_files()}.items():
                 key = CacheKey.from_stem(name.rpartition('.')[0])
                 if key is not None:
                     found.setdefault(key, []).append(file)
@@ -88,7 +88,7 @@ class Inventory:
         """
         with self._lock:
             self._refresh()
-            growing = {file.inode: file.allocated for file in self._growing().values()}
+            growing = {file.inode: file.allocated for file in self._recording_files().values()}
             both = growing.keys() & self._sealed_sizes.keys()  # sealed at this moment
             return self._sealed_bytes + sum(
                 taken for inode, taken in growing.items() if inode not in both
@@ -126,9 +126,9 @@ class Inventory:
         is_settled = 0 <= changed_at < time.time_ns() - tick
         self._seen = changed_at if is_settled else None
         if names != self._names:
-            self._learn(names)
+            self._update(names)
 
-    def _learn(self, names: frozenset[str]) -> None:
+    def _update(self, names: frozenset[str]) -> None:
         for name in self._names - names:
             self._sealed.pop(name, None)
             self._foreign.discard(name)
@@ -144,7 +144,7 @@ class Inventory:
                 keys.append(key)
                 keys.sort()
             if name.endswith(_SEALED):
-                file = self._look(name)
+                file = self._stat(name)
                 if file is not None:
                     self._sealed[name] = file
         self._sealed_sizes = {file.inode: file.allocated for file in self._sealed.values()}
@@ -162,11 +162,11 @@ class Inventory:
         else:
             self._of_image.pop(key.image_id, None)
 
-    def _growing(self) -> dict[str, CacheFile]:
-        looked = {name: self._look(name) for name in self._recordings}
+    def _recording_files(self) -> dict[str, CacheFile]:
+        looked = {name: self._stat(name) for name in self._recordings}
         return {name: file for name, file in looked.items() if file is not None}
 
-    def _look(self, name: str) -> CacheFile | None:
+    def _stat(self, name: str) -> CacheFile | None:
         try:
             facts = os.lstat(self._folder / name)
         except OSError:  # gone meanwhile

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which caches go first when room is needed: pure arithmetic on what is known of them.
+"""Eviction order: pure arithmetic on values that describe caches.
 
 What may go at all is the pool's to say (:mod:`nova_qcache.cache.pool`), and so is that caches
 which no boot can use any more go before all others, whatever the policy.
@@ -17,7 +17,7 @@ __all__ = [
     'EvictionPolicy',
     'LeastRecentlyUsed',
     'LeastValuable',
-    'Lot',
+    'LinkGroup',
     'choose',
     'in_order',
 ]
@@ -25,17 +25,17 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """What a policy knows of a cache."""
+    """The description of a cache that a policy gets."""
 
     key: CacheKey
     allocated: int
     """Bytes that it takes."""
     idle_seconds: float
-    """How long it has been unused, from 0."""
+    """Seconds for which the cache has been unused, from 0."""
     saved_bytes: int
-    """What boots of its image did not read from the base."""
+    """Bytes that boots of its image did not read from the base."""
     is_stale: bool = False
-    """Whether no boot can use it any more: then it goes before all others, whatever its worth."""
+    """No boot can use the cache any more: it goes before all others, whatever its worth."""
 
 
 class EvictionPolicy(abc.ABC):
@@ -66,46 +66,53 @@ class LeastValuable(EvictionPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lot:
-    """What goes together or not at all: the caches whose names stand for one file, mostly one."""
+class LinkGroup:
+    """A hard-link group: caches whose names are links to one file, mostly one. They are evicted
+    together or not at all."""
 
     caches: tuple[Candidate, ...]
     frees: int
-    """Bytes that are free when all of them are gone; as long as one is left it is none."""
+    """Bytes that are freed when all caches of the group are removed; as long as one is left it is
+    0."""
 
     @property
     def is_stale(self) -> bool:
         return all(cache.is_stale for cache in self.caches)
 
 
-def in_order(lots: Iterable[Lot], policy: EvictionPolicy) -> list[Lot]:
-    """Return those that go first first: what no boot can use, then what is worth least."""
+def in_order(link_groups: Iterable[LinkGroup], policy: EvictionPolicy) -> list[LinkGroup]:
+    """Return the groups in eviction order: what no boot can use first, then by worth, the least
+    first."""
 
-    def rank(lot: Lot) -> tuple[bool, float, CacheKey]:
-        worth = max(policy.worth(cache) for cache in lot.caches)
+    def rank(link_group: LinkGroup) -> tuple[bool, float, CacheKey]:
+        worth = max(policy.worth(cache) for cache in link_group.caches)
         # What a plugin makes of a division by zero must not mix up the others.
-        return not lot.is_stale, -math.inf if math.isnan(worth) else worth, lot.caches[0].key
+        return (
+            not link_group.is_stale,
+            -math.inf if math.isnan(worth) else worth,
+            link_group.caches[0].key,
+        )
 
-    return sorted(lots, key=rank)
+    return sorted(link_groups, key=rank)
 
 
-def choose(lots: Iterable[Lot], wanted: int) -> list[Lot]:
-    """Return the first lots that free so many bytes, less those that need not go for it; all that
-    free anything if they are too few.
+def choose(link_groups: Iterable[LinkGroup], wanted: int) -> list[LinkGroup]:
+    """Return the first groups that free so many bytes, less those that need not go for it; all
+    that free anything if they are too few.
 
-    :param lots: in order; no more of them are looked at than are needed
+    :param link_groups: in order; no more of them are looked at than are needed
     """
-    chosen: list[Lot] = []
+    chosen: list[LinkGroup] = []
     freed = 0
-    for lot in lots:
-        if lot.frees > 0:
-            chosen.append(lot)
-            freed += lot.frees
+    for link_group in link_groups:
+        if link_group.frees > 0:
+            chosen.append(link_group)
+            freed += link_group.frees
             if freed >= wanted:
                 break
     # The last one may be so large that others before it can stay, the worthiest of them first.
-    for lot in reversed(chosen[:-1]):
-        if not lot.is_stale and freed - lot.frees >= wanted:
-            chosen.remove(lot)
-            freed -= lot.frees
+    for link_group in reversed(chosen[:-1]):
+        if not link_group.is_stale and freed - link_group.frees >= wanted:
+            chosen.remove(link_group)
+            freed -= link_group.frees
     return chosen

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches that go although there is room: no boot can use them, nobody has used them for long, or
-their image is deleted.
+"""Expiry: removal of caches although there is room, since no boot can use them, nobody has used
+them for long, or their image is deleted.
 
 The pool (:class:`nova_qcache.cache.pool.Pool`) keeps whatever is in use; an image that an instance
 of this host stands on keeps its READY caches as well, since the instance may be rebooted.
@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.pool import Pool
 from nova_qcache.model.key import CacheKey
@@ -22,41 +22,41 @@ from nova_qcache.model.key import canonical_image_id
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import State
 from nova_qcache.stats.counters import Counters
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
 if TYPE_CHECKING:
     from nova_qcache.system.glance import Glance
 
-__all__ = ['Ageing']
+__all__ = ['Expiry']
 
 LOG = logging.getLogger(__name__)
 
 _WRITE_SECONDS = 3600
-"""How often it is written down that an image is in use. Only a restart forgets what is newer."""
+"""Interval at which the use of an image is written down. Only a restart forgets newer uses."""
 _MOST_WRITES = 500
-"""In one run; no host has so many images in use, but no run may become long if one does."""
+"""Limit for one run; no host has so many images in use, but no run may become long if one does."""
 _MOST_SECONDS = 30.0
 """No removal begins after so long; what is left goes in the next runs."""
 
 
-class Ageing:
+class Expiry:
     """Reads only counters that may be old: a run over thousands of caches is short."""
 
-    def __init__(self, store: Store, pins: Pins, pool: Pool, glance: 'Glance | None') -> None:
+    def __init__(self, catalog: Catalog, pins: Pins, pool: Pool, glance: 'Glance | None') -> None:
         """:param glance: None if nobody is asked which images are deleted"""
-        self._store = store
+        self._catalog = catalog
         self._pins = pins
         self._pool = pool
         self._glance = glance
         self._wanted: frozenset[str] = frozenset()
         self._used_at: dict[str, float] = {}
-        """What is known already; by now it may be later."""
+        """Last known times of use; by now there may be later ones."""
         self._written_at: dict[str, float] = {}
         self._named: frozenset[str] = frozenset()
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     def note_used(self, image_ids: Iterable[str], now: float | None = None) -> None:
-        """Note that instances of this host stand on these images, and on no others.
+        """Note the images that instances of this host use; no others are in use.
 
         :param now: seconds since the epoch
         :raises OSError: if the folder of the caches cannot be read
@@ -71,15 +71,15 @@ class Ageing:
         ]
         overdue.sort(key=lambda image_id: self._written_at.get(image_id, 0.0))
         for image_id in overdue[:_MOST_WRITES]:
-            self._store.ledger.add(image_id, Counters(last_used_at=now))
+            self._catalog.counter_store.add(image_id, Counters(last_used_at=now))
             self._written_at[image_id] = now
-        keys = self._store.keys()
+        keys = self._catalog.keys()
         matters = self._wanted | {key.image_id for key in keys}
         for known in (self._used_at, self._written_at):
             for image_id in known.keys() - matters:
                 del known[image_id]
 
-    def age(self, minimum_age_seconds: float | None) -> list[CacheKey]:
+    def expire(self, minimum_age_seconds: float | None) -> list[CacheKey]:
         """Remove the caches of images that were unused for so long, and those that are STALE
         whatever their age.
 
@@ -114,17 +114,16 @@ class Ageing:
         """
         if self._glance is None:
             return []
-        keys = self._store.keys()
+        keys = self._catalog.keys()
         try:
             deleted = self._glance.deleted({key.image_id for key in keys} - self._wanted)
         except exception.GlanceUnknown as e:
-            LOG.log(self._complaints.level(e), 'No cache is removed for its deleted image: %s', e)
+            LOG.log(self._log_limit.level(e), 'Keeping the caches of deleted images: %s', e)
             return []
         pinned = deleted & self._pins.all().keys()
         for image_id in sorted(pinned - self._named):
             LOG.warning(
-                'Image %s is deleted and its caches stay, since it is pinned; '
-                '`nova-qcache unpin %s` lets them go',
+                'Image %s is deleted, but pinned; its caches stay until `nova-qcache unpin %s`',
                 image_id,
                 image_id,
             )
@@ -145,16 +144,16 @@ class Ageing:
         return removed
 
     def _records(self) -> Iterator[CacheRecord]:
-        keys = self._store.keys()
+        keys = self._catalog.keys()
         for key in keys:
             with contextlib.suppress(exception.RecordBroken):  # for somebody to look at
-                record = self._store.load(key)
+                record = self._catalog.load(key)
                 if record is not None:
                     yield record
 
     def _was_used_since(self, image_id: str, moment: float) -> bool:
         if self._used_at.get(image_id, 0.0) <= moment:
-            self._used_at[image_id] = self._store.ledger.of(image_id).last_used_at
+            self._used_at[image_id] = self._catalog.counter_store.of(image_id).last_used_at
         return self._used_at[image_id] > moment
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases: what boots that are on their way are going to use.
+"""Leases: claims of planned boots on the caches that they are going to use.
 
 Between a plan and the running domain nothing else shows that a cache is needed. A lease is a small
 file in ``run_path``, one per consumer, and ends when it is released or by time. A host that boots
@@ -16,7 +16,7 @@ import secrets
 import time
 
 from nova_qcache.model.key import CacheKey
-from nova_qcache.system.host_boot import boot_id
+from nova_qcache.system.boot_id import boot_id
 
 __all__ = ['Lease', 'Leases']
 
@@ -25,7 +25,7 @@ _SEPARATOR = '.lease-'
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """A consumer's word that it is about to use a cache."""
+    """The claim of a consumer on a cache that it is about to use."""
 
     consumer: str
     key: CacheKey

@@ -18,8 +18,8 @@ from nova_qcache import exception
 from nova_qcache.model.key import canonical_image_id
 from nova_qcache.system import files
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Pin', 'Pins']
 
@@ -35,7 +35,7 @@ class Pin:
     until: float | None = None
     """Seconds since the epoch, None: for good."""
     reason: str = ''
-    """For people."""
+    """Free text for people."""
 
 
 class Pins:
@@ -43,7 +43,7 @@ class Pins:
         self._folder = paths.pins
         self._locks = paths.locks
         self._lock_seconds = lock_seconds
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     def pin(self, image_id: str, until: float | None = None, reason: str = '') -> Pin:
         """Keep the caches of an image, those to come as well. Of two pins the one that lasts
@@ -69,7 +69,7 @@ class Pins:
         return Pin(image_id, until, reason)
 
     def unpin(self, image_id: str) -> bool:
-        """Let the caches of an image go when room is needed; return whether it was pinned.
+        """Allow the caches of an image to be evicted again; return whether the image was pinned.
 
         :raises InvalidImageId: if it is none
         :raises FolderUnfit, LockTimeout: if it stays pinned
@@ -113,8 +113,8 @@ class Pins:
         return locks.image(self._locks, image_id, self._lock_seconds)
 
     def _lasting(self, image_id: str) -> Pin | None:
-        """Return the pin of an image that has not ended. The file of one that has stays until the
-        next one: whoever removed it might remove a new one."""
+        """Return the pin of an image unless it has ended. The file of an ended pin stays until the
+        next pin: removing it might remove a new pin."""
         pin = self._read(image_id)
         return pin if pin is not None and time.time() < _end(pin.until) else None
 
@@ -126,13 +126,13 @@ class Pins:
             if until is not None:
                 until = float(until)
                 if math.isnan(until):
-                    raise ValueError('it ends at no time')
+                    raise ValueError('its end is not a time')
             return Pin(image_id, until, str(data.get('reason', '')))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
             error = exception.PinBroken(path=str(path), reason=repr(e), image_id=image_id)
-            LOG.log(self._complaints.level(error), '%s', error)
+            LOG.log(self._log_limit.level(error), '%s', error)
             return Pin(image_id, None, 'its file cannot be read')
 
     def _path(self, image_id: str) -> pathlib.Path:
@@ -141,7 +141,7 @@ class Pins:
     def _unfit(self, error: OSError) -> exception.FolderUnfit:
         return exception.FolderUnfit(
             path=str(self._folder),
-            reason=f'a pin cannot be changed there ({error.strerror})',
+            reason=f'a pin cannot be written or removed there ({error.strerror})',
             remedy='Make room there, or give it to the user that nova-compute runs as',
         )
 

@@ -34,8 +34,8 @@ def _source_class(scheme: str) -> type[Source] | None:
     except Exception as e:  # whatever somebody else's module raises when it is imported
         raise exception.InvalidBase(
             base=f'{scheme}://',
-            reason=f'its source cannot be loaded ({e})',
-            remedy='Mend or remove the package that the plugin is of',
+            reason=f'the plugin that reaches it cannot be loaded ({e})',
+            remedy='Fix or remove the package of the plugin',
         ) from e
     return cast(type[Source], found)
 
@@ -83,14 +83,14 @@ def eviction_policy(name: str) -> EvictionPolicy:
         raise exception.InvalidOption(
             option='eviction_policy',
             value=name,
-            reason=f'it cannot be loaded ({e})',
-            remedy='Mend or remove the package that the plugin is of',
+            reason=f'the plugin of that name cannot be loaded ({e})',
+            remedy='Fix or remove the package of the plugin',
         ) from e
     if not isinstance(found, EvictionPolicy):
         raise exception.InvalidOption(
             option='eviction_policy',
             value=name,
-            reason=f'it is {type(found).__name__!r} and no EvictionPolicy',
-            remedy='Mend or remove the package that the plugin is of',
+            reason=f'it is of type {type(found).__name__!r} and not an EvictionPolicy',
+            remedy='Fix or remove the package of the plugin',
         )
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caches of a host as one pool: room for a recording within a budget, and what goes for it.
+"""The pool of caches of a host: room for recordings within a budget, made by eviction.
 
 Whoever starts a recording asks for room first. Where there is none, caches that nobody needs
 (:mod:`nova_qcache.cache.removal`) go, as many as it takes; if all of them were not enough, none
@@ -21,17 +21,17 @@ from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.cache import eviction
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.eviction import EvictionPolicy
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.removal import Removal
-from nova_qcache.cache.space import Occupancy
+from nova_qcache.cache.space import SpaceUsage
 from nova_qcache.cache.usage import Usage
 from nova_qcache.model.key import CacheKey
 from nova_qcache.system import files
 from nova_qcache.system import locks
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
 __all__ = ['Limits', 'Pool', 'PoolState', 'limits']
 
@@ -50,7 +50,7 @@ class Limits:
     min_free: int
     """Bytes that stay free on their file system."""
     recorders: int
-    """How many may be recorded at a time, audits included."""
+    """Maximum number of recordings at the same time, audits included."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,14 @@ class PoolState:
     budget: int
     min_free: int
     allocated: int
-    """What cache files take now, those of recordings as well."""
+    """Bytes that cache files take now, those of recordings as well."""
     free: int
-    """What is free on their file system."""
+    """Free bytes on their file system."""
     caches: int
-    """How many there are, in whatever state, recordings left out."""
+    """Number of caches in any state, recordings left out."""
     recordings: int
     reserved: int
-    """What recordings may still take, beyond what is allocated."""
+    """Bytes that recordings may still take, beyond ``allocated``."""
 
 
 def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
@@ -82,8 +82,8 @@ def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
     except OSError as e:
         raise exception.FolderUnfit(
             path=str(folder),
-            reason=f'its file system does not say how large it is ({e.strerror})',
-            remedy='See whether its storage is sound',
+            reason=f'the size of its file system cannot be determined ({e.strerror})',
+            remedy='Check whether its storage is sound',
         ) from e
     return Limits(
         qcache_conf.budget_bytes(conf, total),
@@ -93,11 +93,12 @@ def limits(conf: cfg.ConfigOpts, folder: pathlib.Path) -> Limits:
 
 
 class Pool:
-    """Safe to use from several threads and processes; they take turns under one lock."""
+    """The caches of a host and their budget. Safe to use from several threads and processes, which
+    take turns under one lock."""
 
     def __init__(
         self,
-        store: Store,
+        catalog: Catalog,
         pins: Pins,
         usage: Usage,
         policy: EvictionPolicy,
@@ -106,13 +107,13 @@ class Pool:
         lock_seconds: float,
     ) -> None:
         """:param reservations: of room for recordings that begin"""
-        self._store = store
-        self._removal = Removal(store, pins, usage)
+        self._catalog = catalog
+        self._removal = Removal(catalog, pins, usage)
         self._policy = policy
         self._limits = limits
-        self._occupancy = Occupancy(store, reservations)
+        self._space = SpaceUsage(catalog, reservations)
         self._lock_seconds = lock_seconds
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     # -- room for a recording
 
@@ -129,7 +130,7 @@ class Pool:
         try:
             yield
         finally:
-            self._occupancy.release_own(key, quota)
+            self._space.release_own(key, quota)
 
     def reserve(self, key: CacheKey, quota: int, *, evict: bool = True) -> None:
         """Make room for a recording that starts in the background, and keep it until it is
@@ -139,18 +140,19 @@ class Pool:
         :raises NoRoom, TooManyRecorders, LockTimeout, OSError: as :meth:`room` does
         """
         with self._locked():
-            count = self._occupancy.recordings(but=key)
+            count = self._space.recordings(but=key)
             if count >= self._limits.recorders:
                 raise exception.TooManyRecorders(count=count, most=self._limits.recorders)
             self._make_room(key, quota, evict=evict)
-            self._occupancy.reserve(key, quota)
+            self._space.reserve(key, quota)
 
     def release(self, key: CacheKey) -> None:
-        """Say that a recording has begun, or will not: what it takes is seen, or is nothing.
+        """End the reservation of a recording that has begun (its file counts from then on), or
+        will not.
 
         :raises OSError: if it cannot be told what is reserved
         """
-        self._occupancy.release(key)
+        self._space.release(key)
 
     # -- what goes
 
@@ -163,19 +165,19 @@ class Pool:
         :raises OSError: if the folders cannot be read
         """
         with self._locked():
-            self._occupancy.clear_ended()
+            self._space.clear_ended()
             if self._shortage() <= 0:
                 return []
-            removed, obstacle = self._evict(self._shortage, keep_unless_enough=False)
+            removed, outcome = self._evict(self._shortage, keep_unless_enough=False)
             excess = self._shortage()
             if excess > 0:
                 error = exception.OverBudget(
-                    path=str(self._store.paths.cache_path),
+                    path=str(self._catalog.paths.cache_path),
                     excess=excess,
-                    reason=f'{self._figures()}; {obstacle}',
+                    reason=f'{self._numbers()}; {outcome}',
                     remedy=_REMEDY,
                 )
-                LOG.log(self._complaints.level(error), '%s', error)
+                LOG.log(self._log_limit.level(error), '%s', error)
         return removed
 
     def discard(self, key: CacheKey, why: str) -> bool:
@@ -192,15 +194,15 @@ class Pool:
 
         :raises OSError: if the folders cannot be read
         """
-        now = self._occupancy.look()
-        inventory = self._store.inventory
-        recordings = len(inventory.recordings())
+        now = self._space.totals()
+        directory = self._catalog.directory
+        recordings = len(directory.recordings())
         return PoolState(
             budget=self._limits.budget,
             min_free=self._limits.min_free,
             allocated=now.allocated,
             free=now.free,
-            caches=len(inventory.keys()) - recordings,
+            caches=len(directory.keys()) - recordings,
             recordings=recordings,
             reserved=now.reserved,
         )
@@ -209,17 +211,17 @@ class Pool:
 
     def _make_room(self, key: CacheKey, quota: int, *, evict: bool) -> None:
         # Whatever is there of this recording itself, of one that died for example, is part of it.
-        wanted = max(0, quota - self._occupancy.recorded(key))
+        wanted = max(0, quota - self._space.recorded(key))
         shortage = functools.partial(self._shortage, wanted, key)
         if shortage() <= 0:
             return
-        obstacle = 'nothing is removed for it'
+        outcome = 'no cache is evicted for it'
         if evict:
-            _, obstacle = self._evict(shortage, keep_unless_enough=True)
+            _, outcome = self._evict(shortage, keep_unless_enough=True)
         if shortage() > 0:
             raise exception.NoRoom(
-                path=str(self._store.paths.cache_path),
-                reason=f'a quota of {quota} bytes is too much; {self._figures()}; {obstacle}',
+                path=str(self._catalog.paths.cache_path),
+                reason=f'a quota of {quota} bytes is too much; {self._numbers()}; {outcome}',
                 remedy=_REMEDY,
             )
 
@@ -228,18 +230,18 @@ class Pool:
 
         :param but: whose reservation does not count
         """
-        now = self._occupancy.look(but)
+        now = self._space.totals(but)
         more = now.reserved + wanted
         return max(
             now.allocated + more - self._limits.budget, self._limits.min_free + more - now.free
         )
 
-    def _figures(self) -> str:
-        now = self._occupancy.look()
+    def _numbers(self) -> str:
+        now = self._space.totals()
         return (
             f'caches and recordings take {now.allocated + now.reserved} bytes of a budget of '
             f'{self._limits.budget}, and {now.free} are free, of which {self._limits.min_free} '
-            f'stay so'
+            f'must stay free'
         )
 
     # -- below: what goes
@@ -255,28 +257,34 @@ class Pool:
         removed: list[CacheKey] = []
         kept: dict[CacheKey, str] = {}
         try:
-            lots = eviction.in_order(self._removal.lots(kept), self._policy)
+            link_groups = eviction.in_order(self._removal.link_groups(kept), self._policy)
         except exception.DomainsUnknown as e:
-            return removed, f'nothing is removed: {e.problem_and_remedy()[0]}'
+            return removed, f'no cache is evicted: {e.problem_and_remedy()[0]}'
         freed = 0
         while (wanted := shortage()) > 0:
-            closed = (lot for lot in lots if self._removal.may_go(lot, kept))
+            closed = (
+                link_group
+                for link_group in link_groups
+                if self._removal.is_removable(link_group, kept)
+            )
             chosen = eviction.choose(closed, wanted)
-            freed = sum(lot.frees for lot in chosen)
+            freed = sum(link_group.frees for link_group in chosen)
             if not chosen or (keep_unless_enough and freed < wanted):
                 break
-            gone = {lot.caches[0].key for lot in chosen}
-            lots = [lot for lot in lots if lot.caches[0].key not in gone]
-            for lot in chosen:
-                removed += self._removal.discard_lot(lot)
-        return removed, _obstacle(freed, kept)
+            gone = {link_group.caches[0].key for link_group in chosen}
+            link_groups = [
+                link_group for link_group in link_groups if link_group.caches[0].key not in gone
+            ]
+            for link_group in chosen:
+                removed += self._removal.discard_group(link_group)
+        return removed, _why_not_enough(freed, kept)
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
-        return locks.pool(self._store.paths.locks, self._lock_seconds)
+        return locks.pool(self._catalog.paths.locks, self._lock_seconds)
 
 
-def _obstacle(freed: int, kept: dict[CacheKey, str]) -> str:
+def _why_not_enough(freed: int, kept: dict[CacheKey, str]) -> str:
     counts = collections.Counter(kept.values())
     why = ', '.join(f'{count} {reason}' for reason, count in counts.most_common())
-    could = f'{freed} bytes could be freed' if freed else 'nothing can be removed'
+    could = f'eviction could free {freed} bytes' if freed else 'no cache can be evicted'
     return f'{could} ({why})' if why else could

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which caches may be removed, and their removal.
+"""Eviction candidates, and the removal of caches.
 
 Never removed are caches in use (:mod:`nova_qcache.cache.usage`; open in a process of qemu; with a
 living recorder), what is being recorded, and READY ones of pinned images. What has no record that
@@ -14,9 +14,9 @@ import time
 
 from nova_qcache import exception
 from nova_qcache.cache import view
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.eviction import Candidate
-from nova_qcache.cache.eviction import Lot
+from nova_qcache.cache.eviction import LinkGroup
 from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.usage import Usage
 from nova_qcache.model.key import CacheKey
@@ -24,7 +24,7 @@ from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import State
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import files
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
 __all__ = ['Removal']
 
@@ -32,24 +32,25 @@ LOG = logging.getLogger(__name__)
 
 
 class Removal:
-    def __init__(self, store: Store, pins: Pins, usage: Usage) -> None:
-        self._store = store
+    def __init__(self, catalog: Catalog, pins: Pins, usage: Usage) -> None:
+        self._catalog = catalog
         self._pins = pins
         self._usage = usage
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
-    def lots(self, kept: dict[CacheKey, str]) -> list[Lot]:
-        """Return what may go, as far as records and domains tell: domains are asked once.
+    def link_groups(self, kept: dict[CacheKey, str]) -> list[LinkGroup]:
+        """Return the eviction candidates, as far as records and domains tell: domains are asked
+        once.
 
         :param kept: gets what stays, and why
         :raises DomainsUnknown: if libvirt does not tell
         """
         by_inode: dict[int, tuple[int, list[CacheKey]]] = {}
-        for key, its_files in self._store.inventory.files().items():
+        for key, its_files in self._catalog.directory.files().items():
             for file in its_files:
                 by_inode.setdefault(file.inode, (file.allocated, []))[1].append(key)
         used, pinned, now = self._usage.in_use(), self._pins.all(), time.time()
-        lots = []
+        link_groups = []
         for allocated, keys in by_inode.values():
             caches = []
             for key in keys:
@@ -61,12 +62,12 @@ class Removal:
                     caches.append(self._candidate(record, allocated, now))
             if len(caches) == len(keys):
                 caches.sort(key=lambda cache: (not cache.is_stale, cache.key))
-                lots.append(Lot(tuple(caches), allocated))
-        return lots
+                link_groups.append(LinkGroup(tuple(caches), allocated))
+        return link_groups
 
-    def may_go(self, lot: Lot, kept: dict[CacheKey, str]) -> bool:
-        """Look at what no list tells: recorders, and files that are open."""
-        for cache in lot.caches:
+    def is_removable(self, link_group: LinkGroup, kept: dict[CacheKey, str]) -> bool:
+        """Check a candidate for living recorders and open files, which no list shows."""
+        for cache in link_group.caches:
             try:
                 self._require_removable(cache.key)
             except (exception.QcacheError, OSError):
@@ -83,22 +84,29 @@ class Removal:
         """
         try:
             record = self._require_removable(key)
-            freed = _freed(self._store.paths.sealed(key))
-            self._store.discard(key, functools.partial(self._require_unused, record))
+            freed = _freed(self._catalog.paths.sealed(key))
+            self._catalog.discard(key, functools.partial(self._require_unused, record))
         except exception.QcacheError as e:
-            LOG.debug('The cache of image %s stays: %s', key.stem, e)
+            LOG.debug('Keeping cache %s: %s', key.stem, e)
             return False
         except OSError as e:
-            LOG.log(self._complaints.level(e), 'The cache of image %s stays: %s', key.image_id, e)
+            LOG.log(
+                self._log_limit.level(e),
+                'Failed to remove a cache of image %s; keeping it: %s',
+                key.image_id,
+                e,
+            )
             return False
-        LOG.info('The cache of image %s is removed (%s): %d bytes', key.stem, why, freed)
-        self._store.ledger.add(key.image_id, Counters(evictions={why: 1}, evicted_bytes=freed))
+        LOG.info('Removed cache %s (%s), freeing %d bytes', key.stem, why, freed)
+        self._catalog.counter_store.add(
+            key.image_id, Counters(evictions={why: 1}, evicted_bytes=freed)
+        )
         return True
 
-    def discard_lot(self, lot: Lot) -> list[CacheKey]:
-        """Remove what goes together, and return what has gone."""
+    def discard_group(self, link_group: LinkGroup) -> list[CacheKey]:
+        """Remove the caches of a hard-link group, and return those that were removed."""
         gone = []
-        for cache in lot.caches:
+        for cache in link_group.caches:
             if not self.discard(cache.key, 'stale' if cache.is_stale else 'room'):
                 break  # a boot has begun meanwhile: the others would free nothing any more
             gone.append(cache.key)
@@ -115,7 +123,7 @@ class Removal:
     ) -> str:
         if record is None:
             return 'without a record that can be read'
-        if record.state is State.WARMING:
+        if record.state is State.RECORDING:
             return 'being recorded'
         if key in used:
             return 'in use'
@@ -125,12 +133,12 @@ class Removal:
 
     def _record(self, key: CacheKey) -> CacheRecord | None:
         try:
-            return self._store.load(key)
+            return self._catalog.load(key)
         except exception.RecordBroken:
             return None
 
     def _candidate(self, record: CacheRecord, allocated: int, now: float) -> Candidate:
-        counters = self._store.ledger.of(record.key.image_id)
+        counters = self._catalog.counter_store.of(record.key.image_id)
         made_at = record.sealed.sealed_at if record.sealed else record.created_at
         return Candidate(
             key=record.key,
@@ -146,7 +154,7 @@ class Removal:
         :raises QcacheError: if it stays, with the reason
         :raises OSError: if its file cannot be looked at
         """
-        seen = view.view(self._store, key)
+        seen = view.view(self._catalog, key)
         if seen.record is None:
             raise exception.CacheNotFound(image_id=key.image_id)
         self._require_unpinned(seen.record)
@@ -162,12 +170,12 @@ class Removal:
 
         :raises QcacheError: if it is in use by now, pinned, or another cache
         """
-        now = self._store.load(before.key)
+        now = self._catalog.load(before.key)
         if now is None or now.created_at != before.created_at:
             raise exception.CacheNotFound(image_id=before.key.image_id)
         self._require_unpinned(now)
         self._usage.require_none(before.key)
-        path = self._store.paths.sealed(before.key)
+        path = self._catalog.paths.sealed(before.key)
         if path.exists() and files.used_by_qemu(path):
             raise exception.CacheInUse(
                 path=str(path), reason='a process of qemu has it open', remedy='Try again later'
@@ -175,17 +183,18 @@ class Removal:
 
     def _require_unpinned(self, record: CacheRecord) -> None:
         reason = ''
-        if record.state is State.WARMING:
+        if record.state is State.RECORDING:
             reason = 'it is being recorded'
         elif record.state is State.READY and self._pins.is_pinned(record.key.image_id):
             reason = 'its image is pinned'
         if reason:
-            path = str(self._store.paths.sealed(record.key))
+            path = str(self._catalog.paths.sealed(record.key))
             raise exception.CacheInUse(path=path, reason=reason, remedy='Wait, or unpin its image')
 
 
 def _freed(path: pathlib.Path) -> int:
-    """Return what is free when this name of a file is gone: nothing, if it has another one."""
+    """Return the bytes that are freed when this name of a file is removed: 0 if the file has
+    another name."""
     try:
         facts = path.stat()
     except FileNotFoundError:

@@ -14,7 +14,7 @@ import logging
 from typing import Any, BinaryIO
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import Staleness
@@ -31,7 +31,7 @@ _CHUNK = 1024 * 1024
 
 @dataclasses.dataclass
 class _Reading:
-    """One cache file, read in parts."""
+    """Progress of reading one cache file in parts."""
 
     record: CacheRecord
     offset: int = 0
@@ -41,8 +41,8 @@ class _Reading:
 class Scrubber:
     """Remembers where it is in memory only: a new process begins with the first cache."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
         self._last: CacheKey | None = None
         self._reading: _Reading | None = None
 
@@ -65,13 +65,13 @@ class Scrubber:
 
     def _next(self, first: CacheKey | None) -> _Reading | None:
         """Begin with the cache after the last one; None if this call has come around."""
-        keys = self._store.keys()
+        keys = self._catalog.keys()
         begin = 0 if self._last is None else bisect.bisect_right(keys, self._last)
         for key in itertools.chain(keys[begin:], keys[:begin]):
             if key == first:
                 return None
             try:
-                record = self._store.load(key)
+                record = self._catalog.load(key)
             except exception.RecordBroken:
                 continue  # an operator's to look at
             if record is not None and record.state is State.READY:
@@ -82,7 +82,7 @@ class Scrubber:
         """Read on; return how many bytes."""
         key, done = reading.record.key, 0
         try:
-            with open(self._store.paths.sealed(key), 'rb') as file:
+            with open(self._catalog.paths.sealed(key), 'rb') as file:
                 file.seek(reading.offset)
                 while done < budget:
                     size = native.run(_digest, file, min(_CHUNK, budget - done), reading.state)
@@ -99,20 +99,20 @@ class Scrubber:
         """:param found: the digest, unless there was an error"""
         key = reading.record.key
         self._last, self._reading = key, None
-        now = self._store.load(key)  # it may be another one, or none, by now
+        now = self._catalog.load(key)  # it may be another one, or none, by now
         if now is None or now.state is not State.READY or now.sealed is None:
             return
         if reading.record.sealed is not None and now.sealed.digest == reading.record.sealed.digest:
             if found != now.sealed.digest:
-                reason = f'its digest is {found} and was {now.sealed.digest}'
+                reason = f'its digest is {found} and was {now.sealed.digest} when it was sealed'
                 if error:
                     reason = f'its file cannot be read ({error})'
-                self._store.retire(now, reason, Staleness.DAMAGED)
+                self._catalog.retire(now, reason, Staleness.DAMAGED)
                 result = 'damaged'
             else:
                 result = 'intact'
-                LOG.debug('The cache of image %s is as it was sealed', key.image_id)
-            self._store.ledger.add(key.image_id, Counters(verifications={result: 1}))
+                LOG.debug('Scrubbed a cache of image %s: its digest is unchanged', key.image_id)
+            self._catalog.counter_store.add(key.image_id, Counters(verifications={result: 1}))
 
 
 def _digest(file: BinaryIO, most: int, state: Any) -> int:

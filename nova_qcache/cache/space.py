@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the caches of a host take, and what recordings may still take: those that have begun, and
-those that room is reserved for.
+"""Space usage of the caches of a host, with the space that recordings may still take: those at
+work, and those that have a reservation.
 
 What it costs to ask does not grow with the caches: no record is read but those of recordings.
 """
@@ -10,34 +10,34 @@ import dataclasses
 import os
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.states import State
 from nova_qcache.system import files
 
-__all__ = ['Look', 'Occupancy']
+__all__ = ['SpaceTotals', 'SpaceUsage']
 
 _SEPARATOR = '+'
-"""Between the stem, the quota and the process in the name of a reservation's lease."""
-_MOST_LOOKS = 100
+"""Separator of the stem, the quota and the process in the name of a reservation's lease."""
+_MOST_READS = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class SpaceTotals:
     """All in bytes."""
 
     allocated: int
-    """What cache files take now, those of recordings as well."""
+    """Bytes that cache files take now, those of recordings as well."""
     free: int
-    """What is free on their file system."""
+    """Free bytes on their file system."""
     reserved: int
-    """What recordings may still take, beyond what is allocated."""
+    """Bytes that recordings may still take, beyond ``allocated``."""
 
 
-class Occupancy:
-    def __init__(self, store: Store, reservations: Leases) -> None:
-        self._store = store
+class SpaceUsage:
+    def __init__(self, catalog: Catalog, reservations: Leases) -> None:
+        self._catalog = catalog
         self._reservations = reservations
 
     def reserve(self, key: CacheKey, quota: int) -> None:
@@ -76,38 +76,38 @@ class Occupancy:
     def recorded(self, key: CacheKey) -> int:
         """Return what the file of a recording takes, 0 if there is none."""
         try:
-            return files.allocated_bytes(self._store.paths.recording(key))
+            return files.allocated_bytes(self._catalog.paths.recording(key))
         except OSError:  # not yet there, or not any more
             return 0
 
-    def look(self, but: CacheKey | None = None) -> Look:
+    def totals(self, but: CacheKey | None = None) -> SpaceTotals:
         """Return what is taken now.
 
         :param but: a recording that counts with nothing but what it takes already
         :raises OSError: if the folders cannot be read
         """
         # A recording that gets its space, or is sealed, meanwhile would count twice or not at all.
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MOST_READS):
             recordings = self._recordings(but)
-            allocated = self._store.inventory.allocated()
-            free = files.free_bytes(files.place(self._store.paths.cache_path))
+            allocated = self._catalog.directory.allocated()
+            free = files.free_bytes(files.place(self._catalog.paths.cache_path))
             if recordings == self._recordings(but):
                 break
         reserved = sum(max(0, quota - recorded) for quota, recorded in recordings.values())
-        return Look(allocated, free, reserved)
+        return SpaceTotals(allocated, free, reserved)
 
     def _recordings(self, but: CacheKey | None) -> dict[CacheKey, tuple[int, int]]:
-        """Return what each recording may take and does: of those that have room reserved, and of
-        those at work."""
+        """Return the quota and the present size of each recording, with a reservation or at
+        work."""
         quotas: dict[CacheKey, int] = {}
         for lease in self._reservations.active():
-            if not self._store.paths.sealed(lease.key).exists():  # or it is over
+            if not self._catalog.paths.sealed(lease.key).exists():  # or it is over
                 quota = _reserved_quota(lease.consumer)
                 quotas[lease.key] = max(quota, quotas.get(lease.key, 0))
-        for key in self._store.inventory.recordings():
+        for key in self._catalog.directory.recordings():
             with contextlib.suppress(exception.RecordBroken):  # it counts with its size
-                record = self._store.load(key)
-                if record is not None and record.state is State.WARMING:
+                record = self._catalog.load(key)
+                if record is not None and record.state is State.RECORDING:
                     quotas[key] = max(record.quota, quotas.get(key, 0))
         return {key: (quota, self.recorded(key)) for key, quota in quotas.items() if key != but}
 

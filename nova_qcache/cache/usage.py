@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who uses a cache: what must not be taken away.
+"""Users of a cache, which keep it from being removed.
 
 XML outlives a boot. A cache is in use as long as its file or its recorder's socket is named by a
 domain (running, defined or saved) or a snapshot of one, by an ``unrescue.xml`` that Nova keeps for
@@ -22,7 +22,7 @@ __all__ = ['Domains', 'Usage', 'paths_in']
 
 
 class Domains(Protocol):
-    """Where the XML of domains comes from."""
+    """Source of the XML of domains."""
 
     def documents(self) -> Iterator[Document]:
         """:raises DomainsUnknown: if it cannot be told"""

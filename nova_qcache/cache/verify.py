@@ -8,7 +8,7 @@ import pathlib
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.source import Source
@@ -39,12 +39,12 @@ class Verification:
 class Verifier:
     def __init__(
         self,
-        store: Store,
+        catalog: Catalog,
         generations: Generations,
         image_tool: img.QemuImg,
         io_tool: io.QemuIo,
     ) -> None:
-        self._store = store
+        self._catalog = catalog
         self._generations = generations
         self._image_tool = image_tool
         self._io_tool = io_tool
@@ -60,14 +60,14 @@ class Verifier:
         """Read a whole READY cache against its digest, and all that it caches against the base,
         and act on the answer: READY is noted to go with what the base looks like now, or it
         becomes STALE and the base gets a new generation. A cache of an older generation of its
-        base is carried over to the one of now if it is equal.
+        base is re-tagged to the present one if it is equal.
 
         :param image_hash: what Glance says of the image now
         :param rate: bytes of the base that are read in a second at the most, 0 for as many as come
         :raises ToolError, DeadlinePassed, InvalidBase: if the base cannot be read; nothing changes
             then
         """
-        path = self._store.paths.sealed(record.key)
+        path = self._catalog.paths.sealed(record.key)
         sealed = record.sealed
         assert sealed is not None  # the record says READY
         identity = source.identity()
@@ -75,13 +75,13 @@ class Verifier:
         generation = self._generations.settled(source)
         try:
             found = sealed_file.digest(path, progress('Reading the cache', path.stat().st_size))
-            reason = f'its digest is {found} and was {sealed.digest}'
+            reason = f'its digest is {found} and was {sealed.digest} when it was sealed'
         except OSError as e:
             found, reason = '', f'its file cannot be read ({e.strerror or e})'
         if found != sealed.digest:
-            self._store.retire(record, reason, Staleness.DAMAGED)
+            self._catalog.retire(record, reason, Staleness.DAMAGED)
             self._count(record, 'damaged')
-            return Verification(record.key, 'the cache file is not what was sealed', 0)
+            return Verification(record.key, 'the cache file differs from what was sealed', 0)
         extents = self._image_tool.cached_extents(path)
         total = sum(length for _, length in extents)
         difference = self._first_difference(
@@ -91,7 +91,7 @@ class Verifier:
         if difference is not None:
             self._retire(record, source, difference)
             return Verification(record.key, f'the base differs at offset {difference}', total)
-        self._store.seal_file(path)  # a restored file may have other rights
+        self._catalog.seal_file(path)  # a restored file may have other rights
         hashes = [each for each in record.image_hashes if each != image_hash]
         proved = dataclasses.replace(
             record,
@@ -101,25 +101,25 @@ class Verifier:
         )
         key = record.key
         if generation == key.generation:
-            self._store.refresh(proved)
+            self._catalog.refresh(proved)
         else:
             try:
-                key = self._store.carry_over(proved, generation).key
+                key = self._catalog.retag(proved, generation).key
             except exception.WrongState:
                 # It was recorded again meanwhile, and this one is of no use to any boot.
-                reason = f'generation {generation} has a cache of its own'
-                self._store.retire(record, reason, Staleness.WRITTEN)
+                reason = f'generation {generation} of its base has another cache'
+                self._catalog.retire(record, reason, Staleness.WRITTEN)
                 return Verification(record.key, '', total)
         return Verification(key, '', total)
 
     def _count(self, record: CacheRecord, result: str) -> None:
-        self._store.ledger.add(record.key.image_id, Counters(verifications={result: 1}))
+        self._catalog.counter_store.add(record.key.image_id, Counters(verifications={result: 1}))
 
     def _retire(self, record: CacheRecord, source: Source, difference: int | None) -> None:
         # In this order: STALE without a new generation would mean plain boots for good.
         if self._generations.current(source) == record.key.generation:
             self._generations.raise_before_write(source)
-        self._store.retire(record, f'the base differs at offset {difference}')
+        self._catalog.retire(record, f'the base differs at offset {difference}')
 
     def _first_difference(
         self,

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache looks like from outside: its record, its file and its recorder, put together for an
-operator."""
+"""View of a cache for an operator, put together from its record, its file and its recorder."""
 
 import dataclasses
 import pathlib
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import State
@@ -26,14 +25,14 @@ __all__ = [
 ]
 
 DIRTY = 'DIRTY'
-"""WARMING by its record, and no recorder fills it any more."""
+"""RECORDING by its record, and no recorder fills it any more."""
 BROKEN = 'BROKEN'
 """Files without a record that can be read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CacheView:
-    """One cache as an operator sees it."""
+    """One cache as operators see it."""
 
     key: CacheKey
     path: pathlib.Path
@@ -48,7 +47,8 @@ class CacheView:
     record: CacheRecord | None = None
     recorder: control.Status | None = None
     guests: int = 0
-    """That read through its recorder, or through a daemon whose recorder has died."""
+    """Number of guests that read through its recorder, or through a daemon whose recorder has
+    died."""
 
 
 def served(paths: Paths) -> set[CacheKey]:
@@ -62,14 +62,14 @@ def served(paths: Paths) -> set[CacheKey]:
     return found
 
 
-def view(store: Store, key: CacheKey) -> CacheView:
+def view(catalog: Catalog, key: CacheKey) -> CacheView:
     """Look at one cache; nothing that is wrong with it is an error here."""
     record, state, note = None, State.COLD.value, ''
-    path = store.paths.sealed(key)
-    if not path.exists() and store.paths.recording(key).exists():
-        path = store.paths.recording(key)
+    path = catalog.paths.sealed(key)
+    if not path.exists() and catalog.paths.recording(key).exists():
+        path = catalog.paths.recording(key)
     try:
-        record = store.load(key)
+        record = catalog.load(key)
         if record is not None:
             state = record.state.value
             note = record.stale_reason or (record.sealed.reason.value if record.sealed else '')
@@ -77,15 +77,15 @@ def view(store: Store, key: CacheKey) -> CacheView:
             state, note = BROKEN, 'it has no record'
     except exception.RecordBroken as e:
         state, note = BROKEN, str(e)
-    status, guests, socket = None, 0, store.paths.nbd_socket(key)
+    status, guests, socket = None, 0, catalog.paths.nbd_socket(key)
     try:
-        status = control.RecorderClient(store.paths.control_socket(key)).status()
+        status = control.RecorderClient(catalog.paths.control_socket(key)).status()
         note, guests = note or status.note, status.guests
     except exception.RecorderUnreachable:
         if socket.exists():
             guests = processes.connections(socket)
-        if state == State.WARMING.value:
-            state, note = DIRTY, 'no recorder fills it any more; the next boot starts afresh'
+        if state == State.RECORDING.value:
+            state, note = DIRTY, 'its recorder died; the next boot records it again'
         elif state == State.COLD.value:
             note = 'its recorder does not answer, or has died'
     try:
@@ -95,7 +95,7 @@ def view(store: Store, key: CacheKey) -> CacheView:
     return CacheView(key, path, state, allocated, length, note, record, status, guests)
 
 
-_REMEDY = 'End its guests, or add --force: they go on with the file, which has no name then'
+_REMEDY = 'End its guests, or add --force: they keep reading the removed file'
 
 
 def require_no_guests(seen: CacheView) -> None:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the host let a guest connect to a recorder.
+"""Check whether AppArmor or SELinux lets a guest connect to a recorder.
 
 AppArmor and SELinux confine each qemu to what libvirt allows it. libvirt allows the files of an
 explicit chain by itself, so a guest always gets to play; the socket of a recorder it does not
 allow, and a guest that was told to record would not start.
 
-This only reads, without any rights: what cannot be told of a confinement that is on counts as an
-obstacle, since a plain boot costs less than one that fails.
+This only reads, without any rights: what cannot be told of a confinement that is on counts as a
+denial, since a plain boot costs less than one that fails.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ import os
 import pathlib
 import re
 
-__all__ = ['SELINUX_TYPE', 'obstacle']
+__all__ = ['SELINUX_TYPE', 'problem']
 
 SELINUX_TYPE = 'nova_qcache_guests_t'
-"""What our policy module calls the folder of the sockets; see etc/selinux."""
+"""SELinux type of the folder of the sockets in our policy module; see etc/selinux."""
 
 _APPARMOR_ENABLED = 'sys/module/apparmor/parameters/enabled'
 _APPARMOR_FOLDER = 'etc/apparmor.d'
@@ -38,11 +38,11 @@ _RULE = re.compile(
     r'(?:"(?P<quoted>[/@][^"]*)"|(?P<bare>[/@]\S*))\s+(?P<rights>[A-Za-z]+)\s*,'
 )
 _LEFT_BEHIND = ('~', '.dpkg-new', '.dpkg-old', '.dpkg-dist', '.dpkg-bak', '.rpmnew', '.rpmsave')
-"""How files end that AppArmor passes over in a folder."""
+"""Endings of files that AppArmor passes over in a folder."""
 _SETTING = re.compile(r'^\s*(security_\w+)\s*=\s*(\[[^]]*\]|[^#\n]*)', re.MULTILINE)
 
 
-def obstacle(guests: pathlib.Path, root: pathlib.Path = pathlib.Path('/')) -> str | None:
+def problem(guests: pathlib.Path, root: pathlib.Path = pathlib.Path('/')) -> str | None:
     """Return why qemu may not connect to sockets in that folder, a semicolon, and the remedy; None
     if it may, as far as can be told.
 
@@ -135,7 +135,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    """Tell whether a pattern of AppArmor's matches a path; one that is not understood does not."""
+    """Return whether a pattern of AppArmor matches a path; an unknown pattern does not."""
     pattern = re.sub('/+', '/', pattern.replace('@{run}', '/{,var/}run/'))
     try:
         return re.fullmatch(_regex(pattern), path) is not None
@@ -192,14 +192,14 @@ def _selinux_type(path: pathlib.Path) -> str:
     try:
         context = os.getxattr(path, 'security.selinux').rstrip(b'\0').decode()
     except (OSError, ValueError) as e:
-        return f'that cannot be told ({e})'
+        return f'that cannot be read ({e})'
     # user:role:type:level
     return [*context.split(':'), '', '', ''][2]
 
 
 def _libvirt_uses(driver: str, root: pathlib.Path) -> bool:
-    """Tell whether libvirt confines guests by this; without a word to the contrary it does. Often
-    its configuration is root's alone to read."""
+    """Return whether libvirt confines guests by this driver; it does unless its configuration says
+    otherwise. Often only root can read that configuration."""
     settings = dict(_SETTING.findall(_read(root / _LIBVIRT_CONF)))
     if settings.get('security_default_confined', '').strip() == '0':
         return False  # Nova asks for no confinement of its own

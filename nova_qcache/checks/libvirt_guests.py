@@ -10,7 +10,7 @@ __all__ = ['saves', 'setting']
 _LINKS = 'etc/systemd/system'
 _UNIT = 'libvirt-guests.service'
 _PROGRAMS = ('usr/lib/libvirt/libvirt-guests.sh', 'usr/libexec/libvirt-guests.sh')
-"""Which have the default, another one in each distribution."""
+"""Programs that have the default in them, another one in each distribution."""
 _FILES = ('etc/default/libvirt-guests', 'etc/sysconfig/libvirt-guests')
 _SETTING = re.compile(r'^ON_SHUTDOWN=["\']?([\w-]*)', re.MULTILINE)
 _SHUT_DOWN = 'shutdown'

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this host fit: the tools, the folders and their file system, each finding with its remedy."""
+"""Preflight checks of a host: tools, folders and their file system, each finding with its
+remedy."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -17,7 +18,7 @@ from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache import options
 from nova_qcache.cache import pool
-from nova_qcache.cache.directory import Inventory
+from nova_qcache.cache.directory import CacheDirectory
 from nova_qcache.checks import confinement
 from nova_qcache.checks import libvirt_guests
 from nova_qcache.model.key import CacheKey
@@ -28,7 +29,7 @@ from nova_qcache.system import files
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
 
-__all__ = ['Finding', 'Grade', 'examine']
+__all__ = ['Finding', 'Grade', 'run_checks']
 
 _PROBE_BYTES = 8 * 1024 * 1024
 
@@ -36,7 +37,7 @@ _PROBE_BYTES = 8 * 1024 * 1024
 class Grade(enum.Enum):
     OK = 'ok'
     WARNING = 'warning'
-    """Not all of it works, or not for all; something is worth a look."""
+    """Some of it does not work, or not for all guests; worth an operator's attention."""
     ERROR = 'error'
     """Boots are plain until this is mended."""
 
@@ -49,7 +50,7 @@ class Finding:
     remedy: str = ''
 
 
-def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+def run_checks(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Look at everything, one finding each; nothing is changed, and no folder made."""
     configuration = _finding('configuration', lambda: _configuration(conf))
     yield configuration
@@ -86,7 +87,9 @@ def _finding(subject: str, look: Callable[[], str], grade: Grade = Grade.ERROR) 
     except exception.QcacheError as e:
         return Finding(subject, grade, *e.problem_and_remedy())
     except OSError as e:
-        return Finding(subject, grade, exception.sentence(e), 'See whether its storage is sound.')
+        return Finding(
+            subject, grade, exception.sentence(e), 'Check whether its storage is sound.'
+        )
 
 
 def _configuration(conf: cfg.ConfigOpts) -> str:
@@ -95,14 +98,16 @@ def _configuration(conf: cfg.ConfigOpts) -> str:
 
 
 def _options(conf: cfg.ConfigOpts) -> Finding:
-    """Say what is in force, and name what is written and no option of ours."""
+    """List the options in force, and those in the files that are unknown."""
     known = {opt.dest: opt for opt in options.OPTS}
     changed = [
         f'{name} = {conf.qcache[name]}'
         for name, opt in known.items()
         if conf.qcache[name] != opt.default
     ]
-    others = 'all others have their defaults' if changed else 'all have their defaults'
+    others = (
+        'all other options have their defaults' if changed else 'all options have their defaults'
+    )
     in_force = ', '.join([*changed, others])
     unknown = {
         name: said for name, said in config_files.written(conf).items() if name not in known
@@ -117,7 +122,7 @@ def _options(conf: cfg.ConfigOpts) -> Finding:
         'options',
         Grade.WARNING,
         f'[qcache] has no option {named}; {in_force}',
-        f'Did you mean {meant}?' if meant else 'Take it out, or spell it as the manual does.',
+        f'Did you mean {meant}?' if meant else 'Remove it, or correct its name.',
     )
 
 
@@ -183,11 +188,11 @@ def _space(folder: pathlib.Path, quota: int) -> str:
 
 def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
     limits, mib = pool.limits(conf, folder), qcache_conf.MIB
-    taken = Inventory(folder).allocated()
+    taken = CacheDirectory(folder).allocated()
     free = files.free_bytes(files.place(folder))
     found = (
         f'caches take {taken // mib} MiB of {limits.budget // mib}, and {free // mib} MiB are '
-        f'free, of which {limits.min_free // mib} stay so'
+        f'free, of which {limits.min_free // mib} must stay free'
     )
     excess = max(taken - limits.budget, limits.min_free - free)
     if excess > 0:
@@ -195,15 +200,15 @@ def _budget(conf: cfg.ConfigOpts, folder: pathlib.Path) -> str:
             path=str(folder),
             excess=excess,
             reason=found,
-            remedy='Those that nobody uses go at the next recording or run of the image cache '
-            'manager; or raise [qcache] cache_budget, or lower min_free',
+            remedy='The next recording or run of the image cache manager evicts unused ones; or '
+            'raise [qcache] cache_budget, or lower min_free',
         )
     return found
 
 
 def _libvirt(uri: str) -> str:
     version = '.'.join(map(str, LibvirtDomains(uri).version()))
-    return f'{uri} {version}, whose guests may be resumed'
+    return f'{uri} is version {version}, and its guests may be resumed'
 
 
 def _libvirt_guests() -> Iterator[Finding]:
@@ -213,12 +218,12 @@ def _libvirt_guests() -> Iterator[Finding]:
         yield Finding(
             'libvirt-guests',
             Grade.WARNING,
-            'it saves guests when the host goes off, and a guest that is saved with a cache just '
-            'before libvirtd stops may not start until nova-compute has started',
+            'it saves guests when the host shuts down, and a guest that is saved with a cache '
+            'just before libvirtd stops may not start until nova-compute has started',
             f'Set ON_SHUTDOWN=shutdown and ON_BOOT=ignore in {libvirt_guests.setting()}.',
         )
     elif saves is not None:
-        yield Finding('libvirt-guests', Grade.OK, 'it shuts guests down when the host goes off')
+        yield Finding('libvirt-guests', Grade.OK, 'it shuts guests down when the host shuts down')
 
 
 def _glance(conf: cfg.ConfigOpts) -> Finding:
@@ -228,7 +233,7 @@ def _glance(conf: cfg.ConfigOpts) -> Finding:
         return Finding(
             'glance',
             Grade.WARNING,
-            'caches of deleted images go by age only',
+            'Glance is not asked: caches of deleted images expire by age only',
             'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
         )
     from nova_qcache.system.glance import Glance  # as slow to import as all else
@@ -238,13 +243,13 @@ def _glance(conf: cfg.ConfigOpts) -> Finding:
 
 def _confinement(guests: pathlib.Path) -> Finding:
     # A warning: sealed caches are played all the same, and guests without libvirt record.
-    obstacle = confinement.obstacle(guests)
-    if obstacle is None:
-        return Finding('confinement', Grade.OK, f'nothing known keeps guests from {guests}')
-    cause, _, remedy = obstacle.partition('; ')
+    problem = confinement.problem(guests)
+    if problem is None:
+        return Finding('confinement', Grade.OK, f'no known rule denies guests {guests}')
+    cause, _, remedy = problem.partition('; ')
     return Finding(
         'confinement',
         Grade.WARNING,
-        f'no boot can record, and those without a cache stay plain: {cause}',
+        f'boots cannot record on this host, and play existing caches only: {cause}',
         f'{remedy[:1].upper()}{remedy[1:]}.',
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a recorder outlive the service that starts it.
+"""Check whether a recorder outlives the service that starts it.
 
 systemd ends all processes of a service's control group with the service, unless its KillMode says
 otherwise. A recorder that ended with nova-compute would take its guests' disk with it.
@@ -8,13 +8,13 @@ otherwise. A recorder that ended with nova-compute would take its guests' disk w
 import pathlib
 import subprocess
 
-__all__ = ['obstacle']
+__all__ = ['problem']
 
 _SURVIVES = ('process', 'none')
 _SECONDS = 5
 
 
-def obstacle(cgroup: pathlib.Path = pathlib.Path('/proc/self/cgroup')) -> str | None:
+def problem(cgroup: pathlib.Path = pathlib.Path('/proc/self/cgroup')) -> str | None:
     """Return why a recorder would not outlive this process, with the remedy; None if it would."""
     unit = _unit(cgroup)
     if unit is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an upgrade finds on a host: caches and recorders of another version.
+"""Upgrade checks of a host: caches and recorders of another version.
 
 Beside :mod:`nova_qcache.checks.preflight`, whose findings hold at any time. To be asked with the
 new version installed, before nova-compute is restarted with it.
@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 import nova_qcache
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.checks.preflight import Finding
 from nova_qcache.checks.preflight import Grade
 from nova_qcache.model.key import CacheKey
@@ -22,20 +22,20 @@ from nova_qcache.recorder import respawn
 from nova_qcache.system import processes
 from nova_qcache.system.paths import Paths
 
-__all__ = ['examine']
+__all__ = ['run_checks']
 
 _MOST_NAMED = 5
 """More images than these are not named one by one."""
 
 
-def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+def run_checks(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Look at the caches and recorders of this host; nothing is changed.
 
     :param conf: one that :func:`nova_qcache.conf.validate` accepts
     """
     paths = Paths.from_conf(conf)
     looks = {
-        'caches': functools.partial(_caches, Store(paths, conf.qcache.lock_timeout_seconds)),
+        'caches': functools.partial(_caches, Catalog(paths, conf.qcache.lock_timeout_seconds)),
         'recorders': functools.partial(_recorders, paths),
     }
     for subject, look in looks.items():
@@ -43,17 +43,17 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
             yield look(subject)
         except OSError as e:
             yield Finding(
-                subject, Grade.ERROR, exception.sentence(e), 'See whether its storage is sound.'
+                subject, Grade.ERROR, exception.sentence(e), 'Check whether its storage is sound.'
             )
 
 
-def _caches(store: Store, subject: str) -> Finding:
-    keys = store.keys()
+def _caches(catalog: Catalog, subject: str) -> Finding:
+    keys = catalog.keys()
     newer: list[CacheKey] = []
     broken: list[CacheKey] = []
     for key in keys:
         try:
-            store.load(key)
+            catalog.load(key)
         except exception.RecordTooNew:
             newer.append(key)
         except exception.RecordBroken:
@@ -65,12 +65,12 @@ def _caches(store: Store, subject: str) -> Finding:
     if newer:
         found.append(f'{len(newer)} were written by a newer nova-qcache ({_images(newer)})')
     if broken:
-        found.append(f'{len(broken)} are no records ({_images(broken)})')
+        found.append(f'{len(broken)} cannot be read ({_images(broken)})')
     return Finding(
         subject,
         Grade.WARNING,
         f'of {len(keys)} records, {" and ".join(found)}: their images are recorded again',
-        'Install the nova-qcache that wrote them, or clear them away with `nova-qcache remove '
+        'Install the nova-qcache that wrote them, or remove the caches with `nova-qcache remove '
         'IMAGE`.',
     )
 
@@ -80,14 +80,14 @@ def _recorders(paths: Paths, subject: str) -> Finding:
     installed_at = _installed_at()
     older = [key for key, started_at in running.items() if started_at < installed_at]
     if not older:
-        said = f'{len(running)} run, all of this version' if running else 'none runs'
+        said = f'{len(running)} at work, all of this version' if running else 'none at work'
         return Finding(subject, Grade.OK, said)
     return Finding(
         subject,
         Grade.WARNING,
         f'{len(older)} of {len(running)} were started before this nova-qcache was installed, and '
-        f'go on with the version of then ({_images(older)})',
-        'Leave them: each ends with the last server that reads through it.',
+        f'still run the older version ({_images(older)})',
+        'Nothing to do: each ends with the last server that reads through it.',
     )
 
 
@@ -102,8 +102,8 @@ def _running(paths: Paths) -> dict[CacheKey, float]:
         # A recorder that is gone is started again by the keeper, and with this version.
         if _is_at_work(paths, key):
             with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
-                # It writes its duty down when it starts, and never again.
-                found[key] = paths.duty(key).stat().st_mtime
+                # It writes its respawn spec when it starts, and never again.
+                found[key] = paths.respawn_spec(key).stat().st_mtime
     return found
 
 

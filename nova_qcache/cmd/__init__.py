@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs: ``nova-qcache`` for operators, ``nova-qcache-recorder`` for the project itself."""
+"""The programs: ``nova-qcache`` for operators; the recorder and the keeper for ourselves."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command check: is this host fit."""
+"""The command check: preflight checks of this host."""
 
 import argparse
 from typing import Any
@@ -12,8 +12,8 @@ __all__ = ['Check']
 
 
 class Check(lister.Lister):
-    """Find out whether this host is fit for caches; each finding has its remedy. Exit code 1 if it
-    is not."""
+    """Check whether this host can use caches; each finding has its remedy. Exit code 1 if it
+    cannot."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -26,7 +26,7 @@ class Check(lister.Lister):
         # Imported here: cliff imports all commands for each of them.
         from nova_qcache.checks import preflight
 
-        findings = list(preflight.examine(shell.conf(self.app)))
+        findings = list(preflight.run_checks(shell.conf(self.app)))
         self.failed = any(finding.grade is preflight.Grade.ERROR for finding in findings)
         rows = [(each.subject, each.grade.value, each.found, each.remedy) for each in findings]
         if shell.is_for_program(parsed_args):

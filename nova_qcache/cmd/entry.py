@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the programs for people begin: Ctrl-C ends them without a traceback, also while they still
-import what they need."""
+"""Entry points of the programs for people: Ctrl-C ends them without a traceback, also while they
+still import modules."""
 
 from collections.abc import Callable
 import importlib

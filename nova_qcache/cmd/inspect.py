@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that look: list, show."""
+"""Commands that only read: list, show."""
 
 import argparse
 from collections.abc import Collection
@@ -24,7 +24,7 @@ FIELDS = (
     *('virtual_size', 'base', 'base_format', 'created_at', 'sealed_at', 'digest'),
     *('phase', 'guests', 'recorder_pid', 'daemon_pid'),
 )
-"""What programs see of a cache, whatever state it is in."""
+"""Fields of a cache in machine-readable output, whatever its state."""
 
 
 class List(lister.Lister):
@@ -131,7 +131,8 @@ def fields(view: CacheView, pinned: Collection[str]) -> dict[str, Any]:
 def one(
     parsed_args: argparse.Namespace, known: dict[str, Any]
 ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """Return what a command shows of one thing: all names, but people see no empty ones."""
+    """Return the fields of one object for output: all of them for programs, those with a value for
+    people."""
     if parsed_args.formatter == 'table' and not parsed_args.columns:
         known = {name: value for name, value in known.items() if value is not None}
     return tuple(known), tuple(known.values())

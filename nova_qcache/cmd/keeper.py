@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nova-qcache-keeper: start killed recorders again, see to their guests, examine caches."""
+"""nova-qcache-keeper: restart killed recorders, resume their guests, revalidate caches."""
 
 from collections.abc import Sequence
 import os
@@ -14,16 +14,16 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.usage import Usage
 from nova_qcache.cache.verify import Verifier
 from nova_qcache.cmd import logs
-from nova_qcache.keeper.examination import Examiner
-from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
 from nova_qcache.keeper.lifecycle import Lifecycle
-from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.respawner import Respawner
+from nova_qcache.keeper.revalidation import Requests
+from nova_qcache.keeper.revalidation import Revalidator
 from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.keeper.service import Keeper
 from nova_qcache.qemu.img import QemuImg
@@ -64,10 +64,10 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
     group = conf.qcache
     paths = Paths.from_conf(conf)
     paths.prepare()
-    store = Store(paths, group.lock_timeout_seconds)
+    catalog = Catalog(paths, group.lock_timeout_seconds)
     generations = Generations(paths, group.lock_timeout_seconds)
-    verifier = Verifier(store, generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io))
-    requests = Requests(paths.examinations)
+    verifier = Verifier(catalog, generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io))
+    requests = Requests(paths.revalidations)
     domains = LibvirtDomains(group.libvirt_uri) if group.libvirt_uri else None
     leases = Leases(paths.leases, group.plan_lease_seconds)
     guests = saved = None
@@ -77,8 +77,8 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
         events = Lifecycle(group.libvirt_uri, happened.set)
         saved = SavedGuests(paths, leases, LibvirtDomains(group.libvirt_uri), events, happened)
     usage = Usage(paths, leases, qcache_conf.instances_path(conf), domains)
-    examiner = Examiner(
-        store,
+    revalidator = Revalidator(
+        catalog,
         generations,
         verifier,
         usage,
@@ -86,8 +86,8 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
         group.base_reconnect_seconds,
         group.revalidate_mib_per_second * qcache_conf.MIB,
     )
-    revival = Revival(paths, store, group.qemu_storage_daemon, group.base_reconnect_seconds)
-    return Keeper(paths, revival, requests, examiner, guests, saved)
+    respawner = Respawner(paths, catalog, group.qemu_storage_daemon, group.base_reconnect_seconds)
+    return Keeper(paths, respawner, requests, revalidator, guests, saved)
 
 
 if __name__ == '__main__':

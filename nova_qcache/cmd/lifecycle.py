@@ -30,7 +30,7 @@ def _add_base(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         '--base',
         required=required,
-        help='its base: a path, nbd://host/export, or nbd+unix:///export?socket=PATH',
+        help='base of the image: a path, nbd://host/export, or nbd+unix:///export?socket=PATH',
     )
     parser.add_argument(
         '--base-format', default='raw', choices=FORMATS, help='format of the base (default: raw)'
@@ -43,14 +43,15 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f'{text} is no number of seconds above 0')
+        raise argparse.ArgumentTypeError(f'{text} is not a number of seconds above 0')
     return seconds
 
 
 def _amount(text: str) -> str:
     if qcache_conf.amount(text, qcache_conf.MIB) is None:
         raise argparse.ArgumentTypeError(
-            f'{text!r} is no amount: give a number of MiB, or one with a unit, such as 512M or 1GB'
+            f'{text!r} is not an amount: give a number of MiB, or one with a unit, such as 512M or'
+            ' 1GB'
         )
     return text
 
@@ -70,7 +71,7 @@ def _plan_fields(plan: plan_module.Plan) -> dict[str, Any]:
 
 
 class Plan(show.ShowOne):
-    """Show what a boot of an image would use now; starts nothing, and changes nothing."""
+    """Show what a boot of an image would use now, without starting or changing anything."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -92,8 +93,7 @@ class Plan(show.ShowOne):
 
 
 class Record(show.ShowOne):
-    """Start the recorder of an image, or join the one at work; guests can connect when this
-    returns."""
+    """Start a recorder for an image, or join the one at work; returns when guests can connect."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -103,7 +103,7 @@ class Record(show.ShowOne):
             '--quota',
             type=_amount,
             metavar='SIZE',
-            help='quota in place of the configured one: a number of MiB, or one with a unit, such '
+            help='quota instead of the configured one: a number of MiB, or one with a unit, such '
             'as 512M or 1GB',
         )
         shell.add_examples(
@@ -130,7 +130,7 @@ class Record(show.ShowOne):
 
 
 class Seal(show.ShowOne):
-    """End the recording of an image now, and keep what it has."""
+    """End the recording of an image now, and seal its cache."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -141,7 +141,7 @@ class Seal(show.ShowOne):
             type=_seconds,
             default=120,
             metavar='SECONDS',
-            help='how long to wait (default: 120)',
+            help='how long to wait for it, in seconds (default: 120)',
         )
         shell.add_examples(parser, 'seal IMAGE', 'seal --wait --timeout 30 IMAGE')
         return parser
@@ -155,7 +155,7 @@ class Seal(show.ShowOne):
 
 
 class Invalidate(lister.Lister):
-    """Say that the base of an image changes: no boot uses a cache of before again."""
+    """Mark an image's base as changed; its existing caches are never used again."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -182,12 +182,12 @@ class Remove(lister.Lister):
         parser.add_argument(
             '--force',
             action='store_true',
-            help='even those that guests read: they go on, their next start may fail',
+            help='remove also caches in use: guests go on, but their next start may fail',
         )
         parser.add_argument(
             '--forget',
             action='store_true',
-            help='also its row in stats, with or without a cache: the sums of the host keep it',
+            help='remove also its row in stats, even without a cache; host totals keep it',
         )
         shell.add_examples(parser, 'remove IMAGE', 'remove --forget IMAGE', 'remove --force IMAGE')
         return parser

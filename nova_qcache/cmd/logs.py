@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the programs that nobody looks at write their log."""
+"""Log set-up of the background programs."""
 
 from oslo_config import cfg
 from oslo_log import log

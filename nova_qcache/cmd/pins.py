@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that keep the caches of an image, whatever room is needed: pin, unpin."""
+"""Commands that protect the caches of an image from eviction and expiry: pin, unpin."""
 
 import argparse
 import math
@@ -25,13 +25,13 @@ def _hours(text: str) -> float:
     except ValueError:
         hours = math.nan
     if not 0 < hours <= _MOST_HOURS:
-        raise argparse.ArgumentTypeError(f'{text} is no number of hours up to {_MOST_HOURS}')
+        raise argparse.ArgumentTypeError(f'{text} is not a number of hours up to {_MOST_HOURS}')
     return hours
 
 
 class Pin(show.ShowOne):
-    """Keep the caches of an image, those to come as well: they are not removed to make room, nor
-    for their age."""
+    """Pin an image: its caches, present and future, are neither evicted to make room nor
+    expired."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -41,7 +41,7 @@ class Pin(show.ShowOne):
             dest='hours',
             type=_hours,
             metavar='HOURS',
-            help='how long (default: until it is unpinned); a pin that lasts longer stays',
+            help='hours to pin it for (default: until it is unpinned); a longer pin is kept',
         )
         shell.add_examples(parser, 'pin IMAGE', 'pin --for 48 IMAGE')
         return parser
@@ -65,7 +65,7 @@ class Pin(show.ShowOne):
 
 
 class Unpin(command.Command):
-    """Let the caches of an image go when room is needed, as those of any other image."""
+    """Unpin an image: its caches may be evicted and expired again."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)

@@ -15,7 +15,7 @@ from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cmd import logs
 from nova_qcache.keeper import launch as keeper
 from nova_qcache.model import key
@@ -36,14 +36,14 @@ _KEEPER_SECONDS = 5
 
 _CLI_OPTS = [
     cfg.StrOpt('image-id', required=True, positional=True, help='UUID of the image'),
-    cfg.StrOpt('base', required=True, help='Path or URI of its base'),
+    cfg.StrOpt('base', required=True, help='Path or URI of the base of the image'),
     cfg.StrOpt('base-format', default='raw', help='Format of the base: raw or qcow2'),
-    cfg.StrOpt('quota', deprecated_name='quota-mib', help='Quota in place of the option quota'),
+    cfg.StrOpt('quota', deprecated_name='quota-mib', help='Quota instead of [qcache] quota'),
     cfg.StrOpt('image-hash', default='', help="Glance's hash of the image's content"),
-    cfg.BoolOpt('serve-only', help='Record nothing: serve the guests of one that was killed'),
-    cfg.StrOpt('generation', help='That of the cache in place of that of the base'),
-    cfg.IntOpt('revision', default=1, min=1, help='That of the cache'),
-    cfg.BoolOpt('audit', help='Measure the cache of the revision before, on a copy of it'),
+    cfg.BoolOpt('serve-only', help='Record nothing; serve the guests of a recorder that died'),
+    cfg.StrOpt('generation', help='Generation of the cache; by default that of the base'),
+    cfg.IntOpt('revision', default=1, min=1, help='Revision of the cache'),
+    cfg.BoolOpt('audit', help='Audit the cache of the previous revision, on a copy of it'),
 ]
 
 
@@ -85,7 +85,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         # meanwhile is not recorded under the generation of before.
         current = Generations(paths, group.lock_timeout_seconds).current(source)
         if generation not in (None, current):  # whoever wants it would wait for it in vain
-            reason = f'the base was written meanwhile; it has generation {current} now'
+            reason = f'the base was written meanwhile and now has generation {current}'
             raise exception.RecorderFailed(image_id=image_id, reason=reason)
         generation = current
     settings = Settings(
@@ -107,9 +107,9 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         rerecord_miss_percent=group.rerecord_miss_percent,
         arguments=(*qcache_conf.config_arguments(conf), *_own_arguments(conf)),
     )
-    store = Store(paths, group.lock_timeout_seconds)
+    catalog = Catalog(paths, group.lock_timeout_seconds)
     cache_key = CacheKey(image_id, generation, conf.revision)
-    recorder = Recorder(cache_key, source, store, QemuImg(group.qemu_img), settings)
+    recorder = Recorder(cache_key, source, catalog, QemuImg(group.qemu_img), settings)
     keeping = asyncio.create_task(_keep_the_keeper(conf, paths)) if group.start_keeper else None
     try:
         await recorder.run()
@@ -141,7 +141,10 @@ def _generation(text: str) -> Generation:
         return Generation(epoch, int(n))
     except ValueError as e:
         raise exception.InvalidOption(
-            option='--generation', value=text, reason=str(e), remedy='Give one as `list` prints it'
+            option='--generation',
+            value=text,
+            reason=str(e),
+            remedy='Give a generation as `nova-qcache list --long` prints it',
         ) from e
 
 

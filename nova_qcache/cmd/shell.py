@@ -150,8 +150,8 @@ class Shell(app.App):
 
 
 def become_owner(cache_path: pathlib.Path) -> None:
-    """Act as the user that the caches belong to, if root calls; where there is no folder for them
-    yet, as the owner of the one that it is going to be in.
+    """Act as the owner of the caches if root calls; without a folder of caches, as the owner of
+    the folder in which it will be made.
 
     What root would make there (a folder, a record, a socket) nova-compute could not use.
     """
@@ -243,7 +243,7 @@ def progress(what: str, total: float, unit: str = 'B') -> Done:
 
 
 def _plainly(record: logging.LogRecord) -> bool:
-    """Let cliff log a sentence in the place of an error."""
+    """Make cliff log a sentence in place of an error."""
     if isinstance(record.msg, Exception):
         record.msg = exception.sentence(record.msg)
     return True
@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before anything was done
         pass
     if code == _INTERRUPTED:
-        print('Interrupted. What has begun may go on: see `nova-qcache list`.', file=sys.stderr)
+        print('Interrupted. What was started may go on; see `nova-qcache list`.', file=sys.stderr)
     return _flushed(code)
 
 
@@ -278,9 +278,7 @@ def _has_output() -> bool:
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, 'w')
     if sys.stdout is None:
-        print(
-            'Standard output is closed. Give nova-qcache one, if only /dev/null.', file=sys.stderr
-        )
+        print('Standard output is closed. Redirect it, for example to /dev/null.', file=sys.stderr)
         return False
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')  # names of files may be any bytes

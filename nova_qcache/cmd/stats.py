@@ -12,10 +12,10 @@ from cliff import lister
 
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
-from nova_qcache.reports import figures as figures_module
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.figures import ImageFigures
-from nova_qcache.reports.history import Point
+from nova_qcache.reports import snapshot as snapshot_module
+from nova_qcache.reports.snapshot import ImageSnapshot
+from nova_qcache.reports.snapshot import Snapshot
+from nova_qcache.reports.time_series import Point
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 
@@ -31,14 +31,14 @@ _BOOTS = {
     'audits': 'boots: audit',
     'plain': 'boots: plain',
 }
-"""What people see in the place of these names: a recording needs no boot that records."""
+"""Labels of these counters in tables; a recording does not need a boot that records."""
 
 Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
 
 class Stats(lister.Lister):
-    """Show what was counted and measured of each image, or of the host. In JSON and YAML it is all
-    that is known, in bytes and seconds; in tables what people look for."""
+    """Show counters and measurements of each image, or of the host. JSON and YAML have all of
+    them, in bytes and seconds; tables have the most useful ones."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -46,7 +46,7 @@ class Stats(lister.Lister):
         parser.add_argument(
             '--host',
             action='store_true',
-            help='of the host; --long adds the sources',
+            help='show the host instead of each image; --long adds where each value comes from',
         )
         parser.add_argument(
             '--plot',
@@ -72,23 +72,23 @@ class Stats(lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Rows:
         manager = shell.manager(self.app, looks_only=True)
-        figures = manager.figures()
+        snapshot = manager.snapshot()
         # Imported here: cliff imports all commands for each of them.
         if parsed_args.metrics is not None:
             from nova_qcache.reports import metrics
 
-            metrics.write(figures, parsed_args.metrics)
+            metrics.write(snapshot, parsed_args.metrics)
         if parsed_args.plot is not None:
             from nova_qcache.reports import plot
 
-            plot.draw(_picture(figures, manager.history.points()), parsed_args.plot)
+            plot.draw(_picture(snapshot, manager.time_series.points()), parsed_args.plot)
         is_for_program = shell.is_for_program(parsed_args)
         if is_for_program:
-            return _host_fields(figures) if parsed_args.host else _image_fields(figures.images)
+            return _host_fields(snapshot) if parsed_args.host else _image_fields(snapshot.images)
         is_long = shell.is_long(parsed_args)
         if parsed_args.host:
-            return _host_table(figures, is_long=is_long)
-        return _image_table(figures.images, is_long=is_long)
+            return _host_table(snapshot, is_long=is_long)
+        return _image_table(snapshot.images, is_long=is_long)
 
     def produce_output(
         self,
@@ -109,7 +109,7 @@ class Stats(lister.Lister):
         return 0
 
 
-def _image_table(images: Iterable[ImageFigures], *, is_long: bool) -> Rows:
+def _image_table(images: Iterable[ImageSnapshot], *, is_long: bool) -> Rows:
     columns: tuple[str, ...] = ('Image', 'Pinned', 'Boots', 'Hit %', 'Saved MiB')
     if is_long:
         # The kinds of boots as the metrics have them; recordings need no boot.
@@ -119,7 +119,7 @@ def _image_table(images: Iterable[ImageFigures], *, is_long: bool) -> Rows:
     return columns, [tuple(row[column] for column in columns) for row in rows]
 
 
-def _image_row(image: ImageFigures) -> dict[str, Any]:
+def _image_row(image: ImageSnapshot) -> dict[str, Any]:
     counters = image.counters
     ratio = counters_module.hit_ratio(counters)
     return {
@@ -135,13 +135,13 @@ def _image_row(image: ImageFigures) -> dict[str, Any]:
         'Plain': sum(counters.plain.values()),
         'Recordings': counters.recordings,
         'Hit %': None if ratio is None else round(100 * ratio, 2),
-        'Saved MiB': round(figures_module.served_bytes(counters) / _MIB, 1),
-        'Base MiB': round(figures_module.base_bytes(counters) / _MIB, 1),
+        'Saved MiB': round(snapshot_module.served_bytes(counters) / _MIB, 1),
+        'Base MiB': round(snapshot_module.base_bytes(counters) / _MIB, 1),
         'Last use': _when(counters.last_used_at),
     }
 
 
-def _image_fields(images: Iterable[ImageFigures]) -> Rows:
+def _image_fields(images: Iterable[ImageSnapshot]) -> Rows:
     rows = [
         {
             'image_id': image.image_id,
@@ -158,19 +158,19 @@ def _image_fields(images: Iterable[ImageFigures]) -> Rows:
     return tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows]
 
 
-def _host_fields(figures: Figures) -> Rows:
-    fields = {**_of_host(figures), 'sources': figures_module.SOURCES}
+def _host_fields(snapshot: Snapshot) -> Rows:
+    fields = {**_of_host(snapshot), 'sources': snapshot_module.SOURCES}
     return tuple(fields), [tuple(fields.values())]
 
 
-def _host_table(figures: Figures, *, is_long: bool) -> Rows:
+def _host_table(snapshot: Snapshot, *, is_long: bool) -> Rows:
     columns = ('Figure', 'Value', 'Source') if is_long else ('Figure', 'Value')
-    return columns, [row[: len(columns)] for row in _host_rows(figures)]
+    return columns, [row[: len(columns)] for row in _host_rows(snapshot)]
 
 
-def _host_rows(figures: Figures) -> Iterator[tuple[Any, ...]]:
-    for name, value in _of_host(figures).items():
-        source = figures_module.SOURCES['pool' if name.startswith('pool_') else name]
+def _host_rows(snapshot: Snapshot) -> Iterator[tuple[Any, ...]]:
+    for name, value in _of_host(snapshot).items():
+        source = snapshot_module.SOURCES['pool' if name.startswith('pool_') else name]
         said = _BOOTS.get(name) or name.replace('_', ' ')
         if not isinstance(value, Mapping):
             yield said, _shown(name, value), source
@@ -179,12 +179,12 @@ def _host_rows(figures: Figures) -> Iterator[tuple[Any, ...]]:
             yield f'{said}: {reason}'.removesuffix(': '), _shown(name, count), source
 
 
-def _of_host(figures: Figures) -> dict[str, Any]:
-    pool = figures.pool
-    counted = _counted(figures.host)
+def _of_host(snapshot: Snapshot) -> dict[str, Any]:
+    pool = snapshot.pool
+    counted = _counted(snapshot.host)
     del counted['boot_bytes']  # of one image it says something
     return {
-        'gathered_at': _when(figures.at),
+        'gathered_at': _when(snapshot.at),
         **counted,
         'pool_budget_bytes': pool.budget,
         'pool_allocated_bytes': pool.allocated,
@@ -193,23 +193,24 @@ def _of_host(figures: Figures) -> dict[str, Any]:
         'pool_free_bytes': pool.free,
         'pool_caches': pool.caches,
         'pool_recordings': pool.recordings,
-        'states': dict(figures.states),
-        'images': len(figures.images),
-        'pinned_images': sum(image.is_pinned for image in figures.images),
-        'recorders': dict(figures.recorders),
-        'guests': figures.guests,
-        'mounts': dict(figures.mounts),
+        'states': dict(snapshot.states),
+        'images': len(snapshot.images),
+        'pinned_images': sum(image.is_pinned for image in snapshot.images),
+        'recorders': dict(snapshot.recorders),
+        'guests': snapshot.guests,
+        'mounts': dict(snapshot.mounts),
     }
 
 
 def _counted(counters: Counters) -> dict[str, Any]:
-    """Return what was counted, and what follows from it, under the names that programs see."""
+    """Return counters and values computed from them, under their names in machine-readable
+    output."""
     fields = {name: _plain(name, value) for name, value in dataclasses.asdict(counters).items()}
     return {
         **fields,
         'hit_ratio': counters_module.hit_ratio(counters),
-        'served_bytes': figures_module.served_bytes(counters),
-        'base_bytes': figures_module.base_bytes(counters),
+        'served_bytes': snapshot_module.served_bytes(counters),
+        'base_bytes': snapshot_module.base_bytes(counters),
     }
 
 
@@ -241,17 +242,17 @@ def _when(seconds: float) -> str | None:
     return inspect.when(seconds) if seconds else None
 
 
-def _picture(figures: Figures, points: Iterable[Point]) -> 'plot.Picture':
+def _picture(snapshot: Snapshot, points: Iterable[Point]) -> 'plot.Picture':
     from nova_qcache.reports import plot
 
-    host, pool = figures.host, figures.pool
+    host, pool = snapshot.host, snapshot.pool
     ratio = counters_module.hit_ratio(host)
     said = [
         f'pool {_size(pool.allocated)} of {_size(pool.budget)}',
         f'{host.boots:,} boots, {host.plays:,} of them from a cache',
         f'hit ratio of audited boots {ratio:.1%}' if ratio is not None else 'no boot audited yet',
-        f'{_size(figures_module.served_bytes(host))} served by caches',
-        f'{_when(figures.at)}',
+        f'{_size(snapshot_module.served_bytes(host))} served by caches',
+        f'{_when(snapshot.at)}',
     ]
     bars = [
         plot.Bar(
@@ -261,7 +262,7 @@ def _picture(figures: Figures, points: Iterable[Point]) -> 'plot.Picture':
             image.quota,
             counters_module.hit_ratio(image.counters),
         )
-        for image in figures.images
+        for image in snapshot.images
     ]
     moments = [plot.Moment(*dataclasses.astuple(point)) for point in points]
     return plot.Picture(

@@ -26,14 +26,14 @@ from nova_qcache.checks import upgrade
 from nova_qcache.checks.preflight import Finding
 from nova_qcache.checks.preflight import Grade
 from nova_qcache.cmd import shell
-from nova_qcache.virt import seams
+from nova_qcache.virt import compatibility
 
 __all__ = ['Checks', 'main']
 
 _NO_ANSWER = 255
 _DRIVER = 'qcache.QcacheDriver'
 _SHIM = 'nova.virt.qcache'
-"""Where Nova looks for it."""
+"""Module in which Nova looks for the driver."""
 _TESTED_NOVAS = range(31, 35)
 
 _CODES = {
@@ -63,12 +63,12 @@ class Checks(upgradecheck.UpgradeCommands):
 
 
 def _findings(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    of_host = list(preflight.examine(conf))
+    of_host = list(preflight.run_checks(conf))
     yield from of_host
     unfit = [finding.subject for finding in of_host if finding.grade is Grade.ERROR]
     # Without a configuration nobody knows the folders, and without them there is nothing in them.
     if not {'configuration', 'folders'}.intersection(unfit):
-        yield from upgrade.examine(conf)
+        yield from upgrade.run_checks(conf)
     yield _nova(conf.compute_driver)
 
 
@@ -93,14 +93,16 @@ def _nova(driver: str | None) -> Finding:
                 f'nova.conf has compute_driver = {_DRIVER}, and {sys.executable} has no Nova',
                 'Install nova-qcache where nova-compute is installed.',
             )
-        return Finding('nova', Grade.OK, 'none is here: nova-qcache is used without it')
-    moved = list(seams.moved())
+        return Finding(
+            'nova', Grade.OK, 'Nova is not installed here: nova-qcache is used without it'
+        )
+    moved = list(compatibility.moved())
     if moved:
         return Finding(
             'nova',
             Grade.ERROR,
-            f'Nova {version} does not fit, and all instances would boot without a cache: '
-            f'{"; ".join(moved)}',
+            f'nova-qcache does not support Nova {version}, and all instances would boot without '
+            f'a cache: {"; ".join(moved)}',
             'Upgrade nova-qcache, or set [DEFAULT] compute_driver = libvirt.LibvirtDriver.',
         )
     if driver == _DRIVER and importlib.util.find_spec(_SHIM) is None:
@@ -114,7 +116,7 @@ def _nova(driver: str | None) -> Finding:
         return Finding(
             'nova',
             Grade.WARNING,
-            f'Nova {version} has all that nova-qcache stands on, which is tested with '
+            f'Nova {version} has all interfaces that nova-qcache needs, which is tested with '
             f'{_TESTED_NOVAS[0]} to {_TESTED_NOVAS[-1]}',
             'Try it on one host.',
         )
@@ -129,7 +131,7 @@ def _is_tested(version: str) -> bool:
 
 
 class _Configuration(cfg.ConfigOpts):
-    """What ``nova-qcache`` reads, wherever it finds that; root acts as nova-compute's user."""
+    """Configuration as ``nova-qcache`` finds it; root acts as nova-compute's user."""
 
     def __call__(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> None:
         config_files.read(
@@ -142,7 +144,9 @@ class _Configuration(cfg.ConfigOpts):
         )
         # oslo.upgradecheck takes any word for "check".
         if self.command.check != 'check':
-            raise cfg.Error(f'"upgrade {self.command.check}" is no command; give "upgrade check"')
+            raise cfg.Error(
+                f'"upgrade {self.command.check}" is not a command; give "upgrade check"'
+            )
         shell.become_owner(pathlib.Path(self.qcache.cache_path))
 
 

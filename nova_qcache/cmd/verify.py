@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command verify: cached bytes against the base."""
+"""The command verify: comparison of cached bytes with the base."""
 
 import argparse
 from typing import Any
@@ -12,8 +12,8 @@ __all__ = ['Verify']
 
 
 class Verify(lister.Lister):
-    """Read sealed caches against what was sealed, and all that they cache against their bases;
-    retire what differs. Exit code 1 if any did, or could not be compared."""
+    """Compare sealed caches with their digests, and their content with their bases; retire those
+    that differ. Exit code 1 if any differs or cannot be compared."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one boot is to use, what operators ask for, and what runs now and then."""
+"""The engine: plans of boots, requests of operators, and maintenance."""

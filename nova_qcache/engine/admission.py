@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images are worth a cache on this host; whether there is room for it is the pool's to say
+"""Admission: images worth a cache on this host. The pool knows whether there is room
 (:mod:`nova_qcache.cache.pool`)."""
 
 from nova_qcache.model.plan import Boot
-from nova_qcache.model.plan import Wish
-from nova_qcache.stats.counter_store import Ledger
+from nova_qcache.model.plan import Policy
+from nova_qcache.stats.counter_store import CounterStore
 
 __all__ = ['Admission']
 
 
 class Admission:
-    def __init__(self, ledger: Ledger, record_from_boot: int) -> None:
+    def __init__(self, counter_store: CounterStore, record_from_boot: int) -> None:
         """:param record_from_boot: the boot of an image on this host that records, from 1"""
-        self._ledger = ledger
+        self._counter_store = counter_store
         self._record_from_boot = record_from_boot
 
     def refusal(self, boot: Boot) -> str | None:
@@ -21,9 +21,9 @@ class Admission:
         :param boot: with its image ID in canonical spelling
         """
         if boot.boots_once:
-            return 'the image is one that Nova made for this boot alone'
-        if boot.wish is Wish.AUTO and self._record_from_boot > 1:
-            number = self._ledger.of(boot.image_id).boots + 1
+            return 'Nova made this image for this boot alone'
+        if boot.policy is Policy.AUTO and self._record_from_boot > 1:
+            number = self._counter_store.of(boot.image_id).boots + 1
             if number < self._record_from_boot:
                 return (
                     f'it is boot {number} of the image on this host, and '

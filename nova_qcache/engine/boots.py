@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a boot: what it is to use, and what Nova says about a boot and its base.
+"""Plans of boots, and what Nova announces about boots and bases.
 
 :meth:`Boots.plan` never raises: whatever is wrong with a cache, the boot is PLAIN and the plan
 says why.
@@ -20,9 +20,9 @@ from nova_qcache.cache import view
 from nova_qcache.engine.admission import Admission
 from nova_qcache.engine.audits import Audits
 from nova_qcache.engine.host import Host
-from nova_qcache.engine.lookup import Judge
+from nova_qcache.engine.lookup import Lookup
 from nova_qcache.keeper import launch as keeper
-from nova_qcache.keeper.examination import Requests
+from nova_qcache.keeper.revalidation import Requests
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import canonical_image_id
 from nova_qcache.model.plan import Boot
@@ -37,9 +37,9 @@ from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
 from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import launch
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.progress import Progress
 from nova_qcache.system.progress import silent
-from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Boots']
 
@@ -51,26 +51,26 @@ class Boots:
         self._host = host
         self._conf = host.conf
         self._paths = host.paths
-        self._store = host.store
+        self._catalog = host.catalog
         self._generations = host.generations
         self._leases = host.leases
         self._pool = host.pool
         group = host.conf.qcache
-        self._admission = Admission(host.store.ledger, group.record_from_boot)
+        self._admission = Admission(host.catalog.counter_store, group.record_from_boot)
         self._audits = Audits(
-            host.store, host.pool, qcache_conf.config_arguments(host.conf), group.audit_every
+            host.catalog, host.pool, qcache_conf.config_arguments(host.conf), group.audit_every
         )
-        self._requests = Requests(host.paths.examinations)
+        self._requests = Requests(host.paths.revalidations)
         self._revalidate_seconds = group.revalidate_hours * 3600
-        self._judge = Judge(host.store, host.generations)
-        self._complaints = Repetition()
+        self._lookup = Lookup(host.catalog, host.generations)
+        self._log_limit = LogRateLimit()
         self._starts: weakref.WeakValueDictionary[CacheKey, threading.Lock] = (
             weakref.WeakValueDictionary()  # as long as somebody holds it or waits for it
         )
 
     def plan(self, boot: Boot) -> Plan:
-        """Decide what a boot uses, and start a recorder if it is to record. Never raises for a
-        cache's sake. Whoever starts the domain counts the boot then (:meth:`count`)."""
+        """Plan a boot, and start a recorder if it is to record. Never raises because of a cache.
+        The caller counts the boot when its domain has started (:meth:`count`)."""
         try:
             self._paths.require()
             plan = self._plan(*self._known(boot))
@@ -86,15 +86,15 @@ class Boots:
 
     def count(self, plan: Plan) -> None:
         """Count a boot by what its domain has started with. Never raises."""
-        self._store.ledger.boot(plan)
+        self._catalog.counter_store.boot(plan)
 
     def release(self, consumer: str) -> None:
-        """Say that the domain of a consumer is defined, or will not be: its lease ends."""
+        """End the lease of a consumer: its domain is defined, or will not be."""
         if consumer:
             self._leases.release(consumer)
 
     def announce_write(self, base: str, base_format: str) -> None:
-        """Say that a base is about to be written: no cache of before is used again.
+        """Announce a write to a base: no existing cache of it is used again.
 
         Nova writes whatever comes of this. Where the new generation cannot be kept, the new file's
         other inode or size keeps boots from the old caches.
@@ -102,9 +102,16 @@ class Boots:
         try:
             self._generations.raise_before_write(self._host.source(base, base_format))
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._complaints.level(e), 'Base %r has no new generation: %s', base, e)
+            LOG.log(
+                self._log_limit.level(e),
+                'Failed to raise the generation of base %r; writing it all the same: %s',
+                base,
+                e,
+            )
         except Exception as e:  # a plugin's, too: Nova's write goes on
-            LOG.exception('Base %r has no new generation: %s', base, e)
+            LOG.exception(
+                'Failed to raise the generation of base %r; writing it all the same: %s', base, e
+            )
 
     def preview(self, image_id: str, base: str, base_format: str) -> Plan:
         """Decide what a boot would use now; start nothing, and change nothing.
@@ -115,12 +122,12 @@ class Boots:
         :raises QcacheError: if it cannot be decided
         """
         boot, source = self._known(Boot(image_id, base, base_format))
-        judgement = self._judge.preview(boot, source)
-        if judgement.trouble is not None:
-            raise judgement.trouble
-        if judgement.plan.kind is PlanKind.RECORD:
+        result = self._lookup.preview(boot, source)
+        if result.error is not None:
+            raise result.error
+        if result.plan.kind is PlanKind.RECORD:
             probe.inspect(source, QemuImg(self._conf.qcache.qemu_img))
-        return judgement.plan
+        return result.plan
 
     def keep(self) -> None:
         """Start the keeper, unless one is at work or it is a service manager's."""
@@ -147,7 +154,7 @@ class Boots:
         """
         boot, source = self._known(Boot(image_id, base, base_format))
         source.identity()  # what is not there gets no counter either
-        key = self._judge.recording(boot.image_id, source)
+        key = self._lookup.recording(boot.image_id, source)
         return self._record(key, source, quota=quota, progress=progress)
 
     # -- below
@@ -188,7 +195,7 @@ class Boots:
                     )
         if status.refusal:
             if status.phase is Phase.SERVING:  # it has dropped what it could not remove
-                self._store.discard_recording(key)
+                self._catalog.discard_recording(key)
             raise exception.RecorderFailed(image_id=key.image_id, reason=status.refusal)
         # Not before: what cannot be recorded takes the place of nothing.
         self._retire_others(key, source)
@@ -204,15 +211,15 @@ class Boots:
         )
 
     def _plan(self, boot: Boot, source: Source) -> Plan:
-        judgement = self._judge.judge(boot, source)
-        plan = judgement.plan
-        if judgement.trouble is not None:
-            self._complain(boot.image_id, judgement.trouble)
-        if judgement.doubtful is not None:
-            self._requests.add(judgement.doubtful, boot.image_hash)
+        result = self._lookup.find(boot, source)
+        plan = result.plan
+        if result.error is not None:
+            self._complain(boot.image_id, result.error)
+        if result.to_revalidate is not None:
+            self._requests.add(result.to_revalidate, boot.image_hash)
             self.keep()
-        if judgement.other_times is not None:
-            self._revalidate(judgement.other_times)
+        if result.other_times is not None:
+            self._revalidate(result.other_times)
         if plan.kind is PlanKind.PLAY:
             return self._audited(plan, boot) or self._leased(plan, boot.consumer)
         if plan.kind is PlanKind.RECORD:
@@ -220,7 +227,8 @@ class Boots:
         return plan
 
     def _revalidate(self, record: CacheRecord) -> None:
-        """Have a cache compared in the background now and then, while its base changes times."""
+        """Ask for a revalidation in the background now and then, while only the times of a base
+        change."""
         proved_at = record.sealed.sealed_at if record.sealed else record.created_at
         is_young = 0 <= time.time() - proved_at < self._revalidate_seconds
         if not self._revalidate_seconds or is_young:
@@ -230,7 +238,7 @@ class Boots:
                 self.keep()
 
     def _audited(self, plan: Plan, boot: Boot) -> Plan | None:
-        if boot.obstacle:
+        if boot.no_recording:
             return None
         audit = self._audits.plan(plan, qcache_conf.quota_bytes(self._conf))
         if audit is None or audit.key is None:
@@ -246,8 +254,8 @@ class Boots:
         key = plan.key
         assert key is not None  # it names a recording
         plain = dataclasses.replace(plan, kind=PlanKind.PLAIN, socket=None)
-        if boot.obstacle:
-            return dataclasses.replace(plain, reason=boot.obstacle, cause=Cause.CONFINED)
+        if boot.no_recording:
+            return dataclasses.replace(plain, reason=boot.no_recording, cause=Cause.CONFINED)
         refusal = self._admission.refusal(boot)
         if refusal is not None and not self._is_recorded(key):
             return dataclasses.replace(plain, reason=refusal, cause=Cause.NOT_YET)
@@ -256,9 +264,9 @@ class Boots:
         try:
             return self._record(key, source, boot.image_hash)
         except exception.RecorderFailed:
-            # It may have been sealed since it was judged, and the base written: all is asked anew,
+            # It may have been sealed since the lookup, and the base written: all is asked anew,
             # its generation, too.
-            again = self._judge.judge(boot, source).plan
+            again = self._lookup.find(boot, source).plan
             if again.kind is not PlanKind.PLAY:
                 raise
             return self._leased(again, boot.consumer)
@@ -274,24 +282,24 @@ class Boots:
         assert key is not None  # it names a cache
         if not consumer:
             return plan
-        if self._store.lease(key, lambda: self._leases.take(consumer, key)):
+        if self._catalog.lease(key, lambda: self._leases.take(consumer, key)):
             return plan
         return dataclasses.replace(
             plan,
             kind=PlanKind.PLAIN,
-            reason='the cache has just gone',
+            reason='its cache was removed meanwhile',
             cache=None,
             cause=Cause.STALE,
         )
 
     def _complain(self, about: str, error: Exception) -> None:
-        level = self._complaints.level(error)
+        level = self._log_limit.level(error)
         LOG.log(level, 'Image %s boots without a cache: %s', about, error)
 
     @contextlib.contextmanager
     def _starting(self, key: CacheKey) -> Iterator[None]:
-        """One start at a time in this process: of many servers of one image, the first one starts
-        its recorder, and the others find it at work."""
+        """Hold the one start of a recorder at a time in this process: of many servers of one
+        image, the first one starts its recorder, and the others find it at work."""
         lock = self._starts.setdefault(key, threading.Lock())
         seconds = self._conf.qcache.start_timeout_seconds
         if not lock.acquire(timeout=seconds):
@@ -322,7 +330,7 @@ class Boots:
         :raises WrongState: if the one at work keeps to another quota
         """
         self._host.recorder(key).status()
-        record, wanted = self._store.load(key), qcache_conf.quota_bytes(self._conf, quota)
+        record, wanted = self._catalog.load(key), qcache_conf.quota_bytes(self._conf, quota)
         if record is not None and record.quota != wanted:
             raise exception.WrongState(
                 image_id=key.image_id,
@@ -332,8 +340,9 @@ class Boots:
             )
 
     def _retire_others(self, key: CacheKey, source: Source) -> None:
-        """The base has a new generation, or is another one: no boot uses the caches of before."""
-        for record in self._store.records(key.image_id):
+        """Retire the caches of other bases and generations of the image: no boot uses them
+        again."""
+        for record in self._catalog.records(key.image_id):
             if record.state is State.STALE:
                 continue
             if not record.is_of(source.reference, source.base_format):
@@ -342,4 +351,4 @@ class Boots:
                 reason = f'the base has generation {key.generation} now'
             else:
                 continue
-            self._host.retire(view.view(self._store, record.key), reason, Staleness.WRITTEN)
+            self._host.retire(view.view(self._catalog, record.key), reason, Staleness.WRITTEN)

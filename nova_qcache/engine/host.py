@@ -10,7 +10,7 @@ from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
 from nova_qcache.cache import pool
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.pool import Pool
@@ -28,7 +28,7 @@ from nova_qcache.system.paths import Paths
 __all__ = ['Host']
 
 _RESERVED_SECONDS = 60
-"""For how long after the start of a recorder its room is reserved at the most."""
+"""Longest reservation of room for a recorder that was started, in seconds."""
 
 
 class Host:
@@ -46,7 +46,7 @@ class Host:
         self.paths = Paths.from_conf(conf)
         self.paths.prepare(make=not looks_only)
         group = conf.qcache
-        self.store = Store(self.paths, group.lock_timeout_seconds)
+        self.catalog = Catalog(self.paths, group.lock_timeout_seconds)
         self.generations = Generations(self.paths, group.lock_timeout_seconds)
         self.leases = Leases(self.paths.leases, group.plan_lease_seconds)
         if domains is None and group.libvirt_uri:
@@ -55,7 +55,7 @@ class Host:
         self.usage = Usage(self.paths, self.leases, instances, domains)
         self.pins = Pins(self.paths, group.lock_timeout_seconds)
         self.pool = Pool(
-            self.store,
+            self.catalog,
             self.pins,
             self.usage,
             plugins.eviction_policy(group.eviction_policy),
@@ -78,9 +78,9 @@ class Host:
         return control.RecorderClient(self.paths.control_socket(key))
 
     def retire(self, view: CacheView, reason: str, staleness: Staleness) -> None:
-        """Let no boot use a cache again: its recorder drops it, or it becomes STALE."""
+        """Take a cache out of use: its recorder drops it, or it becomes STALE."""
         if view.recorder is not None:
             with contextlib.suppress(exception.RecorderUnreachable):
                 self.recorder(view.key).drop()
         if view.record is not None and view.record.state is State.READY:
-            self.store.retire(view.record, reason, staleness)
+            self.catalog.retire(view.record, reason, staleness)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a boot may use: the one place that says whether a cache goes with a base.
+"""Lookup: the one place that decides whether a cache goes with a base.
 
-Size, inode, times and Glance's hash of a base raise suspicion, and only content decides: a
-comparison of all that is cached (:mod:`nova_qcache.keeper.examination`). Boots are plain until
-that is done, unless only times differ: Nova itself sets them at each boot, on all hosts that share
-the base. Nothing here reads a base or a cache.
+A base with another size, inode, time or hash in Glance needs a revalidation: a comparison of all
+that is cached (:mod:`nova_qcache.keeper.revalidation`), since only content decides. Boots are
+plain until that is done, unless only times differ: Nova itself sets them at each boot, on all
+hosts that share the base. Nothing here reads a base or a cache.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import dataclasses
 
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
 from nova_qcache.model.plan import Boot
@@ -20,31 +20,31 @@ from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
 from nova_qcache.model.plan import PlanKind
 from nova_qcache.model.record import CacheRecord
+from nova_qcache.model.source import BaseChange
 from nova_qcache.model.source import BaseIdentity
 from nova_qcache.model.source import Source
-from nova_qcache.model.source import Suspicion
 from nova_qcache.model.states import State
 
-__all__ = ['Judge', 'Judgement']
+__all__ = ['Lookup', 'LookupResult']
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class LookupResult:
     plan: Plan
-    doubtful: CacheKey | None = None
+    to_revalidate: CacheKey | None = None
     """The cache that is to be compared with the base, so that later boots may use it."""
-    trouble: exception.CacheBroken | None = None
-    """What is wrong with the file of a cache, if the plan is PLAIN for that."""
+    error: exception.CacheBroken | None = None
+    """Error of the cache file, if the plan is PLAIN because of it."""
     other_times: CacheRecord | None = None
     """The cache that this boot plays although its base has other times than before."""
 
 
-class Judge:
-    def __init__(self, store: Store, generations: Generations) -> None:
-        self._store = store
+class Lookup:
+    def __init__(self, catalog: Catalog, generations: Generations) -> None:
+        self._catalog = catalog
         self._generations = generations
 
-    def judge(self, boot: Boot, source: Source) -> Judgement:
+    def find(self, boot: Boot, source: Source) -> LookupResult:
         """Decide for one boot; nothing is started.
 
         :param boot: with its image ID in canonical spelling
@@ -54,21 +54,21 @@ class Judge:
         """
         identity = source.identity()  # what is not there gets no counter
         generation = self._generations.current(source)
-        return self._judged(boot, source, identity, generation)
+        return self._result_for(boot, source, identity, generation)
 
-    def preview(self, boot: Boot, source: Source) -> Judgement:
-        """Decide as :meth:`judge` would, and change nothing: a base that nobody has asked for gets
+    def preview(self, boot: Boot, source: Source) -> LookupResult:
+        """Decide as :meth:`find` would, and change nothing: a base that nobody has asked for gets
         no generation.
 
         :raises InvalidBase, QcacheError: as above
         """
         identity = source.identity()
         generation = self._generations.known(source)
-        return self._judged(boot, source, identity, generation)
+        return self._result_for(boot, source, identity, generation)
 
-    def _judged(
+    def _result_for(
         self, boot: Boot, source: Source, identity: BaseIdentity, generation: Generation | None
-    ) -> Judgement:
+    ) -> LookupResult:
         image_id = boot.image_id
         plan = Plan(PlanKind.PLAIN, '', image_id, source.reference, source.base_format, generation)
         records = self._records(image_id, source)
@@ -77,11 +77,13 @@ class Judge:
             return self._without_a_cache(plan, records, generation)
         key = record.key
         plan = dataclasses.replace(plan, revision=key.revision)
-        if identity.suspicion(record.base_identity).is_about_content:
-            return _doubt(plan, 'the base is another file than before', key)
+        if identity.changes_since(record.base_identity).is_about_content:
+            return _needs_revalidation(plan, 'the base is another file than before', key)
         known = record.image_hashes
         if boot.image_hash and known and boot.image_hash not in known:
-            return _doubt(plan, "Glance's hash of the image is another one than before", key)
+            return _needs_revalidation(
+                plan, "Glance's hash of the image is another one than before", key
+            )
         return self._playing(plan, record, identity)
 
     def recording(self, image_id: str, source: Source) -> CacheKey:
@@ -98,47 +100,49 @@ class Judge:
             raise exception.WrongState(
                 image_id=image_id,
                 state=ready.state.value,
-                wanted=State.WARMING.value,
+                wanted=State.RECORDING.value,
                 remedy=f'To record it again, `nova-qcache remove {image_id}` first',
             )
         at_work = _recording(records, generation)
-        return at_work or self._store.next_key(image_id, generation)
+        return at_work or self._catalog.next_key(image_id, generation)
 
     def _records(self, image_id: str, source: Source) -> list[CacheRecord]:
         """Return the records of the caches of an image that stand on this base."""
         return [
             record
-            for record in self._store.records(image_id)
+            for record in self._catalog.records(image_id)
             if record.is_of(source.reference, source.base_format)
         ]
 
     def _without_a_cache(
         self, plan: Plan, records: Sequence[CacheRecord], generation: Generation | None
-    ) -> Judgement:
+    ) -> LookupResult:
         key = _recording(records, generation)
         if key is not None:
-            return Judgement(self._recorded(plan, key, 'the cache is being recorded'))
+            return LookupResult(self._recorded(plan, key, 'the cache is being recorded'))
         for record in records:
             if record.state is State.READY and record.key.generation != generation:
-                return _doubt(plan, 'the base was written since the cache was made', record.key)
+                return _needs_revalidation(
+                    plan, 'the base was written since the cache was made', record.key
+                )
         if generation is None:  # as of yet there is no name for it
-            return Judgement(
+            return LookupResult(
                 dataclasses.replace(plan, kind=PlanKind.RECORD, reason='no cache yet')
             )
-        key = self._store.next_key(plan.image_id, generation)
-        return Judgement(self._recorded(plan, key, 'no cache yet'))
+        key = self._catalog.next_key(plan.image_id, generation)
+        return LookupResult(self._recorded(plan, key, 'no cache yet'))
 
-    def _playing(self, plan: Plan, record: CacheRecord, identity: BaseIdentity) -> Judgement:
+    def _playing(self, plan: Plan, record: CacheRecord, identity: BaseIdentity) -> LookupResult:
         try:
-            path = self._store.require_unchanged(record)
+            path = self._catalog.require_unchanged(record)
         except exception.CacheBroken as e:
             broken = dataclasses.replace(plan, reason=str(e), cause=Cause.BROKEN)
-            return Judgement(broken, record.key, e)
+            return LookupResult(broken, record.key, e)
         play = dataclasses.replace(
             plan, kind=PlanKind.PLAY, reason='the cache is ready', cache=str(path)
         )
-        has_other_times = identity.suspicion(record.base_identity) is Suspicion.TIMES
-        return Judgement(play, other_times=record if has_other_times else None)
+        has_other_times = identity.changes_since(record.base_identity) is BaseChange.TIMES
+        return LookupResult(play, other_times=record if has_other_times else None)
 
     def _recorded(self, plan: Plan, key: CacheKey, reason: str) -> Plan:
         return dataclasses.replace(
@@ -146,7 +150,7 @@ class Judge:
             kind=PlanKind.RECORD,
             reason=reason,
             revision=key.revision,
-            socket=str(self._store.paths.nbd_socket(key)),
+            socket=str(self._catalog.paths.nbd_socket(key)),
         )
 
 
@@ -162,22 +166,22 @@ def _newest(records: Sequence[CacheRecord], generation: Generation | None) -> Ca
 
 
 def _recording(records: Sequence[CacheRecord], generation: Generation | None) -> CacheKey | None:
-    """Return the key of what is being recorded, or was when its recorder died; None if nothing
-    is. An audit is no recording: its copy goes on where boots play."""
+    """Return the key of the recording at work, or whose recorder died; None if there is none. An
+    audit does not count: boots go on playing its cache."""
     at_work = [
         record.key
         for record in records
-        if record.state is State.WARMING
+        if record.state is State.RECORDING
         and record.key.generation == generation
         and not record.is_audit
     ]
     return max(at_work, default=None)
 
 
-def _plain(plan: Plan, reason: str, cause: Cause) -> Judgement:
-    return Judgement(dataclasses.replace(plan, reason=reason, cause=cause))
+def _plain(plan: Plan, reason: str, cause: Cause) -> LookupResult:
+    return LookupResult(dataclasses.replace(plan, reason=reason, cause=cause))
 
 
-def _doubt(plan: Plan, why: str, key: CacheKey) -> Judgement:
-    reason = f'{why}; `nova-qcache verify {plan.image_id}` decides'
-    return Judgement(dataclasses.replace(plan, reason=reason, cause=Cause.DOUBT), key)
+def _needs_revalidation(plan: Plan, why: str, key: CacheKey) -> LookupResult:
+    reason = f'{why}; revalidate it with `nova-qcache verify {plan.image_id}`'
+    return LookupResult(dataclasses.replace(plan, reason=reason, cause=Cause.DOUBT), key)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine of this host, for the command line and for Nova's driver.
 
-It is made of parts that are called themselves: ``boots`` for what boots use, ``pins``, ``upkeep``
-and ``history``. What operators ask beyond these is here; it raises what is wrong.
+It is made of parts that are called themselves: ``boots`` for what boots use, ``pins``,
+``maintenance`` and ``time_series``. What operators ask beyond these is here; it raises what is
+wrong.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.cache import cleanup
 from nova_qcache.cache import view as view_module
-from nova_qcache.cache.expiry import Ageing
+from nova_qcache.cache.expiry import Expiry
 from nova_qcache.cache.scrub import Scrubber
 from nova_qcache.cache.usage import Domains
 from nova_qcache.cache.verify import Verification
@@ -26,7 +27,7 @@ from nova_qcache.cache.verify import Verifier
 from nova_qcache.cache.view import CacheView
 from nova_qcache.engine.boots import Boots
 from nova_qcache.engine.host import Host
-from nova_qcache.engine.upkeep import Upkeep
+from nova_qcache.engine.maintenance import Maintenance
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import canonical_image_id
 from nova_qcache.model.record import CacheRecord
@@ -35,9 +36,9 @@ from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
 from nova_qcache.qemu.img import QemuImg
 from nova_qcache.qemu.io import QemuIo
-from nova_qcache.reports import figures
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.history import History
+from nova_qcache.reports import snapshot
+from nova_qcache.reports.snapshot import Snapshot
+from nova_qcache.reports.time_series import TimeSeries
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import processes
 from nova_qcache.system import waiting
@@ -66,31 +67,31 @@ class Manager:
         self.paths = host.paths
         self.pins = host.pins
         self.boots = Boots(host)
-        self.history = History(host.paths)
-        self.upkeep = Upkeep(
-            host.store,
+        self.time_series = TimeSeries(host.paths)
+        self.maintenance = Maintenance(
+            host.catalog,
             host.pool,
-            Ageing(host.store, host.pins, host.pool, _glance(conf)),
-            Scrubber(host.store),
-            self.history,
-            self.figures,
+            Expiry(host.catalog, host.pins, host.pool, _glance(conf)),
+            Scrubber(host.catalog),
+            self.time_series,
+            self.snapshot,
             scrub_bytes=qcache_conf.scrub_bytes(conf),
             metrics_file=conf.qcache.metrics_file,
         )
-        self._store = host.store
+        self._catalog = host.catalog
         self._usage = host.usage
         group = conf.qcache
         self._verifier = Verifier(
-            host.store, host.generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
+            host.catalog, host.generations, QemuImg(group.qemu_img), QemuIo(group.qemu_io)
         )
 
     def caches(self, image_id: str | None = None) -> list[CacheView]:
-        """Look at all caches, or those of one image; the newest of an image last. Those that are
-        gone are among them while a process of ours serves their guests."""
+        """Return views of all caches, or those of one image; the newest of an image last. Removed
+        caches are included while a process of ours serves their guests."""
         wanted = canonical_image_id(image_id) if image_id is not None else None
         served = {key for key in view_module.served(self.paths) if wanted in (None, key.image_id)}
-        keys = sorted(served.union(self._store.keys(wanted)))
-        views = [view_module.view(self._store, key) for key in keys]
+        keys = sorted(served.union(self._catalog.keys(wanted)))
+        views = [view_module.view(self._catalog, key) for key in keys]
         # Epochs are random: the order of generations says nothing about age.
         return sorted(
             views,
@@ -100,8 +101,7 @@ class Manager:
     def seal(
         self, image_id: str, wait_seconds: float = 0, progress: Progress = silent
     ) -> CacheView:
-        """End the recording of an image now and keep what it has. What is sealed already is left
-        as it is.
+        """End the recording of an image now and seal it. A sealed cache is left as it is.
 
         :param wait_seconds: how long to wait for READY
         :raises CacheNotFound, CacheNotReady: if there is neither a recording nor a READY cache
@@ -109,7 +109,7 @@ class Manager:
         :raises DeadlinePassed: if it is not sealed in time; it may be later
         :raises NotSealed: if the wait ends without READY: its recorder has died or dropped it
         """
-        seen = self._in_state(image_id, State.WARMING) or self._in_state(image_id, State.READY)
+        seen = self._in_state(image_id, State.RECORDING) or self._in_state(image_id, State.READY)
         if seen is None:
             raise self._not_ready(image_id, 'nothing is being recorded')
         key = seen.key
@@ -125,16 +125,16 @@ class Manager:
                 poll_seconds=_WAIT_POLL_SECONDS,
                 progress=progress,
             )
-            record = self._store.load(key)
-            if record is None or record.state is State.WARMING:
+            record = self._catalog.load(key)
+            if record is None or record.state is State.RECORDING:
                 raise exception.NotSealed(image_id=key.image_id, reason=said)
-        return view_module.view(self._store, key)
+        return view_module.view(self._catalog, key)
 
     def invalidate(
         self, image_id: str, base: str | None = None, base_format: str = 'raw'
     ) -> list[CacheKey]:
-        """Say that the base of an image is about to change, or has: no boot uses its caches of
-        before again.
+        """Mark the base of an image as changed, before or after the change: its existing caches
+        are never used again.
 
         :param base: needed only if no cache of the image is here
         :return: the caches that it concerned
@@ -180,13 +180,13 @@ class Manager:
             if view.recorder is not None:
                 self._dismiss(view, progress, force=force)
             else:
-                cleanup.end_daemon(self._store, view.key)
+                cleanup.end_daemon(self._catalog, view.key)
         if not force:
             for view in views:
                 view_module.require_closed(view)
         for view in views:
             require = functools.partial(self._usage.require_none, view.key)
-            self._store.discard(view.key, (lambda: None) if force else require)
+            self._catalog.discard(view.key, (lambda: None) if force else require)
         return [view.key for view in views]
 
     def verify(
@@ -206,16 +206,16 @@ class Manager:
                 yield self._verified(view.record, progress)
 
     def forget(self, image_id: str) -> None:
-        """Count what was counted of an image with the host alone, as of one that was not used for
-        long.
+        """Move the counters of an image into the sums of the host, as for one that was not used
+        for long.
 
         :raises InvalidImageId: if it is none
         """
-        self._store.ledger.forget([canonical_image_id(image_id)])
+        self._catalog.counter_store.forget([canonical_image_id(image_id)])
 
-    def figures(self) -> Figures:
-        """Return what was counted and what is there, of all images and of the host."""
-        return figures.gather(self._store, self._host.pool, self.pins)
+    def snapshot(self) -> Snapshot:
+        """Return a snapshot of all images and of the host."""
+        return snapshot.gather(self._catalog, self._host.pool, self.pins)
 
     def allocated_beside(self, folder: str) -> int:
         """Return the bytes that all caches take on the device of a folder.
@@ -224,19 +224,19 @@ class Manager:
         """
         if os.stat(self.paths.cache_path).st_dev != os.stat(folder).st_dev:
             return 0
-        return self._store.inventory.allocated()
+        return self._catalog.directory.allocated()
 
-    def sweep(self) -> list[CacheKey]:
-        """Clear away what processes that died have left (see :mod:`nova_qcache.cache.cleanup`),
-        and bring the pool within its budget.
+    def clean_up(self) -> list[CacheKey]:
+        """Clean up after dead processes (see :mod:`nova_qcache.cache.cleanup`), and trim the pool
+        to its budget.
 
-        :return: the recordings that were thrown away
-        :raises QcacheError, OSError: if it cannot be cleared away
+        :return: the recordings that were removed
+        :raises QcacheError, OSError: if something cannot be removed
         """
-        thrown_away = cleanup.sweep(self._store, self._host.leases, self._is_named)
-        self.upkeep.name_foreign_files()
+        removed = cleanup.clean_up(self._catalog, self._host.leases, self._is_named)
+        self.maintenance.name_foreign_files()
         self._host.pool.trim()
-        return thrown_away
+        return removed
 
     # -- below the verbs
 
@@ -244,7 +244,11 @@ class Manager:
         try:
             return any(True for _ in self._usage.users(key))
         except exception.DomainsUnknown as e:
-            LOG.warning('Whether image %s is in use is not known: %s', key.image_id, e)
+            LOG.warning(
+                'Cannot determine whether guests use image %s; keeping its files: %s',
+                key.image_id,
+                e,
+            )
             return True
 
     def _verified(self, record: CacheRecord, progress: Progress) -> Verification:
@@ -252,7 +256,9 @@ class Manager:
             source = self._host.source(record.base, record.base_format)
             return self._verifier.verify(record, source, progress)
         except (exception.QcacheError, OSError) as e:
-            self._store.ledger.add(record.key.image_id, Counters(verifications={'unknown': 1}))
+            self._catalog.counter_store.add(
+                record.key.image_id, Counters(verifications={'unknown': 1})
+            )
             return Verification(record.key, f'it cannot be compared: {e}', 0)
 
     def _end_of_seal(self, key: CacheKey) -> str | None:
@@ -276,7 +282,7 @@ class Manager:
         if not views:
             return exception.CacheNotFound(image_id=image_id)
         state, remedy = views[-1].state, 'The next boot records it again'
-        if state == State.WARMING.value:
+        if state == State.RECORDING.value:
             remedy = f'Seal it with `nova-qcache seal {image_id}`, or wait until it is'
         elif state == State.COLD.value:
             state += ' (only processes are left, which serve its guests)'

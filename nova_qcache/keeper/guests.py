@@ -56,7 +56,7 @@ class Domains(Protocol):
 
 @dataclasses.dataclass
 class _Resumes:
-    """What was done for one domain."""
+    """Resumes of one domain so far."""
 
     daemons: frozenset[int]
     """The processes that listened on its sockets then."""
@@ -74,8 +74,9 @@ class Guests:
         self._resumes: dict[str, _Resumes] = {}
         self._expected_at = -float(_EXPECT_EVERY_SECONDS)
 
-    def look(self) -> None:
-        """Resume who can go on, and see that recorders stay for those who will come back.
+    def run_once(self) -> None:
+        """Resume paused guests whose recorder answers, and hold the recorders of guests that will
+        connect again.
 
         :raises DomainsUnknown: if libvirt does not tell
         :raises OSError: if the folders cannot be read
@@ -86,10 +87,10 @@ class Guests:
             sockets = self._failed_sockets(paused)
             daemons = {socket: _listener(socket) for socket in sockets}
             if daemons and None not in daemons.values():
-                self._see_to(paused, frozenset(filter(None, daemons.values())), sockets)
+                self._resume(paused, frozenset(filter(None, daemons.values())), sockets)
         if time.monotonic() - self._expected_at >= _EXPECT_EVERY_SECONDS:
             self._expected_at = time.monotonic()
-            self._expect()
+            self._hold_recorders()
 
     # -- paused ones
 
@@ -108,7 +109,7 @@ class Guests:
             if now - done.last_at >= after:
                 del self._resumes[each]
 
-    def _see_to(self, paused: Paused, daemons: frozenset[int], sockets: set[pathlib.Path]) -> None:
+    def _resume(self, paused: Paused, daemons: frozenset[int], sockets: set[pathlib.Path]) -> None:
         now = time.monotonic()
         done = self._resumes.get(paused.uuid)
         if done is None or done.daemons != daemons:  # what paused it then may be over
@@ -132,7 +133,11 @@ class Guests:
         done.count += 1
         done.last_at = now
         if done.count == _MOST_RESUMES:
-            LOG.error('Domain %s was resumed %d times, and is not again', paused.uuid, done.count)
+            LOG.error(
+                'Domain %s paused again after each of %d resumes; no longer resuming it',
+                paused.uuid,
+                done.count,
+            )
         LOG.warning('Resuming domain %s: its recorder answers', paused.name)
         self._domains.resume(paused.uuid)
 
@@ -148,14 +153,14 @@ class Guests:
 
     # -- those who will come back
 
-    def _expect(self) -> None:
+    def _hold_recorders(self) -> None:
         named: collections.Counter[CacheKey] = collections.Counter()
         for _, xml in self._domains.living():
             for _, socket, disk in _disks(xml, self._paths):
                 key = CacheKey.from_stem(socket.stem)
                 if key is not None:
                     named[key] += 1
-                    self._remember(key, disk)
+                    self._restore_respawn_spec(key, disk)
         for key, count in named.items():
             recorder = control.RecorderClient(self._paths.control_socket(key))
             try:
@@ -164,14 +169,14 @@ class Guests:
             except exception.RecorderUnreachable:
                 continue  # it will be started again
 
-    def _remember(self, key: CacheKey, disk: pathlib.Path) -> None:
-        """A recorder whose duty was lost is known by its guests."""
+    def _restore_respawn_spec(self, key: CacheKey, disk: pathlib.Path) -> None:
+        """Restore a lost respawn spec of a recorder: its guests name the base."""
         if respawn.read(self._paths, key) is not None:
             return
         try:
             base = overlay.backing(disk)
         except exception.InvalidBase as e:
-            LOG.warning('A guest needs a recorder that nobody can start again: %s', e)
+            LOG.warning('Cannot restart the recorder of a guest: %s', e)
             return
         if base is not None:
             more = [f'--base={base.path}', f'--base-format={base.format}', key.image_id]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the keeper if none is at work; whoever starts it does not wait for it."""
+"""Launch of the keeper, unless one is at work; the caller does not wait for it."""
 
 from collections.abc import Sequence
 import logging
@@ -33,4 +33,4 @@ def ensure(paths: Paths, arguments: Sequence[str]) -> None:
     except exception.LockTimeout:  # one is at work
         return
     except OSError as e:
-        LOG.warning('The keeper cannot be started: %s', e)
+        LOG.warning('Failed to start the keeper; the next boot or periodic run retries: %s', e)

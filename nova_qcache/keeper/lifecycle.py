@@ -65,7 +65,7 @@ class Lifecycle:
         self._connection = connection
 
     def _forget(self, libvirt: Any) -> None:
-        """Let go of a lost connection: as long as it has a callback, it stays open."""
+        """Close a lost connection: as long as it has a callback, it stays open."""
         connection, self._connection = self._connection, None
         if connection is None:
             return

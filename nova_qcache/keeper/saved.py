@@ -27,19 +27,21 @@ from nova_qcache.system import control
 from nova_qcache.system import stripping
 from nova_qcache.system.libvirt_domains import Document
 from nova_qcache.system.libvirt_domains import Saved
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Domains', 'SavedGuests']
 
 LOG = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 10
-"""From one look to the next without an event. Not longer than the keeper stays after a lease."""
+"""Interval without an event after which all domains are read again. Not longer than the keeper
+stays after a lease."""
 _LIVING_SECONDS = 5
-"""From asking for the XML of all that run to doing so again, however many events there are."""
-_UNTOLD_SECONDS = 180
-"""For how long it is taken that there are chains, until libvirt has told. It may start after
+"""Least time between two readings of the XML of all running domains, however many events there
+are."""
+_UNKNOWN_SECONDS = 180
+"""Time for which chains are assumed to exist until libvirt answers. It may start after
 nova-compute."""
 
 
@@ -72,22 +74,22 @@ class SavedGuests:
         self._events = events
         self._happened = happened
         self._has_chains = False
-        self._untold_until = time.monotonic() + _UNTOLD_SECONDS
-        self._complaints: defaultdict[str, Repetition] = defaultdict(Repetition)
+        self._unknown_until = time.monotonic() + _UNKNOWN_SECONDS
+        self._log_limit: defaultdict[str, LogRateLimit] = defaultdict(LogRateLimit)
 
     def is_needed(self) -> bool:
-        """Return whether a guest may be saved with a chain of ours, as far as is known: one
-        that runs, or one whose boot is on its way.
+        """Return whether a guest with a chain may be saved, as far as is known: a running one, or
+        one whose boot is on its way.
 
         :raises OSError: if leases cannot be read
         """
         return (
             self._has_chains
-            or time.monotonic() < self._untold_until
+            or time.monotonic() < self._unknown_until
             or any(True for _ in self._leases.active())
         )
 
-    def look(self) -> None:
+    def run_once(self) -> None:
         """Look at all domains, and again at each event, until there was none for a while.
 
         :raises DomainsUnknown: if libvirt does not tell
@@ -99,8 +101,8 @@ class SavedGuests:
             kept = self._strip_saved()
             if time.monotonic() - living_at >= _LIVING_SECONDS:
                 living_at = time.monotonic()
-                self._has_chains = kept or self._may_live()
-                self._untold_until = 0
+                self._has_chains = kept or self._may_run()
+                self._unknown_until = 0
             else:
                 self._has_chains = True  # whoever has just started may have one
             if not self._happened.wait(_EVERY_SECONDS):
@@ -111,24 +113,24 @@ class SavedGuests:
         kept = False
         for saved in self._domains.strip_saved():
             if saved.error is None:
-                LOG.info('The saved state of domain %s names its cache no more', saved.name)
+                LOG.info('Removed the cache from the saved state of domain %s', saved.name)
                 continue
             kept = True
             LOG.log(
-                self._complaints[saved.name].level(saved.error),
-                'The saved state of domain %s keeps naming its cache: %s',
+                self._log_limit[saved.name].level(saved.error),
+                'Failed to remove the cache from the saved state of domain %s: %s',
                 saved.name,
                 saved.error,
             )
             self._hold(saved.xml)
         return kept
 
-    def _may_live(self) -> bool:
+    def _may_run(self) -> bool:
         """Return whether a guest may run that has a chain."""
-        return any(_may_have_one(xml) for _, xml in self._domains.living())
+        return any(_may_have_chain(xml) for _, xml in self._domains.living())
 
     def _hold(self, xml: str) -> None:
-        """Let the recorders stay that it would read through."""
+        """Make the recorders stay that saved guests would read through."""
         try:
             paths = paths_in(xml)
         except exception.DomainsUnknown:  # no XML that anybody can read
@@ -140,7 +142,7 @@ class SavedGuests:
                     control.RecorderClient(self._paths.control_socket(key)).hold()
 
 
-def _may_have_one(xml: str) -> bool:
+def _may_have_chain(xml: str) -> bool:
     try:
         return stripping.is_in(xml)
     except expat.ExpatError:  # nobody can tell, and no other domain has to wait for that

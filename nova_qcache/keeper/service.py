@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper process: looks around some times a second, and ends when there is nothing to keep.
+"""The keeper process: runs its tasks some times a second, and ends when it is not needed.
 
 What may hang (libvirt, a base) has a thread of its own, so that recorders are started again
 whatever else hangs. A thread that hangs is left behind when the process ends.
@@ -11,14 +11,14 @@ import threading
 import time
 
 from nova_qcache import exception
-from nova_qcache.keeper.examination import Examiner
-from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
-from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.respawner import Respawner
+from nova_qcache.keeper.revalidation import Requests
+from nova_qcache.keeper.revalidation import Revalidator
 from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
 
 __all__ = ['Keeper']
 
@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _REVIVAL_SECONDS = 0.2
-"""From one look at the recorders to the next: guests of a dead one ask again after 1 and 3 s, and
+"""Interval at which recorders are looked at: guests of a dead one ask again after 1 and 3 s, and
 then after 7."""
 _RETRY_SECONDS = 10
 """After a failure: libvirt is away, say."""
@@ -39,23 +39,23 @@ class Keeper:
     def __init__(
         self,
         paths: Paths,
-        revival: Revival,
+        respawner: Respawner,
         requests: Requests,
-        examiner: Examiner,
+        revalidator: Revalidator,
         guests: Guests | None,
         saved: SavedGuests | None = None,
     ) -> None:
         """:param guests, saved: None on a host whose guests are not libvirt's"""
         self._paths = paths
-        self._revival = revival
+        self._respawner = respawner
         self._requests = requests
-        self._looks: list[Callable[[], object]] = [examiner.look]
+        self._tasks: list[Callable[[], object]] = [revalidator.run_once]
         if guests is not None:
-            self._looks.append(guests.look)
+            self._tasks.append(guests.run_once)
         self._saved = saved
         if saved is not None:
-            self._looks.append(saved.look)
-        self._complaints = Repetition()
+            self._tasks.append(saved.run_once)
+        self._log_limit = LogRateLimit()
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -63,13 +63,13 @@ class Keeper:
         self._stop.set()
 
     def run(self) -> None:
-        """Keep until there has been nothing to keep for a while.
+        """Run the tasks until the keeper has not been needed for a while.
 
         :raises LockTimeout: if another keeper is at work
         """
         threads = [
-            threading.Thread(target=self._repeat, args=(look,), daemon=True)
-            for look in self._looks
+            threading.Thread(target=self._repeat, args=(task,), daemon=True)
+            for task in self._tasks
         ]
         try:
             while not self._stop.is_set():
@@ -94,26 +94,26 @@ class Keeper:
 
     def _is_needed(self) -> bool:
         try:
-            if self._revival.look() or self._requests.pending():
+            if self._respawner.run_once() or self._requests.pending():
                 return True
             return self._saved is not None and self._saved.is_needed()
         except (exception.QcacheError, OSError) as e:
             self._complain(e)
             return not isinstance(e, FileNotFoundError)  # of a host that was cleared
 
-    def _repeat(self, look: Callable[[], object]) -> None:
+    def _repeat(self, task: Callable[[], object]) -> None:
         while not self._stop.is_set():
             pause = _TICK_SECONDS
             try:
-                look()
+                task()
             except (exception.QcacheError, OSError) as e:
                 self._complain(e)
                 pause = _RETRY_SECONDS
             except Exception:  # nothing that is wrong here may end the keeping of the others
-                LOG.exception('The keeper goes on after a fault')
+                LOG.exception('Unexpected error in the keeper; retrying')
                 pause = _RETRY_SECONDS
             self._stop.wait(pause)
 
     def _complain(self, error: Exception) -> None:
-        if self._complaints.level(error) > logging.INFO:  # or it would say so each time
-            LOG.warning('The keeper: %s', error)
+        if self._log_limit.level(error) > logging.INFO:  # or it would say so each time
+            LOG.warning('A task of the keeper failed; retrying: %s', error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache is keyed on: an image ID, a generation of its base, and a revision."""
+"""Keys of caches: an image ID, a generation of its base, and a revision."""
 
 import dataclasses
 import re
@@ -75,7 +75,7 @@ class CacheKey:
 
     @property
     def stem(self) -> str:
-        """What all files and sockets of this cache are called before their suffix.
+        """Name of all files and sockets of this cache without their suffix.
 
         It ends in ``.<n>``, or in ``.r<revision>`` from the second revision on; never in
         ``_<digits>``: Nova takes that for a resized copy of a base.

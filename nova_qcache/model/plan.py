@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one boot is to use."""
+"""Values of one boot: its request, and its plan."""
 
 import dataclasses
 import enum
@@ -8,7 +8,7 @@ from nova_qcache import exception
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
 
-__all__ = ['EXPORT_NAME', 'Boot', 'Cause', 'Plan', 'PlanKind', 'Wish', 'cause_of']
+__all__ = ['EXPORT_NAME', 'Boot', 'Cause', 'Plan', 'PlanKind', 'Policy', 'cause_of']
 
 EXPORT_NAME = 'top'
 """Name of the NBD export that a recorder serves."""
@@ -24,7 +24,7 @@ class PlanKind(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """What kind of reason a plain boot has: few and fixed, so that they can be counted."""
+    """Cause of a plain boot: few and fixed kinds, so that they can be counted."""
 
     POLICY = 'policy'
     """The image property or the flavor says never."""
@@ -51,7 +51,7 @@ class Cause(enum.Enum):
 
 
 def cause_of(error: Exception) -> Cause:
-    """Return the kind of reason that a boot is plain for when something has failed."""
+    """Return the cause of a boot that is plain because of an error."""
     match error:
         case exception.NoRoom() | exception.NoReservation():
             return Cause.NO_ROOM
@@ -64,8 +64,8 @@ def cause_of(error: Exception) -> Cause:
     return Cause.FAILED
 
 
-class Wish(enum.Enum):
-    """What an image or flavor asks for; one that says never makes no :class:`Boot`."""
+class Policy(enum.Enum):
+    """Policy of an image or flavor. With ``never`` there is no :class:`Boot`."""
 
     AUTO = 'auto'
     """Record from the Nth boot on this host."""
@@ -75,20 +75,19 @@ class Wish(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Boot:
-    """One boot, from the driver that asks for its plan to what decides it."""
+    """The request of one boot for a plan."""
 
     image_id: str
     base: str
     base_format: str
     consumer: str = ''
-    """Whose it is; its lease keeps what the plan names until it is released."""
+    """Owner of the boot; its lease keeps the cache of the plan until it is released."""
     image_hash: str = ''
-    """What Glance says of the image's content; empty if nobody knows."""
-    wish: Wish = Wish.AUTO
+    """Glance's hash of the image's content; empty if unknown."""
+    policy: Policy = Policy.AUTO
     boots_once: bool = False
-    """Whether the image is one that Nova makes for one boot: of an unshelve or a cross-cell
-    move."""
-    obstacle: str | None = None
+    """The image is one that Nova makes for one boot: of an unshelve or a cross-cell move."""
+    no_recording: str | None = None
     """Why nothing can be recorded on this host, if so."""
 
     def plain(self, reason: str, cause: Cause) -> 'Plan':
@@ -100,7 +99,7 @@ class Boot:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One decision; ``reason`` is a clause for the log that says why."""
+    """The decision for one boot; ``reason`` is a clause for the log."""
 
     kind: PlanKind
     reason: str
@@ -114,9 +113,9 @@ class Plan:
     socket: str | None = None
     """Path of the recorder's NBD socket, whose export is ``EXPORT_NAME`` (RECORD)."""
     cause: Cause | None = None
-    """Of a PLAIN plan: what kind of reason it has."""
+    """The cause of a PLAIN plan."""
     is_audit: bool = False
-    """Whether a RECORD plan is an audit: a READY cache that a copy of is measured."""
+    """A RECORD plan is an audit: it measures a READY cache on a copy."""
 
     @property
     def key(self) -> CacheKey | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of one cache: what its JSON file on disk says."""
+"""The record of one cache, and the JSON of its file."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class SealedFile:
-    """What the sealed cache file looked like at the moment when it became READY."""
+    """Facts of the sealed cache file at the moment when it became READY."""
 
     size: int
     """Bytes."""
@@ -49,17 +49,21 @@ class CacheRecord:
     created_at: float
     """Seconds since the epoch."""
     image_hashes: tuple[str, ...] = ()
-    """What Glance said of the image's content whenever the cache was found to go with its base;
-    the latest last."""
+    """Glance's hashes of the image's content, one for each time when the cache was found to go
+    with its base; the latest last."""
     sealed: SealedFile | None = None
     """Set exactly while READY or STALE."""
     stale_reason: str = ''
     is_audit: bool = False
-    """Whether it was begun as an audit: on a copy of a READY cache, which boots go on to play."""
+    """The recording began as an audit: on a copy of a READY cache, which boots go on to play."""
 
     def is_of(self, base: str, base_format: str) -> bool:
         """Return whether the cache stands on this base: on another one no boot uses it."""
         return (self.base, self.base_format) == (base, base_format)
+
+
+_STATES_IN_FILES = {State.RECORDING: 'WARMING'}
+"""States with another name in files: the name of before, so that older versions read them."""
 
 
 def dumps(record: CacheRecord) -> bytes:
@@ -69,7 +73,7 @@ def dumps(record: CacheRecord) -> bytes:
         'image_id': record.key.image_id,
         'generation': {'epoch': record.key.generation.epoch, 'n': record.key.generation.n},
         'revision': record.key.revision,
-        'state': record.state.value,
+        'state': _STATES_IN_FILES.get(record.state, record.state.value),
     }
     for name in _PLAIN_FIELDS:
         data[name] = getattr(record, name)
@@ -94,7 +98,7 @@ def loads(text: bytes, path: str, key: CacheKey) -> CacheRecord:
         data = json.loads(text)
         version = _typed(data, 'version', int)
         if version < 1:
-            raise ValueError(f'version {version} never was')
+            raise ValueError(f'version {version} does not exist')
         if version > VERSION:
             raise exception.RecordTooNew(
                 path=path, version=version, known=VERSION, image_id=key.image_id
@@ -151,10 +155,11 @@ def _record(data: Any, key: CacheKey) -> CacheRecord:
     )
     if said != key:
         raise ValueError(f'it is about {said.stem}')
-    state = State(_typed(data, 'state', str))
+    name = _typed(data, 'state', str)
+    state = {old: state for state, old in _STATES_IN_FILES.items()}.get(name) or State(name)
     sealed = None
     if (state in (State.READY, State.STALE)) != ('sealed' in data):
-        raise ValueError(f'state {state.value} does not go with what it says about a seal')
+        raise ValueError(f'state {name} contradicts what it says about a seal')
     if 'sealed' in data:
         fields = _typed(data, 'sealed', dict)
         sealed = SealedFile(

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from nova_qcache import exception
 
-__all__ = ['FORMATS', 'BaseIdentity', 'Node', 'Source', 'Suspicion']
+__all__ = ['FORMATS', 'BaseChange', 'BaseIdentity', 'Node', 'Source']
 
 Node = dict[str, Any]
 """Options of one block node, as ``blockdev-add`` takes them."""
@@ -23,9 +23,9 @@ Node = dict[str, Any]
 FORMATS = ('raw', 'qcow2')
 
 
-class Suspicion(enum.Enum):
-    """How far a base looks changed since a cache of it was made; what to do about it decides
-    content alone."""
+class BaseChange(enum.Enum):
+    """Change of a base since a cache of it was made, as far as its identity shows. Content alone
+    decides what to do about it."""
 
     NONE = 'none'
     TIMES = 'times'
@@ -37,14 +37,14 @@ class Suspicion(enum.Enum):
 
     @property
     def is_about_content(self) -> bool:
-        """Whether it is more than times."""
-        return self is Suspicion.FACTS
+        """True for a change of more than times."""
+        return self is BaseChange.FACTS
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseIdentity:
-    """What can be learned about a base without reading it. Differences raise suspicion, they never
-    decide.
+    """Facts about a base that are known without reading it. Differences ask for a revalidation,
+    and never decide.
 
     A source leaves out (None) what it has no cheap way to know.
     """
@@ -55,16 +55,16 @@ class BaseIdentity:
     mtime_ns: int | None = None
     """Nova touches this of a base at every boot."""
 
-    def suspicion(self, then: 'BaseIdentity') -> Suspicion:
+    def changes_since(self, then: 'BaseIdentity') -> BaseChange:
         """Compare with what the base looked like when its cache was made."""
         if (self.size, self.inode) != (then.size, then.inode):
-            return Suspicion.FACTS
-        return Suspicion.NONE if self.mtime_ns == then.mtime_ns else Suspicion.TIMES
+            return BaseChange.FACTS
+        return BaseChange.NONE if self.mtime_ns == then.mtime_ns else BaseChange.TIMES
 
 
 class Source(abc.ABC):
-    """A base image at one place, in one format. Making one does no I/O, and neither does asking it
-    for nodes or names: a base that is away must not keep anybody from ending what is going on."""
+    """A base image at one place, in one format. The constructor, nodes and names do no I/O: an
+    unreachable base must not keep anybody from ending what is going on."""
 
     schemes: ClassVar[tuple[str, ...]]
     drivers: ClassVar[tuple[str, ...]]
@@ -96,7 +96,7 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def filename(self) -> str:
-        """What qemu-img calls this base, and the ``backing_file`` of an overlay on it."""
+        """Name of this base for qemu-img, and in the ``backing_file`` of an overlay on it."""
 
     @abc.abstractmethod
     def identity(self) -> BaseIdentity:
@@ -113,8 +113,8 @@ class Source(abc.ABC):
         return None
 
     def learn(self) -> None:
-        """Look at the base for what its options depend on. Whoever is about to read much of it
-        does so before; the options are sound without, too.
+        """Look at the base for facts that its options depend on. Called before much of the base is
+        read; the options are valid without, too.
 
         :raises InvalidBase: if it is not there or not readable
         """
@@ -126,7 +126,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def generation_folder(self) -> pathlib.Path | None:
-        """Where this base's generation is kept: on its own storage, so that all who share the base
+        """Folder of this base's generation: on its own storage, so that all who share the base
         share it.
 
         None if that storage holds no files; the generation is then one of this host's.

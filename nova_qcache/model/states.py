@@ -3,15 +3,15 @@
 
 ::
 
-    COLD --> WARMING --> READY --> STALE --> COLD
-      |        |         ^ |                  ^
-      |        +---------|-+------------------+   dropped or removed
-      +------------------+   carried over to a new generation of the base
+    COLD --> RECORDING --> READY --> STALE --> COLD
+      |         |          ^ |                  ^
+      |         +----------|-+------------------+   dropped or removed
+      +--------------------+   re-tagged to a new generation of the base
 
-COLD is the absence of a record. A WARMING without a living recorder is dirty and gets dropped.
-Only READY is ever given to a guest. Carrying over is no transition but the making of a second name
-(:meth:`nova_qcache.cache.catalog.Store.carry_over`): whoever seals what was dropped meanwhile must
-not make it READY.
+COLD is the absence of a record. A RECORDING cache without a living recorder is dirty and gets
+dropped. Only READY is ever given to a guest. Re-tagging is not a transition: it makes a second
+name (:meth:`nova_qcache.cache.catalog.Catalog.retag`), since whoever seals what was dropped
+meanwhile must not make it READY.
 """
 
 import enum
@@ -22,11 +22,11 @@ __all__ = ['FinishReason', 'Phase', 'Staleness', 'State', 'require_transition']
 
 
 class State(enum.Enum):
-    """State of a cache, as its record on disk says."""
+    """State of a cache, as its record says; see :mod:`nova_qcache.model.record` for files."""
 
     COLD = 'COLD'
     """There is none."""
-    WARMING = 'WARMING'
+    RECORDING = 'RECORDING'
     """A recorder fills it."""
     READY = 'READY'
     """Complete on disk, checked, digest recorded; a boot may use it."""
@@ -35,8 +35,8 @@ class State(enum.Enum):
 
 
 _TRANSITIONS = {
-    State.COLD: {State.WARMING},
-    State.WARMING: {State.READY, State.COLD},
+    State.COLD: {State.RECORDING},
+    State.RECORDING: {State.READY, State.COLD},
     State.READY: {State.STALE, State.COLD},
     State.STALE: {State.COLD},
 }
@@ -54,7 +54,7 @@ def require_transition(image_id: str, state: State, wanted: State) -> None:
 
 
 class Staleness(enum.Enum):
-    """What kind of reason made a cache STALE: few and fixed, so that they can be counted."""
+    """Reason for a cache to become STALE: few and fixed kinds, so that they can be counted."""
 
     CHANGED = 'changed'
     """The base has other content."""
@@ -63,7 +63,7 @@ class Staleness(enum.Enum):
     DAMAGED = 'damaged'
     """The file is not what was sealed."""
     REVISION = 'revision'
-    """It was recorded again on top of itself."""
+    """A new revision of the cache took its place."""
     OPERATOR = 'operator'
     """``nova-qcache invalidate``."""
 
@@ -84,7 +84,7 @@ class FinishReason(enum.Enum):
 
 
 class Phase(enum.Enum):
-    """What a recorder process is doing."""
+    """Phase of a recorder process."""
 
     STARTING = 'starting'
     RECORDING = 'recording'

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``[qcache]`` options are; what makes sense of their values is in ``conf``."""
+"""The ``[qcache]`` options; ``conf`` validates their values."""
 
 from oslo_config import cfg
 
 from nova_qcache.options import admission
 from nova_qcache.options import boots
 from nova_qcache.options import folders
-from nova_qcache.options import insight
+from nova_qcache.options import metrics
 from nova_qcache.options import pool
 from nova_qcache.options import programs
 from nova_qcache.options import recording
@@ -25,6 +25,6 @@ OPTS: list[cfg.Opt] = [
     *admission.OPTS,
     *boots.OPTS,
     *pool.OPTS,
-    *insight.OPTS,
+    *metrics.OPTS,
     *programs.OPTS,
 ]

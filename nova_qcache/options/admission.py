@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images are worth a cache, and how many are recorded at a time."""
+"""Options for admission: images worth a cache, and the number of recorders."""
 
 from oslo_config import cfg
 
@@ -10,9 +10,10 @@ OPTS: list[cfg.Opt] = [
         'record_from_boot',
         default=1,
         help="""
-The boot of an image on this host that records its cache: 1 is the first one, 2 the second one.
+Number of the boot of an image on this host that records its cache: 1 is the first one, 2 the
+second one.
 
-Boots before it are plain, so an image that is booted once takes no space.
+Earlier boots use no cache, so an image that is booted only once takes no space.
 
 Possible values:
 
@@ -28,10 +29,10 @@ Related options:
         'max_recorders',
         default=8,
         help="""
-How many caches may be recorded on this host at a time.
+Maximum number of caches that are recorded on this host at the same time.
 
-Each recording reserves its quota and takes about 70 MiB of memory. Boots of further images are
-plain until one of them is sealed.
+Each recording reserves its quota and takes about 70 MiB of memory. Boots of further images use no
+cache until one of the recordings is sealed.
 
 Possible values:
 

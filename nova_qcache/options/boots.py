@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a boot may wait for, and what is kept for it."""
+"""Options for boots: time-outs, leases, and the keeper."""
 
 from oslo_config import cfg
 
@@ -10,9 +10,9 @@ OPTS: list[cfg.Opt] = [
         'plan_lease_seconds',
         default=300,
         help="""
-How long a boot that was told to use a cache may be on its way, in seconds.
+Lifetime of the lease taken when a boot is planned, in seconds.
 
-That long a recorder waits for its first guest, and a cache is not removed.
+While the lease lasts, the recorder waits for its first guest, and the cache is not removed.
 
 Possible values:
 
@@ -28,7 +28,7 @@ Related options:
         'base_reconnect_seconds',
         default=300,
         help="""
-How long reads wait for an NBD base that went away, in seconds, before they fail.
+Time that reads wait for an unreachable NBD base before they fail, in seconds.
 
 Possible values:
 
@@ -43,7 +43,7 @@ Related options:
         'start_timeout_seconds',
         default=10,
         help="""
-How long a boot waits for a new recorder, in seconds, before it goes on without one.
+Time that a boot waits for a new recorder before it goes on without a cache, in seconds.
 
 Possible values:
 
@@ -58,12 +58,12 @@ Related options:
         'lock_timeout_seconds',
         default=10,
         help="""
-How long to wait for a lock that another process of nova-qcache holds, in seconds.
+Time to wait for a lock that another process of nova-qcache holds, in seconds.
 
 Possible values:
 
 * A number from 1. Most locks are held for milliseconds; some while something is written to the
-  disk, or libvirt is asked. A boot that does not get one in time is plain.
+  disk, or libvirt is asked. A boot that does not get a lock in time uses no cache.
 
 Related options:
 
@@ -74,12 +74,12 @@ Related options:
         'start_keeper',
         default=True,
         help="""
-Start the keeper, ``nova-qcache-keeper``, whenever there is something to keep.
+Start the keeper, ``nova-qcache-keeper``, whenever it is needed.
 
-The keeper sees to what must not wait for nova-compute: a recorder or its daemon that was killed
-under running guests is started again, guests that libvirt paused meanwhile go on, guests that
-others than Nova save are saved without a chain, and caches whose base looks changed are compared
-with it. It ends by itself when there is nothing to do.
+The keeper does what must not wait for nova-compute. It restarts recorders and daemons that died
+under running guests, resumes guests that libvirt paused meanwhile, removes chains from the saved
+state of guests that were saved by others than Nova, and compares caches with bases that look
+changed. It ends by itself when there is nothing to do.
 
 Possible values:
 

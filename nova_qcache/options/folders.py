@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things are, and who may open them."""
+"""Options for folders, and for the group that may open their files."""
 
 from oslo_config import cfg
 
@@ -22,8 +22,8 @@ Possible values:
 
 Related options:
 
-* ``quota``: how much of it one image may take.
-* ``run_path``: where the sockets are, which are no part of the caches.
+* ``quota``: the space in it that one image may take.
+* ``run_path``: the folder of the sockets, which are not part of the caches.
 """,
     ),
     cfg.StrOpt(
@@ -41,14 +41,14 @@ Possible values:
 
 Related options:
 
-* ``qemu_group``: who may open the sockets of guests.
+* ``qemu_group``: the group that may open the sockets of guests.
 """,
     ),
     cfg.StrOpt(
         'qemu_group',
         default='',
         help="""
-Group whose members may read caches and connect to recorders: the one that qemu runs in.
+Group that may read caches and connect to recorders: the group that qemu runs in.
 
 The user of nova-compute must be a member of it.
 
@@ -66,8 +66,8 @@ Related options:
         'instances_path',
         default='',
         help="""
-Folder of the instances, where rescued ones keep an ``unrescue.xml``; looked at before a cache is
-removed.
+Folder of the instances, in which rescued instances keep an ``unrescue.xml``; these files are read
+before a cache is removed.
 
 Possible values:
 

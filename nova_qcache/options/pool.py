@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the caches of a host may take together, and how they are looked after."""
+"""Options for the pool: its budget, eviction, revalidation and scrubbing."""
 
 from oslo_config import cfg
 
@@ -10,10 +10,10 @@ OPTS: list[cfg.Opt] = [
         'cache_budget',
         default='100%',
         help="""
-How much all caches of this host may take together.
+Maximum size of all caches of this host together.
 
-A recording counts with its whole quota. Where there is no room for another one, the least valuable
-caches that nobody uses are removed; if that does not make enough room, the boot is plain.
+A recording counts with its whole quota. If there is no room for another recording, the least
+valuable unused caches are evicted; if that does not make enough room, the boot uses no cache.
 
 Possible values:
 
@@ -32,10 +32,9 @@ Related options:
         'min_free',
         default='1GiB',
         help="""
-How much stays free on the file system of ``cache_path``, whoever fills it.
+Space that nova-qcache leaves free on the file system of ``cache_path``, whatever else fills it.
 
-No recording starts that would leave less, and caches that nobody uses are removed when there is
-less.
+No recording starts that would leave less, and unused caches are evicted while there is less.
 
 Possible values:
 
@@ -51,14 +50,14 @@ Related options:
         'eviction_policy',
         default='value',
         help="""
-Which caches go first when room is needed. Those that no boot can use any more always do; those
-that are in use or pinned never do.
+Policy that decides which caches are evicted first when room is needed. STALE caches are always
+evicted first; caches in use or pinned never are.
 
 Possible values:
 
-* ``value``: those that were unused for longest, weighed by how much traffic of the base they have
-  saved for each byte that they take.
-* ``lru``: those that were unused for longest.
+* ``value``: the caches that were unused for longest, weighed by how much traffic of the base they
+  have saved for each byte that they take.
+* ``lru``: the caches that were unused for longest.
 * The name of a plugin in the namespace ``nova_qcache.eviction_policies``.
 
 Related options:
@@ -70,34 +69,34 @@ Related options:
         'revalidate_hours',
         default=24,
         help="""
-How often a cache is compared with its base at the most, in hours, while nothing but the times of
-the base change.
+Minimum time between two revalidations of a cache, in hours, while only the times of its base
+change.
 
-Nova sets the times of a base at every boot, on each host that shares it, so they say little; boots
-play, and none waits. When a boot finds other times than before, and the cache was neither sealed
-nor compared within these hours, the keeper compares all that is cached with the base, in the
-background. That finds a base that was changed in place without a word. After a restart of the host
-the hours begin anew.
+Nova sets the times of a base at every boot, on each host that shares it, so a boot still plays the
+cache. If a boot finds other times than before, and the cache was neither sealed nor revalidated
+within these hours, the keeper compares all that is cached with the base, in the background. That
+finds a base that was changed in place without an announcement. The hours start again when the host
+restarts.
 
 Possible values:
 
-* A number from 0. 0 compares nothing for times alone; ``nova-qcache verify`` still does.
+* A number from 0. 0 disables these revalidations; ``nova-qcache verify`` still compares.
 
 Related options:
 
-* ``revalidate_mib_per_second``: how fast the base is read for that.
-* ``start_keeper``: who does it.
+* ``revalidate_mib_per_second``: the rate at which the base is read for it.
+* ``start_keeper``: the keeper does the comparison.
 """,
     ),
     cfg.IntOpt(
         'revalidate_mib_per_second',
         default=8,
         help="""
-How much of a base is read in a second at the most when a cache is compared with it because of its
-times alone, in MiB.
+Maximum rate at which a base is read when a cache is revalidated because only the times of the base
+changed, in MiB per second.
 
-Comparisons for which boots wait (the base is another file, or was written) and those of
-``nova-qcache verify`` are as fast as the base is.
+Revalidations that boots wait for (the base is another file, or was written) and those of
+``nova-qcache verify`` are not limited.
 
 Possible values:
 
@@ -112,10 +111,10 @@ Related options:
         'scrub_mib',
         default='256MiB',
         help="""
-How much of the sealed caches each run of Nova's image cache manager reads and compares with what
-was sealed.
+Amount of sealed caches that each run of Nova's image cache manager scrubs: reads and compares with
+their digests.
 
-One cache after the other is read; one that is damaged is not used any more.
+One cache after the other is read; a damaged one becomes STALE, and no boot uses it again.
 
 Possible values:
 

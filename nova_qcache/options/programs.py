@@ -10,16 +10,16 @@ OPTS: list[cfg.Opt] = [
         'libvirt_uri',
         default='qemu:///system',
         help="""
-The libvirt whose domains use the caches; asked before a cache is removed, and for guests that
-wait for a recorder.
+URI of the libvirt whose domains use the caches; asked before a cache is removed, and for guests
+that wait for a recorder.
 
-The command ``nova-qcache`` and the keeper use it: nova-compute has a connection.
+The command ``nova-qcache`` and the keeper use it: nova-compute has its own connection.
 
 Possible values:
 
 * A URI that the user of nova-compute may open, for writing too: the keeper resumes guests,
   and takes chains out of what they are saved with.
-* Empty: no guest of this host is libvirt's.
+* Empty: this host has no guests of libvirt.
 
 Related options:
 
@@ -30,7 +30,7 @@ Related options:
         'qemu_img',
         default='qemu-img',
         help="""
-The program qemu-img.
+Path of the program qemu-img.
 
 Possible values:
 
@@ -45,7 +45,7 @@ Related options:
         'qemu_io',
         default='qemu-io',
         help="""
-The program qemu-io, which comes with qemu-img and reads caches and bases when they are compared.
+Path of the program qemu-io, which comes with qemu-img and compares caches with their bases.
 
 Possible values:
 
@@ -60,7 +60,7 @@ Related options:
         'qemu_storage_daemon',
         default='qemu-storage-daemon',
         help="""
-The program qemu-storage-daemon, version 7.0 or newer, which records.
+Path of the program qemu-storage-daemon, version 7.0 or newer, which records.
 
 Possible values:
 
@@ -75,15 +75,15 @@ Related options:
         'glance_auth_section',
         default='',
         help="""
-Section of the configuration with the credentials that ask Glance which images are deleted, so that
-their caches go.
+Section of the configuration with the credentials for asking Glance which images are deleted, so
+that their caches are removed.
 
 Possible values:
 
 * The name of a section with the options of keystoneauth (``auth_type``, ``auth_url`` and so on),
   whose user has the role admin. One that is there already, such as ``service_user``, will do if
   its user has: nobody else sees all images.
-* Empty: nobody asks, and caches of deleted images go by their age.
+* Empty: Glance is not asked, and caches of deleted images expire like all others.
 
 Related options:
 

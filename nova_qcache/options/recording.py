@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a cache is recorded."""
+"""Options for recordings."""
 
 from oslo_config import cfg
 
@@ -10,11 +10,11 @@ OPTS: list[cfg.Opt] = [
         'quota',
         default='512MiB',
         help="""
-How much disk space the cache of one image may take.
+Maximum size of the cache of one image.
 
-The space is reserved when a recording starts, and what was not used is given back when it is
-sealed. A recording that reaches the quota is sealed as it is: the rest of the image is read from
-the base. A Debian 12 server reads about 80 MiB of its image while it boots.
+The space is reserved when a recording starts, and unused space is given back when it is sealed. A
+recording that reaches the quota is sealed as it is: the rest of the image is read from the base. A
+Debian 12 server reads about 80 MiB of its image while it boots.
 
 Possible values:
 
@@ -35,7 +35,7 @@ Related options:
 Cluster size of new caches: the unit in which a recording reads from the base and writes
 to the cache.
 
-Small clusters make small caches and read nothing that no guest asked for; large ones make fewer
+Small clusters make small caches and read little that no guest asked for; large clusters need fewer
 requests to the base.
 
 Possible values:
@@ -69,7 +69,7 @@ Related options:
         'recording_idle_seconds',
         default=60,
         help="""
-A recording is sealed when it has not grown for this long while a guest is connected, in seconds.
+Time without growth after which a recording is sealed while a guest is connected, in seconds.
 
 Possible values:
 
@@ -85,8 +85,8 @@ Related options:
         'recording_settle_seconds',
         default=10,
         help="""
-How long a recording must have been without growth at some time, in seconds, to be worth keeping
-when its last guest leaves before it was idle.
+Time without growth that a recording must have had at least once, in seconds, to be sealed when its
+last guest leaves before ``recording_idle_seconds`` have passed.
 
 A guest that leaves in the middle of its boot has recorded half a boot. Such a recording is
 dropped, and the next boot records again.
@@ -105,7 +105,7 @@ Related options:
         'recording_max_seconds',
         default=900,
         help="""
-A recording is sealed this long after its first guest connected, whatever happens, in seconds.
+Time after the first guest connected at which a recording is sealed in any case, in seconds.
 
 Possible values:
 
@@ -120,7 +120,8 @@ Related options:
         'guest_grace_seconds',
         default=30,
         help="""
-How long the last guest of a recorder must have been gone before it counts as gone, in seconds.
+Time that the last guest of a recorder must have been disconnected before it counts as gone, in
+seconds.
 
 A hard reboot of a server ends its old guest some seconds before the new one starts.
 

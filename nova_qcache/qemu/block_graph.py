@@ -61,13 +61,13 @@ __all__ = [
 TOP = 'top'
 CACHE_FILE_NODE = 'cfile'
 RECORDING_NODE = 'cor'
-"""It exists exactly as long as a daemon records."""
+"""The node that exists exactly as long as a daemon records."""
 SECOND_BASE = 'base2'
 """Read only when all else has failed."""
 _SERVED = ('old-either', 'either2', 'either')
-"""What guests read; where there are two, the first one."""
+"""The nodes that guests read through, the first one that exists."""
 _REFUSING = ('refusing', 'refusing2')
-"""By turns: one is put in the place of the other."""
+"""Used in turn: each takes the place of the other."""
 
 DRIVERS = {
     'qcow2': 'every cache',
@@ -89,7 +89,7 @@ EXPORT: dict[str, Any] = {
     'node-name': TOP,
     'name': plan.EXPORT_NAME,
 }
-"""What guests connect to."""
+"""Name of the export that guests connect to."""
 
 Command = tuple[str, dict[str, Any]]
 """A QMP command and its arguments."""

@@ -26,7 +26,7 @@ OLDEST_QEMU = (7, 0)
 """blockdev-reopen is stable since 6.1 and open-timeout of NBD nodes exists since 7.0."""
 
 _FORMATS = re.compile(r'^Supported (?:image )?formats:\s*(.*?)\n\n', re.MULTILINE | re.DOTALL)
-"""One line before qemu 10.0, then a paragraph of several."""
+"""One line before qemu 10.0, a paragraph of several lines since."""
 
 _SECONDS = 60
 _MFD_NOEXEC_SEAL = 0x8
@@ -36,7 +36,7 @@ _T = TypeVar('_T')
 def run(
     command: Sequence[str], *, option: str, seconds: float = _SECONDS, stdin: str | None = None
 ) -> str:
-    """Run one of qemu's tools and return what it printed.
+    """Run one of qemu's tools and return its output.
 
     :param option: the ``[qcache]`` option that says where the tool is
     :raises ToolMissing: if it cannot be started
@@ -53,7 +53,7 @@ def run(
         raise exception.DeadlinePassed(
             what=f'{" ".join(command):.200}',
             seconds=seconds,
-            remedy='See whether the storage of its files hangs',
+            remedy='Check whether the storage of its files hangs',
         ) from e
     if done.returncode != 0:
         raise exception.ToolFailed(
@@ -66,7 +66,7 @@ def run(
 
 def _last_words(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return ' / '.join(lines[-3:]) or 'it said nothing'
+    return ' / '.join(lines[-3:]) or 'it printed no error'
 
 
 def require_version(tool: str, option: str) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ def require_version(tool: str, option: str) -> tuple[int, ...]:
     if match is None:
         raise exception.ToolMissing(
             tool=tool,
-            reason=f'it says {banner[:60]!r} of its version',
+            reason=f'it prints {banner[:60]!r} instead of its version',
             package='QEMU',
             option=option,
         )
@@ -133,7 +133,7 @@ class QemuImg:
         return run([self.program, *arguments], option='qemu_img', seconds=seconds)
 
     def info(self, node: Node) -> dict[str, Any]:
-        """Describe an image without opening what it names as its backing file."""
+        """Describe an image without opening its backing file."""
         answer = self._run('info', '--output=json', json_filename(node))
         return _parsed(answer, lambda described: {**described})
 
@@ -232,5 +232,5 @@ def _parsed(answer: str, read: Callable[[Any], _T]) -> _T:
     try:
         return read(json.loads(answer))
     except (ValueError, KeyError, TypeError) as e:
-        reason = f'its answer {answer[:80]!r} cannot be understood ({e})'
+        reason = f'its output {answer[:80]!r} cannot be parsed ({e})'
         raise exception.ToolFailed(command='qemu-img', code=0, reason=reason) from e

@@ -84,7 +84,7 @@ class QemuIo:
     def readable(
         self, image: Node, extents: Sequence[tuple[int, int]], seconds: float
     ) -> dict[int, bool]:
-        """Read ranges of an image one by one, and return by their offsets whether it gives them.
+        """Read ranges of an image one by one, and return whether each can be read, by its offset.
 
         If that takes longer than ``seconds``, the range that it hangs at counts as one that it
         does not give, and nothing is said of those after it.
@@ -147,7 +147,7 @@ def _exit_code(process: 'subprocess.Popen[bytes]') -> int:
         return process.wait(timeout=10)
     except subprocess.TimeoutExpired as e:
         raise exception.DeadlinePassed(
-            what='The end of qemu-io', seconds=10, remedy='See whether the base hangs'
+            what='The end of qemu-io', seconds=10, remedy='Check whether the base hangs'
         ) from e
 
 
@@ -168,7 +168,7 @@ def _lines(process: 'subprocess.Popen[bytes]') -> Iterator[str]:
                 raise exception.DeadlinePassed(
                     what='Comparing a cache with its base',
                     seconds=_STALL_SECONDS,
-                    remedy='See whether the base hangs',
+                    remedy='Check whether the base hangs',
                 )
             piece = os.read(process.stdout.fileno(), 65536)
             *lines, rest = (rest + piece).split(b'\n')

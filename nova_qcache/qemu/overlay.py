@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance's overlay says of its base: the backing file in a qcow2 header.
+"""The backing file in the qcow2 header of an instance's overlay.
 
 Read from the file itself, in microseconds: ``qemu-img info`` takes tens of milliseconds, and this
 is on the way of every boot. A guest writes clusters of its overlay and never this header. The
@@ -42,7 +42,7 @@ def backing(path: pathlib.Path) -> Backing | None:
         with open(path, 'rb') as file:
             magic, version, offset, length = _HEADER.unpack(file.read(_HEADER.size))
             if magic != _MAGIC or version < 2:
-                raise _unfit(path, 'it is no qcow2 image')
+                raise _unfit(path, 'it is not a qcow2 image')
             if not offset or not length:
                 return None
             if length > _LONGEST_NAME:

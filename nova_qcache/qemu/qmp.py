@@ -66,7 +66,7 @@ class Monitor:
             img.require_recent(program, (version['major'], version['minor']))
         except (KeyError, TypeError) as e:
             raise exception.ToolFailed(
-                command=program, code='QMP', reason=f'it greets without a version ({e!r})'
+                command=program, code='QMP', reason=f'its greeting has no version ({e!r})'
             ) from e
 
     async def disconnect(self) -> None:

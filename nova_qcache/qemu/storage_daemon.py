@@ -15,12 +15,12 @@ __all__ = ['StorageDaemon']
 
 _QUIT_SECONDS = 5
 _START_SECONDS = 5
-"""For how long one that was started may not listen yet."""
+"""Time that a new daemon may take until it listens, in seconds."""
 _POLL_SECONDS = 0.005
 
 
 class StorageDaemon:
-    """The process; its monitor is another's business (:mod:`nova_qcache.qemu.qmp`)."""
+    """A qemu-storage-daemon process; :mod:`nova_qcache.qemu.qmp` has its monitor."""
 
     def __init__(self, process: processes.Process) -> None:
         self.process = process
@@ -107,8 +107,8 @@ class StorageDaemon:
             time.sleep(_POLL_SECONDS)
 
     def listens(self, socket: pathlib.Path) -> bool:
-        """Return whether it listens on a socket that it was told to serve, as soon as it does; it
-        gets a moment. False if its base lets it wait, or it has ended: its log says why."""
+        """Return whether the daemon listens on a socket that it was told to serve, as soon as it
+        does; it gets a moment. False if it waits for its base, or has ended: its log says why."""
         deadline = time.monotonic() + _START_SECONDS
         while processes.listener_pid(socket) is None:
             if self.process.has_ended(_POLL_SECONDS) or time.monotonic() >= deadline:
@@ -124,7 +124,7 @@ class StorageDaemon:
         return True
 
     def raise_file_limit(self) -> None:
-        """Let it write up to the highest limit that it was started with."""
+        """Raise its limit on file sizes to the highest one that it was started with."""
         highest = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[1]
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (highest, highest))
 

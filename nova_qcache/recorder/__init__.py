@@ -2,6 +2,7 @@
 """The recorder: a process of its own that fills the cache of an image and serves its guests.
 
 ``service`` is the process, ``daemon`` its qemu-storage-daemon. ``opener`` makes the file of a
-recording, ``finish`` knows when it ends and ``sealer`` how. ``door`` listens to others; ``launch``
-starts such a process from elsewhere, and ``respawn`` keeps how it is started again.
+recording, ``finish`` knows when it ends and ``sealer`` how. ``control_server`` takes
+commands; ``launch`` starts such a process from elsewhere, and ``respawn`` keeps the arguments to
+start it again.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an audit measures: how much its guests read, and how much of that their cache has not.
+"""Measurement of an audit: bytes that its guests read, and how many of them the cache missed.
 
 An audit is a recorder on a copy of a READY cache. What the copy grows by was missed. What was read
 is what its daemon has read from files, since all that it reads is for its guests: the copy, and
@@ -19,8 +19,8 @@ from nova_qcache.system import processes
 __all__ = ['PATIENCE_SECONDS', 'Audit', 'Measurement']
 
 PATIENCE_SECONDS = 3600
-"""For how long an audit waits for its guest: an image that boots often enough to be audited boots
-again within that, and else the copy gives its space back."""
+"""Time that an audit waits for its guest: an image that boots often enough to be audited boots
+again within it; else the copy gives its space back."""
 
 
 @dataclasses.dataclass(frozen=True)

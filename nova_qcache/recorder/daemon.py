@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The qemu-storage-daemon of one cache: start, adoption, what it serves, its end.
+"""The qemu-storage-daemon of one cache: start, adoption, block graph and end.
 
 Lifecycle of :class:`ServingDaemon`: ``start`` and then ``record`` once, or ``serve``, or
 ``adopt``, to which ``stop`` is the counterpart; ``seal`` and ``replace`` turn recording into
@@ -45,9 +45,9 @@ class ServingDaemon:
         """Set when the process has ended, for whatever reason."""
         self._is_forgotten = False
         self._changing = asyncio.Lock()
-        """Of who changes what is served."""
+        """Lock of changes to the nodes that are served."""
         self._refused: set[int] | None = None
-        """None: nobody here knows."""
+        """None: not known to this process."""
         asyncio.get_running_loop().add_reader(daemon.process.fd, self._note_end)
 
     @classmethod
@@ -105,7 +105,7 @@ class ServingDaemon:
             if processes.listener_pid(paths.nbd_socket(key)) is not None:
                 raise exception.RecorderFailed(
                     image_id=key.image_id,
-                    reason=f'somebody listens on {str(paths.nbd_socket(key))!r}',
+                    reason=f'another process listens on {str(paths.nbd_socket(key))!r}',
                 )
             return None
         try:
@@ -119,7 +119,9 @@ class ServingDaemon:
             with contextlib.suppress(exception.QcacheError, OSError):  # or it was done before
                 paths.share(paths.nbd_socket(key))
             LOG.warning(
-                'Adopted process %d, which serves image %s without a recorder', pid, key.image_id
+                'Adopted qemu-storage-daemon %d of image %s, whose recorder died',
+                pid,
+                key.image_id,
             )
             return self
         await self.stop()  # its recorder was killed before anybody could connect
@@ -159,7 +161,7 @@ class ServingDaemon:
         await self._end_writing(block_graph.replacing(path))
 
     async def refuse(self, sectors: Collection[int]) -> None:
-        """Let reads of these sectors (of 512 bytes) fail from now on, and no others; connected
+        """Make reads of these sectors (of 512 bytes) fail from now on, and no others; connected
         guests stay connected.
 
         :raises ToolFailed: if the daemon does not do so, or has ended
@@ -181,7 +183,10 @@ class ServingDaemon:
                     continue
                 pending = asyncio.ensure_future(self.monitor.execute(command, arguments))
                 while not (await asyncio.wait([pending], timeout=_LONG_COMMAND_SECONDS))[0]:
-                    LOG.warning('Sealing image %s waits for reads of its base', self._key.image_id)
+                    LOG.warning(
+                        'Sealing the recording of image %s waits for reads of its base',
+                        self._key.image_id,
+                    )
                 pending.result()
                 if command == 'blockdev-reopen':
                     # Nothing is recorded any more; tables may still have to be written.
@@ -202,7 +207,7 @@ class ServingDaemon:
         self._forget()
 
     async def leave(self) -> None:
-        """Let go of the daemon without ending it: a successor adopts it."""
+        """Disconnect from the daemon without ending it: a successor adopts it."""
         await self.monitor.disconnect()
         asyncio.get_running_loop().remove_reader(self._daemon.process.fd)
 

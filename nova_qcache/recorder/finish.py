@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a recording has finished: pure rules over what was observed, no clock and no I/O of their
-own.
+"""Finish rules of a recording: pure functions of what was observed, without a clock or I/O.
 
 All times are seconds of one monotonic clock.
 """
@@ -11,7 +10,7 @@ import math
 
 from nova_qcache.model.states import FinishReason
 
-__all__ = ['FinishPoint', 'Limits', 'Verdict']
+__all__ = ['FinishPoint', 'Limits', 'NextStep']
 
 _HOLD_SECONDS = 30
 """Some times as long as the keeper takes from one look at all domains to the next."""
@@ -25,7 +24,7 @@ _LEAST_READ = 512
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Seconds, as the options of the same names."""
+    """Limits in seconds, as the options of the same names."""
 
     idle: float
     settle: float
@@ -34,7 +33,7 @@ class Limits:
     lease: float
 
 
-class Verdict(enum.Enum):
+class NextStep(enum.Enum):
     GO_ON = 'go on'
     DROP = 'drop'
     """Nobody is there and what was recorded is not worth keeping."""
@@ -75,22 +74,24 @@ class FinishPoint:
         self._dismissed = False
 
     def expect_guest(self, now: float) -> None:
-        """One more guest was told to come."""
+        """Expect one more guest."""
         self._leases.append(now + self._limits.lease)
         self._dismissed = False
 
     def hold(self, now: float) -> None:
-        """A domain names the socket whose guest is not connected: it comes back when it reads."""
+        """Stay a while: a domain names the socket whose guest is not connected, and comes back
+        when it reads."""
         self._held_until = now + _HOLD_SECONDS
 
     def expect_nobody(self) -> None:
-        """Whoever was told to come will not."""
+        """Expect no guests any more."""
         self._leases = []
         self._patient_until = self._held_until = -math.inf
         self._dismissed = True
 
     def note_outage(self, now: float) -> None:
-        """The base does not answer: that nothing was added lately says nothing of the guests."""
+        """Note that the base does not answer: a recording without growth says nothing about its
+        guests then."""
         self._busy_at = self._grown_at = now
         self._settled = False
 
@@ -125,7 +126,7 @@ class FinishPoint:
 
     @property
     def came(self) -> int:
-        """How many guests have connected so far."""
+        """Number of guests that have connected so far."""
         return self._came
 
     def seconds(self, now: float) -> float:
@@ -145,22 +146,24 @@ class FinishPoint:
         """Bytes by which the cache file has grown."""
         return self._size - self._empty_size
 
-    def while_recording(self, now: float) -> FinishReason | Verdict:
-        """Say whether to seal, and why; or to go on; or to drop what there is."""
+    def while_recording(self, now: float) -> FinishReason | NextStep:
+        """Return why to seal the recording; or whether to go on or to drop it."""
         if self._guests:
             if self._has_content and now - self._busy_at >= self._limits.idle:
                 return FinishReason.IDLE
             if self._is_audit and now - self._grown_at >= _WITHOUT_A_MISS * self._limits.idle:
                 return FinishReason.IDLE
         elif self._nobody_expected(now) and not self.is_awaiting(now):
-            return FinishReason.LAST_GUEST if self._settled else Verdict.DROP
+            return FinishReason.LAST_GUEST if self._settled else NextStep.DROP
         if self._first_guest_at is not None and now - self._first_guest_at >= self._limits.longest:
-            return FinishReason.MAX_TIME if self._has_content else Verdict.DROP
-        return Verdict.GO_ON
+            return FinishReason.MAX_TIME if self._has_content else NextStep.DROP
+        return NextStep.GO_ON
 
-    def while_serving(self, now: float) -> Verdict:
-        """Say whether anybody still needs the recorder."""
-        return Verdict.LEAVE if not self._guests and self._nobody_expected(now) else Verdict.GO_ON
+    def while_serving(self, now: float) -> NextStep:
+        """Return whether to leave, since nobody needs the recorder, or to go on."""
+        return (
+            NextStep.LEAVE if not self._guests and self._nobody_expected(now) else NextStep.GO_ON
+        )
 
     @property
     def _has_content(self) -> bool:

@@ -34,7 +34,7 @@ def start(
     seconds: float,
     progress: Progress = silent,
 ) -> control.Status:
-    """Start a recorder unless there is one, and return its status once it serves.
+    """Start a recorder unless one is at work, and return its status once it serves.
 
     :param arguments: of nova-qcache-recorder
     :raises RecorderFailed: with what it said, if it ended
@@ -60,7 +60,7 @@ def start(
                 return status if is_told else client.expect_guest()
             except exception.RecorderUnreachable:
                 if ended == BUSY:
-                    # The other one has not opened its door yet, or has closed it and is leaving.
+                    # The other one does not listen yet, or has closed its socket and is leaving.
                     process = spawn(said, arguments)
                 elif ended is not None:
                     log.unlink(missing_ok=True)  # the error has what it says
@@ -101,5 +101,5 @@ def _last_words(said: IO[bytes], start_at: int) -> str:
         said.seek(start_at)
         lines = said.read().decode(errors='replace').splitlines()
     except OSError:
-        return 'it said nothing'
-    return next((line for line in reversed(lines) if line.strip()), 'it said nothing')
+        return 'it printed no error'
+    return next((line for line in reversed(lines) if line.strip()), 'it printed no error')

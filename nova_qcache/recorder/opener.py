@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a base that is fit to a cache file with all its space, empty or a copy; see also
-``sealer``."""
+"""Creation of a cache file with all its space, empty or a copy, on a base that was checked; see
+also ``sealer``."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,7 @@ import time
 from nova_qcache import exception
 from nova_qcache.bases import probe
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.conf import MIB
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
@@ -24,25 +24,26 @@ from nova_qcache.system import files
 __all__ = ['open_copy', 'open_recording', 'require_audited', 'require_cold_or_dirty']
 
 
-def require_cold_or_dirty(store: Store, key: CacheKey) -> bool:
-    """Called where no other recorder lives: a WARMING of before is dirty.
+def require_cold_or_dirty(catalog: Catalog, key: CacheKey) -> bool:
+    """Refuse a key with a sealed cache; called where no other recorder lives, so a RECORDING one
+    is dirty.
 
     :return: whether there is one
     :raises WrongState: if there is a sealed cache
     :raises RecordBroken: if nobody can say what there is
     """
-    record = store.load(key)
-    if record is not None and record.state is not State.WARMING:
+    record = catalog.load(key)
+    if record is not None and record.state is not State.RECORDING:
         raise exception.WrongState(
             image_id=key.image_id,
             state=record.state.value,
-            wanted=State.WARMING.value,
+            wanted=State.RECORDING.value,
             remedy=f'To record it again, `nova-qcache remove {key.image_id}` first',
         )
     return record is not None
 
 
-def require_audited(store: Store, key: CacheKey) -> CacheRecord:
+def require_audited(catalog: Catalog, key: CacheKey) -> CacheRecord:
     """Return the READY cache that an audit is about: the newest revision before its own.
 
     :raises WrongState: if there is none
@@ -50,30 +51,30 @@ def require_audited(store: Store, key: CacheKey) -> CacheRecord:
     """
     before = [
         each
-        for each in store.keys(key.image_id)
+        for each in catalog.keys(key.image_id)
         if each.generation == key.generation and each.revision < key.revision
     ]
     for each in reversed(before):
-        record = store.load(each)
+        record = catalog.load(each)
         if record is not None and record.state is State.READY:
             return record
     raise exception.WrongState(
         image_id=key.image_id,
         state=State.COLD.value,
-        wanted=State.WARMING.value,
+        wanted=State.RECORDING.value,
         remedy=f'There is no READY cache before revision {key.revision} that could be audited',
     )
 
 
 def open_copy(
-    store: Store,
+    catalog: Catalog,
     qemu_img: QemuImg,
     source: Source,
     key: CacheKey,
     audited: CacheRecord,
     its_quota: int,
 ) -> CacheRecord:
-    """Make the WARMING record and the file of an audit, a copy of a READY cache; a caller that
+    """Make the RECORDING record and the file of an audit, a copy of a READY cache; a caller that
     fails later discards both.
 
     :param its_quota: bytes that the copy may take
@@ -82,25 +83,25 @@ def open_copy(
     :raises CacheBroken: if the cache is not what was sealed
     :raises OSError: if it cannot be copied
     """
-    original = store.require_unchanged(audited)
+    original = catalog.require_unchanged(audited)
     virtual_size = probe.inspect(source, qemu_img)
     if virtual_size != audited.virtual_size:
         raise exception.InvalidBase(
             base=source.reference,
-            reason=f'it has {virtual_size} bytes and its cache is of {audited.virtual_size}',
-            remedy=f'`nova-qcache verify {key.image_id}` decides about the cache',
+            reason=f'it has {virtual_size} bytes, and its cache is of {audited.virtual_size}',
+            remedy=f'Revalidate the cache with `nova-qcache verify {key.image_id}`',
         )
     record = dataclasses.replace(
         audited,
         key=key,
-        state=State.WARMING,
+        state=State.RECORDING,
         quota=its_quota,
         created_at=time.time(),
         sealed=None,
         is_audit=True,
     )
-    store.begin(record)
-    path = store.paths.recording(key)
+    catalog.begin(record)
+    path = catalog.paths.recording(key)
     path.touch(0o600)
     _reserve(path, its_quota)
     # No reflink: the first write to a block that is shared takes another one, which nobody has
@@ -109,15 +110,17 @@ def open_copy(
         shutil.copyfileobj(source_file, copy)
     if audited.sealed is None or sealed_file.digest(path) != audited.sealed.digest:
         raise exception.CacheBroken(
-            path=str(original), reason='its digest is another than sealed', image_id=key.image_id
+            path=str(original),
+            reason='its digest differs from that of its seal',
+            image_id=key.image_id,
         )
     return record
 
 
 def open_recording(
-    store: Store, qemu_img: QemuImg, source: Source, key: CacheKey, settings: Settings
+    catalog: Catalog, qemu_img: QemuImg, source: Source, key: CacheKey, settings: Settings
 ) -> CacheRecord:
-    """Make the WARMING record and the empty file of a recording; a caller that fails later
+    """Make the RECORDING record and the empty file of a recording; a caller that fails later
     discards both.
 
     :raises InvalidBase: if no cache may stand on the base
@@ -128,7 +131,7 @@ def open_recording(
     virtual_size = probe.inspect(source, qemu_img)
     record = CacheRecord(
         key=key,
-        state=State.WARMING,
+        state=State.RECORDING,
         base=source.reference,
         base_format=source.base_format,
         base_identity=identity,
@@ -139,8 +142,8 @@ def open_recording(
         created_at=time.time(),
         image_hashes=(settings.image_hash,) if settings.image_hash else (),
     )
-    store.begin(record)
-    path, draft = store.paths.recording(key), store.paths.draft(key)
+    catalog.begin(record)
+    path, draft = catalog.paths.recording(key), catalog.paths.draft(key)
     try:
         # qemu-img syncs what it makes, and nobody waits for a disk here: run_path is on none.
         qemu_img.create_cache(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the quota of a cache file is divided; all in bytes from the start of the file.
+"""Division of the quota of a cache file; all in bytes from the start of the file.
 
 ::
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recorder fills: from the opening of its file until that is sealed or dropped, and what is
-counted of it.
+"""A recording, from the opening of its file until it is sealed or dropped, and its counters.
 
 An audit begins with a copy of the cache that it audits, and is sealed only if that has missed
 much. Whatever becomes of it, the audited cache stays READY until another one has taken its place.
@@ -15,9 +14,9 @@ import time
 
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
-from nova_qcache.cache.space import Occupancy
+from nova_qcache.cache.space import SpaceUsage
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.source import Source
@@ -48,22 +47,27 @@ class Recording:
     :meth:`end`, :meth:`drop` or :meth:`forget` while it is open."""
 
     def __init__(
-        self, key: CacheKey, source: Source, store: Store, qemu_img: QemuImg, settings: Settings
+        self,
+        key: CacheKey,
+        source: Source,
+        catalog: Catalog,
+        qemu_img: QemuImg,
+        settings: Settings,
     ) -> None:
         self._key = key
         self._source = source
-        self._store = store
+        self._catalog = catalog
         self._qemu_img = qemu_img
         self.settings = settings
-        self._path = store.paths.recording(key)
-        self._occupancy = Occupancy(store, Leases(store.paths.reservations, 0))
+        self._path = catalog.paths.recording(key)
+        self._space = SpaceUsage(catalog, Leases(catalog.paths.reservations, 0))
         self._record: CacheRecord | None = None
         self._audit: Audit | None = None
         self.finish = FinishPoint(settings.limits, time.monotonic(), 0)
 
     @property
     def is_open(self) -> bool:
-        return self._record is not None and self._record.state is State.WARMING
+        return self._record is not None and self._record.state is State.RECORDING
 
     @property
     def threshold(self) -> int:
@@ -79,11 +83,11 @@ class Recording:
         :raises RecordBroken: if nobody can say what there is
         :raises CacheBroken: if the cache to audit is not fit
         """
-        if opener.require_cold_or_dirty(self._store, self._key):
+        if opener.require_cold_or_dirty(self._catalog, self._key):
             self._count(self._dropped(0))
-        self._store.discard_recording(self._key)
+        self._catalog.discard_recording(self._key)
         if self.settings.audit:
-            audited = opener.require_audited(self._store, self._key)
+            audited = opener.require_audited(self._catalog, self._key)
             self._audit = Audit(audited, self._source)
             # One that was raised since lets the cache grow.
             self._fit(max(audited.quota, self.settings.quota), audited)
@@ -94,7 +98,7 @@ class Recording:
         :return: what is to be said of it
         :raises QcacheError, OSError: if it cannot be
         """
-        means = (self._store, self._qemu_img, self._source, self._key)
+        means = (self._catalog, self._qemu_img, self._source, self._key)
         if self._audit is None:
             record = await asyncio.to_thread(opener.open_recording, *means, self.settings)
         else:
@@ -119,7 +123,7 @@ class Recording:
         :return: why to end it at once, if so, and what is to be said
         :raises RecordBroken: if nobody can say what there is
         """
-        self._record = record = self._store.load(self._key)
+        self._record = record = self._catalog.load(self._key)
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)
         nodes = await daemon.node_names()
         if self.settings.audit:
@@ -142,12 +146,11 @@ class Recording:
             return FinishReason.QUOTA, 'adopted'
         return None, 'adopted'
 
-    def look_back(self) -> None:
-        """Its recorder and its daemon are gone, and guests wait for another: see what they can
-        read."""
+    def load_for_guests(self) -> None:
+        """Find out what waiting guests can read after their recorder and daemon have died."""
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)
         try:
-            self._record = self._store.load(self._key)
+            self._record = self._catalog.load(self._key)
         except exception.RecordBroken as e:
             LOG.warning('%s', e)
 
@@ -161,7 +164,7 @@ class Recording:
 
     def _find_audited(self) -> None:
         with contextlib.suppress(exception.QcacheError):
-            self._audit = Audit(opener.require_audited(self._store, self._key), self._source)
+            self._audit = Audit(opener.require_audited(self._catalog, self._key), self._source)
 
     # -- while it is open
 
@@ -196,20 +199,20 @@ class Recording:
         if measured is None:
             return await self.drop(daemon, 'nothing was measured')
         await asyncio.to_thread(self._count, measured.counters())
-        said = f'{measured.missed} bytes of {measured.read} were missed'
-        LOG.info('The audit of image %s: %s', self._key.image_id, said)
+        said = f'the cache missed {measured.missed} bytes of {measured.read}'
+        LOG.info('Audit of image %s ended: %s', self._key.image_id, said)
         if not measured.is_above(self.settings.rerecord_miss_percent):
             return await self.drop(daemon, said)
-        if not self._stands(self._audit.audited):
+        if not self._is_ready(self._audit.audited):
             # Whatever speaks against that cache may speak against its copy.
-            return await self.drop(daemon, 'the cache that it is a copy of is not used any more')
+            return await self.drop(daemon, 'the audited cache is no longer used')
         said_of_seal = await self._seal(daemon, reason, Counters(recordings=1))
         if self._record is not None and self._record.key == self._key:
             await asyncio.to_thread(self._take_over, self._record)
         return f'{said_of_seal}; {said}'
 
     async def drop(self, daemon: ServingDaemon, why: str) -> str:
-        """Stop writing, forget the recording, go on serving. An open file outlives its name: the
+        """Drop the recording: stop writing and go on serving. An open file outlives its name: the
         guests of an audit get the cache itself, so that the space of the copy is free again."""
         if daemon.ended.is_set():
             return await self.forget(why)
@@ -223,7 +226,8 @@ class Recording:
         return f'dropped: {why}'
 
     async def forget(self, why: str) -> str:
-        """Its daemon is gone, and nobody writes any more: what it recorded is dirty.
+        """Drop the recording after the end of its daemon: nobody writes any more, and what it
+        recorded is dirty.
 
         :return: what is to be said of it
         """
@@ -238,15 +242,19 @@ class Recording:
     async def discard(self) -> None:
         growth = self.finish.recorded
         try:
-            await asyncio.to_thread(self._store.discard_recording, self._key)
+            await asyncio.to_thread(self._catalog.discard_recording, self._key)
         except (exception.QcacheError, OSError) as e:  # it is tried again at the end
-            LOG.warning('A dropped recording of image %s stays on disk: %s', self._key.image_id, e)
+            LOG.warning(
+                'Failed to remove the dropped recording of image %s; trying again later: %s',
+                self._key.image_id,
+                e,
+            )
         else:
             was_open, self._record = self.is_open, None
             if was_open:
                 await asyncio.to_thread(self._count, self._dropped(growth))
             with contextlib.suppress(OSError):  # it ends by time as well
-                self._occupancy.release(self._key)  # nothing more is going to be taken
+                self._space.release(self._key)  # nothing more is going to be taken
 
     def playable(self) -> pathlib.Path | None:
         """Return the sealed cache that guests can read once their daemon is gone, None if that is
@@ -257,7 +265,7 @@ class Recording:
         if record is None or record.state is not State.READY:
             return None
         try:
-            return self._store.require_unchanged(record)
+            return self._catalog.require_unchanged(record)
         except exception.CacheBroken as e:
             LOG.warning('%s', e)
             return None
@@ -267,11 +275,13 @@ class Recording:
         try:
             await daemon.seal(self._path)
             # READY is a promise about a generation that no power loss takes back.
-            generations = Generations(self._store.paths, _LOCK_SECONDS)
+            generations = Generations(self._catalog.paths, _LOCK_SECONDS)
             await asyncio.to_thread(generations.settled, self._source)
-            self._record = await sealer.seal(self._store, self._qemu_img, self._record, reason)
+            self._record = await sealer.seal(self._catalog, self._qemu_img, self._record, reason)
         except (exception.QcacheError, OSError) as e:
-            LOG.warning('The recording of image %s is dropped: %s', self._key.image_id, e)
+            LOG.warning(
+                'Failed to seal the recording of image %s; dropping it: %s', self._key.image_id, e
+            )
             # What to do about a cache is not what to do about one that is dropped.
             problem = e.problem_and_remedy()[0] if isinstance(e, exception.QcacheError) else e
             return await self.drop(daemon, f'sealing failed: {problem}')
@@ -283,15 +293,24 @@ class Recording:
         if self._audit is not None:
             audited = self._audit.audited
             try:
-                path = self._store.require_unchanged(audited)
+                path = self._catalog.require_unchanged(audited)
                 await daemon.replace(path)
                 return audited
             except exception.QcacheError as e:
-                LOG.warning('The guests of an audit of %s keep its copy: %s', self._key.stem, e)
+                LOG.warning(
+                    'Failed to give the guests of audit %s the sealed cache; they keep its copy:'
+                    ' %s',
+                    self._key.stem,
+                    e,
+                )
         try:
             await daemon.seal(self._path)
         except exception.QcacheError as e:
-            LOG.warning('Ending the recording of image %s: %s', self._key.image_id, e)
+            LOG.warning(
+                'Failed to stop writing the dropped recording of image %s: %s',
+                self._key.image_id,
+                e,
+            )
         return None
 
     async def _still_records(self, daemon: ServingDaemon) -> bool:
@@ -304,18 +323,20 @@ class Recording:
         """A new revision is READY: it takes the place of the audited one."""
         assert self._audit is not None
         try:
-            if self._stands(self._audit.audited):
+            if self._is_ready(self._audit.audited):
                 reason = f'it was recorded again as revision {record.key.revision}'
-                self._store.retire(self._audit.audited, reason, Staleness.REVISION)
+                self._catalog.retire(self._audit.audited, reason, Staleness.REVISION)
             else:
                 # Found to be wrong while its copy was sealed: so is the copy.
-                self._store.retire(record, 'the cache that it is a copy of is not used any more')
+                self._catalog.retire(record, 'the audited cache is no longer used')
         except (exception.QcacheError, OSError) as e:
-            LOG.warning('%s stays READY: %s', self._audit.audited.key.stem, e)
+            LOG.warning(
+                'Failed to retire cache %s; it stays READY: %s', self._audit.audited.key.stem, e
+            )
 
-    def _stands(self, audited: CacheRecord) -> bool:
+    def _is_ready(self, audited: CacheRecord) -> bool:
         try:
-            now = self._store.load(audited.key)
+            now = self._catalog.load(audited.key)
         except exception.RecordBroken as e:
             LOG.warning('%s', e)
             return False
@@ -332,4 +353,4 @@ class Recording:
 
     def _count(self, counted: Counters) -> None:
         if counted != Counters():
-            self._store.ledger.add(self._key.image_id, counted)
+            self._catalog.counter_store.add(self._key.image_id, counted)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it takes to start a recorder again that was killed: its arguments, in a small file.
+"""Respawn specs: the arguments to start a recorder again after it was killed, in a small file.
 
 The file is there from before a recorder serves its first guest until it has ended in good order.
-So a duty without a living recorder means that guests may wait for one.
+So a respawn spec without a living recorder means that guests may wait for one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import os
 
 from nova_qcache.model.key import CacheKey
 from nova_qcache.system import files
-from nova_qcache.system.host_boot import boot_id
+from nova_qcache.system.boot_id import boot_id
 from nova_qcache.system.paths import Paths
 
 __all__ = ['forget', 'keys', 'note', 'read']
@@ -20,24 +20,24 @@ _SUFFIX = '.duty'
 
 
 def note(paths: Paths, key: CacheKey, arguments: Sequence[str]) -> None:
-    """Write down how the recorder of a cache is started.
+    """Write the respawn spec of the recorder of a cache.
 
     :param arguments: of nova-qcache-recorder
     :raises OSError: if it cannot be written
     """
     text = json.dumps({'boot_id': boot_id(), 'arguments': list(arguments)})
-    files.replace_atomically(paths.duty(key), text.encode() + b'\n', 0o600, sync=False)
+    files.replace_atomically(paths.respawn_spec(key), text.encode() + b'\n', 0o600, sync=False)
 
 
 def forget(paths: Paths, key: CacheKey) -> None:
-    """The recorder has ended in good order, or nobody can need it again."""
-    paths.duty(key).unlink(missing_ok=True)
+    """Remove a respawn spec: the recorder has ended in good order, or is not needed again."""
+    paths.respawn_spec(key).unlink(missing_ok=True)
 
 
 def read(paths: Paths, key: CacheKey) -> list[str] | None:
     """Return the arguments, None if there are none of this boot of the host."""
     try:
-        data = json.loads(paths.duty(key).read_bytes())
+        data = json.loads(paths.respawn_spec(key).read_bytes())
         if data['boot_id'] != boot_id():
             return None
         arguments = data['arguments']
@@ -47,7 +47,7 @@ def read(paths: Paths, key: CacheKey) -> list[str] | None:
 
 
 def keys(paths: Paths) -> Iterator[CacheKey]:
-    """Yield the caches whose recorder has a duty of this boot of the host.
+    """Yield the caches whose recorder has a respawn spec of this boot of the host.
 
     :raises OSError: if the folder cannot be listed
     """

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recording that nobody writes to any more to a READY cache."""
+"""The seal: a recording that nobody writes to any more becomes a READY cache."""
 
 import asyncio
 import pathlib
 
 from nova_qcache import exception
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import FinishReason
 from nova_qcache.qemu.img import QemuImg
@@ -16,7 +16,7 @@ __all__ = ['seal']
 
 
 async def seal(
-    store: Store,
+    catalog: Catalog,
     qemu_img: QemuImg,
     record: CacheRecord,
     reason: FinishReason,
@@ -28,18 +28,18 @@ async def seal(
     :raises CacheBroken: if the file is not fit to be used; nothing has become READY then
     :raises WrongState: if the recording was dropped meanwhile
     """
-    return await asyncio.to_thread(_seal, store, qemu_img, record, reason)
+    return await asyncio.to_thread(_seal, catalog, qemu_img, record, reason)
 
 
 def _seal(
-    store: Store,
+    catalog: Catalog,
     qemu_img: QemuImg,
     record: CacheRecord,
     reason: FinishReason,
 ) -> CacheRecord:
-    path = store.paths.recording(record.key)
+    path = catalog.paths.recording(record.key)
     if not path.exists():
-        path = store.paths.sealed(
+        path = catalog.paths.sealed(
             record.key
         )  # a recorder was killed between renaming it and writing READY
     try:
@@ -47,16 +47,16 @@ def _seal(
         cached = sum(length for _, length in qemu_img.cached_extents(path))
         path.chmod(0o600)  # it is sealed already if a recorder was killed right after that
         files.release_tail(path, used)
-        store.seal_file(path)
+        catalog.seal_file(path)
         files.sync_file(path)
         facts = sealed_file.describe(path, sealed_file.digest(path), reason)
     except (exception.ToolError, OSError) as e:
         raise _broken(path, record, str(e)) from e
     if not cached:
-        raise _broken(path, record, 'nothing is cached in it')
+        raise _broken(path, record, 'it caches nothing')
     if facts.size > record.quota:
-        raise _broken(path, record, f'it has {facts.size} bytes and its quota is {record.quota}')
-    return store.seal(record, facts)
+        raise _broken(path, record, f'its {facts.size} bytes exceed its quota of {record.quota}')
+    return catalog.seal(record, facts)
 
 
 def _broken(path: pathlib.Path, record: CacheRecord, reason: str) -> exception.CacheBroken:

@@ -2,9 +2,9 @@
 """The recorder process: STARTING - RECORDING - SEALING - SERVING - LEAVING.
 
 Whatever fails while it records costs the recording, never a guest: the recording is dropped and
-the guests are served on. What it holds (lock, daemon, door) it gives back in reverse order. While
-guests are connected it never ends its daemon, not even when it is told to end or fails itself: the
-next recorder of the image adopts it.
+the guests are served on. What it holds (lock, daemon, control server) it gives back in reverse
+order. While guests are connected it never ends its daemon, not even when it is told to end or
+fails itself: the next recorder of the image adopts it.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from nova_qcache import exception
 from nova_qcache.bases import probe
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.source import Source
@@ -28,10 +28,10 @@ from nova_qcache.qemu import block_graph
 from nova_qcache.qemu.img import QemuImg
 from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder import respawn
+from nova_qcache.recorder.control_server import ControlServer
 from nova_qcache.recorder.daemon import ServingDaemon
-from nova_qcache.recorder.door import Door
 from nova_qcache.recorder.finish import FinishPoint
-from nova_qcache.recorder.finish import Verdict
+from nova_qcache.recorder.finish import NextStep
 from nova_qcache.recorder.recording import Recording
 from nova_qcache.recorder.settings import Settings
 from nova_qcache.recorder.unreadable import Unreadable
@@ -46,37 +46,43 @@ _T = TypeVar('_T')
 
 _MOST_RESTARTS = 3
 _STEADY_SECONDS = 10
-"""A daemon that has served for so long was started well: what ends it then is counted anew."""
+"""Time after which a daemon counts as started well: restarts are counted from 0 then."""
 _FAREWELL_SECONDS = 2
-"""For guests that are about to go when it is told to end: nobody would end their daemon."""
+"""Time for guests that are about to go when the recorder is told to end: nobody would end their
+daemon."""
 _BY_SILENCE = (FinishReason.IDLE, FinishReason.LAST_GUEST)
-"""What a base that is away looks like, too."""
+"""Reasons to seal that look the same when the base is away."""
 
 
 class Recorder:
-    """One run of the recorder of one cache; :meth:`run` is its life."""
+    """One run of the recorder of one cache, by :meth:`run`."""
 
     def __init__(
-        self, key: CacheKey, source: Source, store: Store, qemu_img: QemuImg, settings: Settings
+        self,
+        key: CacheKey,
+        source: Source,
+        catalog: Catalog,
+        qemu_img: QemuImg,
+        settings: Settings,
     ) -> None:
         self._key = key
         self._source = source
-        self._store = store
-        self._paths = store.paths
+        self._catalog = catalog
+        self._paths = catalog.paths
         self._qemu_img = qemu_img
         self._settings = settings
         self._phase = Phase.STARTING
         self._note = ''
-        self._recording = Recording(key, source, store, qemu_img, settings)
+        self._recording = Recording(key, source, catalog, qemu_img, settings)
         self._unreadable = Unreadable(source, QemuIo(settings.qemu_io), key.image_id)
-        self._wanted: FinishReason | Verdict | None = None
-        self._told_at: float | None = None
+        self._wanted: FinishReason | NextStep | None = None
+        self._commanded_at: float | None = None
         self._wake = asyncio.Event()
         self._restarts = 0
         self._served_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching_base: asyncio.Task[None] | None = None
-        self._door = Door(
+        self._control_server = ControlServer(
             self._paths.control_socket(key),
             {
                 'status': self._status,
@@ -84,7 +90,7 @@ class Recorder:
                 'claim': self._claim,
                 'hold': self._hold,
                 'seal': lambda: self._ask_for(FinishReason.OPERATOR),
-                'drop': lambda: self._ask_for(Verdict.DROP),
+                'drop': lambda: self._ask_for(NextStep.DROP),
                 'leave': self._leave_unless_leased,
                 'dismiss': self._leave_soon,
             },
@@ -109,7 +115,7 @@ class Recorder:
             await self._start()
             try:
                 self._watch_base()
-                await self._door.open()
+                await self._control_server.open()
                 await self._work()
             finally:
                 await self._end()
@@ -125,9 +131,9 @@ class Recorder:
             self._daemon = adopted
             await self._resume()
         elif self._settings.serve_only:
-            self._recording.look_back()
+            self._recording.load_for_guests()
             await self._serve()
-            self._enter(Phase.SERVING, await self._recording.forget('its daemon was gone'))
+            self._enter(Phase.SERVING, await self._recording.forget('its daemon had died'))
         else:
             with contextlib.ExitStack() as undo:
                 if not is_missed:
@@ -141,7 +147,7 @@ class Recorder:
         async with contextlib.AsyncExitStack() as undo:
             self._daemon = ServingDaemon.start(self._paths, self._key, self._recording.settings)
             undo.push_async_callback(self._daemon.stop)
-            undo.push_async_callback(asyncio.to_thread, self._store.discard_recording, self._key)
+            undo.push_async_callback(asyncio.to_thread, self._catalog.discard_recording, self._key)
             self._watch_threshold()
             note = await self._recording.record(self._daemon)
             undo.pop_all()
@@ -151,7 +157,7 @@ class Recorder:
         """Serve the guests that a dead daemon left behind: before anything is written to a disk,
         since that may take longer than they wait.
 
-        If that fails now, the duty stays: the keeper tries again.
+        If that fails now, the respawn spec stays: the keeper tries again.
         """
         path = self._recording.playable()
         nodes = (
@@ -175,26 +181,26 @@ class Recorder:
 
     async def _work(self) -> None:
         while self._phase is not Phase.LEAVING:
-            await self._rest()
+            await self._wait()
             if self._daemon.ended.is_set():
                 await self._replace_daemon()
             self._observe()
-            if self._told_at is not None:
+            if self._commanded_at is not None:
                 if not self._finish.guests:
                     self._finish.expect_nobody()
-                elif time.monotonic() - self._told_at >= _FAREWELL_SECONDS:
+                elif time.monotonic() - self._commanded_at >= _FAREWELL_SECONDS:
                     self._enter(Phase.LEAVING, 'told to end')
                     return
             if self._phase is Phase.RECORDING:
-                verdict = self._wanted or self._finish.while_recording(time.monotonic())
-                if verdict in _BY_SILENCE and not await self._base_answers():
+                next_step = self._wanted or self._finish.while_recording(time.monotonic())
+                if next_step in _BY_SILENCE and not await self._base_answers():
                     self._finish.note_outage(time.monotonic())
                 else:
-                    await self._act(verdict)
-            elif self._finish.while_serving(time.monotonic()) is Verdict.LEAVE:
+                    await self._act(next_step)
+            elif self._finish.while_serving(time.monotonic()) is NextStep.LEAVE:
                 self._enter(Phase.LEAVING, 'nobody needs it')
 
-    async def _rest(self) -> None:
+    async def _wait(self) -> None:
         """Wait until somebody wants something, the daemon ends, or it is time to look around."""
         waits = [asyncio.ensure_future(each.wait()) for each in (self._wake, self._daemon.ended)]
         await asyncio.wait(waits, timeout=self._tick, return_when=asyncio.FIRST_COMPLETED)
@@ -202,7 +208,7 @@ class Recorder:
             each.cancel()
         self._wake.clear()
 
-    async def _meanwhile(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def _await_while_serving(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what comes of work that waits for a disk or the base, and see to the guests until
         then: their daemon may die."""
         task = asyncio.ensure_future(work)
@@ -218,7 +224,7 @@ class Recorder:
         return task.result()
 
     async def _base_answers(self) -> bool:
-        return await self._meanwhile(
+        return await self._await_while_serving(
             asyncio.to_thread(probe.answers, self._source, self._qemu_img)
         )
 
@@ -232,18 +238,18 @@ class Recorder:
             time.monotonic(), processes.connections(self._paths.nbd_socket(self._key))
         )
 
-    async def _act(self, verdict: FinishReason | Verdict) -> None:
-        if verdict is Verdict.GO_ON or not self._recording.is_open:
+    async def _act(self, next_step: FinishReason | NextStep) -> None:
+        if next_step is NextStep.GO_ON or not self._recording.is_open:
             return
         self._wanted = None
-        if isinstance(verdict, FinishReason):
-            self._enter(Phase.SEALING, verdict.value)
-            note = await self._meanwhile(self._recording.end(self._daemon, verdict))
+        if isinstance(next_step, FinishReason):
+            self._enter(Phase.SEALING, next_step.value)
+            note = await self._await_while_serving(self._recording.end(self._daemon, next_step))
             self._enter(Phase.SERVING, note)
         else:
             why = 'it was not worth keeping'
             self._enter(Phase.SEALING, why)
-            note = await self._meanwhile(self._recording.drop(self._daemon, why))
+            note = await self._await_while_serving(self._recording.drop(self._daemon, why))
             self._enter(Phase.SERVING, note)
 
     async def _replace_daemon(self) -> None:
@@ -263,14 +269,17 @@ class Recorder:
             # One that is paused now makes another connection only when it goes on.
             self._finish.hold(time.monotonic())
         LOG.error(
-            'The qemu-storage-daemon of image %s ended unexpectedly; process %d serves its guests',
+            'The qemu-storage-daemon of image %s ended unexpectedly; another one, process %d, now'
+            ' serves its guests',
             self._key.image_id,
             self._daemon.pid,
         )
         if self._recording.is_open and self._phase is not Phase.SEALING:
             why = 'its daemon ended'
             self._enter(Phase.SERVING, why)
-            self._enter(Phase.SERVING, await self._meanwhile(self._recording.forget(why)))
+            self._enter(
+                Phase.SERVING, await self._await_while_serving(self._recording.forget(why))
+            )
 
     def _watch_threshold(self) -> None:
         async def watch() -> None:
@@ -291,18 +300,19 @@ class Recorder:
     # -- end
 
     async def _end(self) -> None:
-        await self._door.close()
+        await self._control_server.close()
         for task in (*self._tasks, self._watching_base):
             if task is not None:
                 task.cancel()
         if processes.connections(self._paths.nbd_socket(self._key)):
             LOG.warning(
-                'Process %d goes on serving image %s without a recorder',
-                self._daemon.pid,
+                'The recorder ends before the guests of image %s; qemu-storage-daemon %d goes on'
+                ' serving them',
                 self._key.image_id,
+                self._daemon.pid,
             )
             await self._daemon.leave()
-            return  # and its duty stays: somebody is to adopt the daemon
+            return  # and its respawn spec stays: somebody is to adopt the daemon
         if self._recording.is_open:
             await self._recording.discard()
         await self._daemon.stop()
@@ -314,13 +324,13 @@ class Recorder:
     def _enter(self, phase: Phase, note: str) -> None:
         self._phase = phase
         self._note = note
-        LOG.info('Recorder of image %s: %s (%s)', self._key.image_id, phase.value, note)
+        LOG.info('Recorder for image %s is %s now (%s)', self._key.image_id, phase.value, note)
 
     def _told(self) -> None:
-        self._told_at = time.monotonic()
+        self._commanded_at = time.monotonic()
         self._wake.set()
 
-    def _ask_for(self, wanted: FinishReason | Verdict) -> dict[str, Any]:
+    def _ask_for(self, wanted: FinishReason | NextStep) -> dict[str, Any]:
         if self._phase in (Phase.STARTING, Phase.RECORDING):
             self._wanted = wanted
             self._wake.set()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one recorder was told: the options that concern it, as values."""
+"""Settings of one recorder: the options that concern it, as values."""
 
 import dataclasses
 
@@ -20,12 +20,12 @@ class Settings:
     qemu_io: str = 'qemu-io'
     """The program that looks which blocks of a base cannot be read."""
     image_hash: str = ''
-    """What Glance says of the image's content; empty if nobody knows."""
+    """Glance's hash of the image's content; empty if unknown."""
     audit: bool = False
     """Record on a copy of the cache that boots play, to measure it."""
     serve_only: bool = False
     """Serve the guests that are there, and record nothing."""
     rerecord_miss_percent: int = 100
-    """How much an audited boot may miss before the copy becomes the next revision."""
+    """Miss ratio above which the copy of an audit becomes the next revision, in percent."""
     arguments: tuple[str, ...] = ()
     """With which it can be started again."""

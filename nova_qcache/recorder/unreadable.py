@@ -19,7 +19,7 @@ from nova_qcache.qemu import block_graph
 from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.system import native
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
 __all__ = ['Unreadable']
 
@@ -32,7 +32,7 @@ _MOST_BLOCKS = 128
 again. Each is 8 rules of ``blkdebug``, and qemu takes time with the square of their number to add
 them, while no guest is served: 0.5 s for 1024 rules, 55 s for 16384 (qemu 7.2)."""
 _AGAIN_SECONDS = 15
-"""From one look to the next at what could not be read."""
+"""Interval at which unreadable blocks are tried again, in seconds."""
 _LOOK_SECONDS = 20
 _LEARN_SECONDS = 10
 
@@ -45,58 +45,58 @@ class Unreadable:
         self._blocks: dict[int, int] = {}
         """Offset and length in bytes, in the order in which they were found."""
         self._asked: dict[int, int] = {}
-        """What is still to be looked at."""
+        """Blocks that are still to be tried."""
         self._wake = asyncio.Event()
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     @property
     def count(self) -> int:
-        """How many blocks, of 4 KiB at the most, cannot be read."""
+        """Number of unreadable blocks, of 4 KiB at the most."""
         return len(self._blocks)
 
     async def watch(self, daemon: ServingDaemon, on_failure: Callable[[], None]) -> None:
-        """Hear of failed reads of a daemon that serves, until this is cancelled.
+        """Watch for failed reads of a daemon that serves, until this is cancelled.
 
         :param on_failure: called when a guest may have been cut off for one
         """
         looking = [
-            asyncio.ensure_future(self._look_when_asked(daemon)),
-            asyncio.ensure_future(self._ask_again()),
+            asyncio.ensure_future(self._probe_loop(daemon)),
+            asyncio.ensure_future(self._queue_again()),
         ]
         self._wake.set()  # to answer what another one knew, or was told by a former recorder
         try:
             async for event in daemon.monitor.events('QUORUM_REPORT_BAD'):
                 if event.get('node-name') == block_graph.SECOND_BASE:
                     on_failure()
-                    self._ask(_blocks_of(event))
+                    self._queue(_blocks_of(event))
         finally:
             for task in looking:
                 task.cancel()
 
-    def _ask(self, blocks: dict[int, int]) -> None:
-        """Have those looked at that are not known already; the daemon is told of all that are, in
-        any case, since a seal lets it forget."""
+    def _queue(self, blocks: dict[int, int]) -> None:
+        """Queue blocks that are not known to be unreadable. The daemon is told of all unreadable
+        blocks in any case, since a seal makes it forget them."""
         for offset, length in blocks.items():
             if length > self._blocks.get(offset, 0):
                 self._asked[offset] = max(length, self._asked.get(offset, 0))
         self._wake.set()
 
-    async def _ask_again(self) -> None:
+    async def _queue_again(self) -> None:
         while True:
             await asyncio.sleep(_AGAIN_SECONDS)
             if self._blocks or self._asked:
                 self._asked = {**self._blocks, **self._asked}
                 self._wake.set()
 
-    async def _look_when_asked(self, daemon: ServingDaemon) -> None:
+    async def _probe_loop(self, daemon: ServingDaemon) -> None:
         while not daemon.ended.is_set():
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._answer(daemon)
+                await self._tell_daemon(daemon)
                 while self._asked and not daemon.ended.is_set():
-                    await self._look()
-                    await self._answer(daemon)
+                    await self._probe()
+                    await self._tell_daemon(daemon)
             except Exception:  # a fault of ours: the next failed read is seen to
                 LOG.exception(
                     'Failed to look at unreadable blocks of image %s; looking at them again after'
@@ -104,14 +104,14 @@ class Unreadable:
                     self._image_id,
                 )
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         """See which of the blocks in question can be read. What guests wait for comes first."""
         asked = sorted(self._asked.items(), key=lambda block: block[0] in self._blocks)
         try:
             found = await asyncio.to_thread(self._readable, asked[:_MOST_BLOCKS])
         except exception.ToolMissing as e:
             LOG.log(
-                self._complaints.level(e),
+                self._log_limit.level(e),
                 'Failed to find which blocks of the base of image %s can be read: %s; guests that'
                 ' read one that cannot are cut off',
                 self._image_id,
@@ -129,7 +129,7 @@ class Unreadable:
         for offset in list(self._blocks)[:-_MOST_BLOCKS]:
             del self._blocks[offset]
         if set(self._blocks) != before:
-            self._say(before)
+            self._log_change(before)
 
     def _readable(self, blocks: list[tuple[int, int]]) -> dict[int, bool]:
         """Return by their offsets whether blocks can be read, for one of them at least.
@@ -143,7 +143,7 @@ class Unreadable:
             return {offset: False for offset, _ in blocks[:1]}
         except exception.InvalidBase as e:
             LOG.log(
-                self._complaints.level(e),
+                self._log_limit.level(e),
                 'Failed to find which blocks of the base of image %s can be read: %s; answering'
                 ' all of them with an I/O error',
                 self._image_id,
@@ -152,7 +152,7 @@ class Unreadable:
             return {offset: False for offset, _ in blocks}
         return self._qemu_io.readable(self._source.image_node(), blocks, _LOOK_SECONDS)
 
-    async def _answer(self, daemon: ServingDaemon) -> None:
+    async def _tell_daemon(self, daemon: ServingDaemon) -> None:
         sectors = {
             byte // _SECTOR
             for offset, length in self._blocks.items()
@@ -162,14 +162,14 @@ class Unreadable:
             await daemon.refuse(sectors)
         except exception.QcacheError as e:
             LOG.log(
-                self._complaints.level(e),
+                self._log_limit.level(e),
                 'Failed to tell the daemon of image %s which blocks cannot be read: %s; a guest'
                 ' that reads one is cut off',
                 self._image_id,
                 e,
             )
 
-    def _say(self, before: Collection[int]) -> None:
+    def _log_change(self, before: Collection[int]) -> None:
         if not self._blocks:
             LOG.warning('The base of image %s can be read again', self._image_id)
         elif not before:

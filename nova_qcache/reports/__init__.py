@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What operators see: figures, metrics, their history and pictures of it."""
+"""Reports for operators: snapshots, metrics, time series and pictures."""

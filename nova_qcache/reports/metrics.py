@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures in the text format of Prometheus, for the textfile collector of its node_exporter.
+"""Metrics in the text format of Prometheus, for the textfile collector of its node_exporter.
 
 Figures of the host have no label for the image, and go on when images are forgotten. Those of
 images have names of their own, so that no sum counts anything twice, and are of the images with
@@ -25,9 +25,9 @@ from nova_qcache.model.plan import Cause
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
-from nova_qcache.reports import figures as figures_module
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.figures import ImageFigures
+from nova_qcache.reports import snapshot as snapshot_module
+from nova_qcache.reports.snapshot import ImageSnapshot
+from nova_qcache.reports.snapshot import Snapshot
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import files
@@ -41,7 +41,7 @@ _PREFIX = 'nova_qcache'
 _MODE = 0o644  # node_exporter has a user of its own
 _EVICTIONS = ('age', 'deleted', 'room', 'stale')
 _VERIFICATIONS = ('damaged', 'different', 'equal', 'intact', 'unknown')
-_STATES = (State.WARMING.value, State.READY.value, State.STALE.value, DIRTY, BROKEN)
+_STATES = (State.RECORDING.value, State.READY.value, State.STALE.value, DIRTY, BROKEN)
 
 
 class _Sum(NamedTuple):
@@ -52,11 +52,13 @@ class _Sum(NamedTuple):
 
 
 _SUMS = (
-    _Sum('fallbacks', 'Plain boots that did not start with the cache, and then did without'),
+    _Sum(
+        'fallbacks', 'Plain boots that failed to start with the cache, and then started without it'
+    ),
     _Sum('recorded_bytes', 'Bytes that recordings have read from bases'),
     _Sum('recording_seconds', 'Seconds from the first guest of a recording to its end'),
     _Sum('audited_bytes', 'Bytes that audited boots have read from their images'),
-    _Sum('missed_bytes', 'Bytes of those that came from the base'),
+    _Sum('missed_bytes', 'Bytes that audited boots have read from bases'),
     _Sum('saved_bytes', 'Bytes that plays did not read from bases'),
     _Sum('evicted_bytes', 'Bytes that were freed by removing caches'),
 )
@@ -83,56 +85,56 @@ _TABLES = (
         [reason.value for reason in Staleness],
         'Caches that became STALE',
     ),
-    _Table('verifications', 'verifications', 'result', _VERIFICATIONS, 'Looks at caches'),
+    _Table('verifications', 'verifications', 'result', _VERIFICATIONS, 'Verifications of caches'),
 )
 
 
-def text(figures: Figures) -> bytes:
+def text(snapshot: Snapshot) -> bytes:
     """Return the content of a metrics file."""
     registry = CollectorRegistry()
-    registry.register(_Collected(figures))
+    registry.register(_Collected(snapshot))
     return generate_latest(registry)
 
 
-def write(figures: Figures, path: pathlib.Path) -> None:
-    """Replace a metrics file as a whole: whoever reads it meanwhile has the old one.
+def write(snapshot: Snapshot, path: pathlib.Path) -> None:
+    """Replace a metrics file atomically: readers get the old or the new one.
 
     :raises MetricsUnwritable: if its folder is missing, or closed to this user
     """
     try:
-        files.replace_atomically(path, text(figures), _MODE)
+        files.replace_atomically(path, text(snapshot), _MODE)
     except OSError as e:
         raise exception.MetricsUnwritable(
             path=str(path), reason=f'{e.strerror or e} (user {os.geteuid()})'
         ) from e
 
 
-def families(figures: Figures) -> Iterator[Metric]:
+def families(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield all metrics, each with its help and samples."""
-    yield from _of_boots(figures.host)
-    yield from _of_bytes(figures.host)
-    yield from _of_pool(figures)
-    yield from _of_images(figures.images[:MOST_IMAGES])
+    yield from _of_boots(snapshot.host)
+    yield from _of_bytes(snapshot.host)
+    yield from _of_pool(snapshot)
+    yield from _of_images(snapshot.images[:MOST_IMAGES])
     yield _gauge(
         'last_run_timestamp_seconds',
-        _said('When these figures were gathered, since the epoch', 'gathered_at'),
-        figures.at,
+        _said('Time of this snapshot, since the epoch', 'gathered_at'),
+        snapshot.at,
     )
 
 
 class _Collected(Collector):
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        return families(self._figures)
+        return families(self._snapshot)
 
 
 def _of_boots(host: Counters) -> Iterator[Metric]:
-    yield _counter('boots', _said('Boots by what they used', 'boots'), _boots(host), 'kind')
+    yield _counter('boots', _said('Boots by kind', 'boots'), _boots(host), 'kind')
     yield _counter(
         'recordings',
-        _said('Recordings by what became of them', 'recordings'),
+        _said('Recordings by result', 'recordings'),
         {'kept': host.recordings, 'dropped': host.dropped_recordings},
         'result',
     )
@@ -147,51 +149,51 @@ def _of_bytes(host: Counters) -> Iterator[Metric]:
         yield _counter(name, _said(help_text, name), getattr(host, name))
     yield _counter(
         'base_bytes',
-        _said('Bytes from bases that were measured', 'base_bytes'),
-        figures_module.base_bytes(host),
+        _said('Measured bytes that were read from bases', 'base_bytes'),
+        snapshot_module.base_bytes(host),
     )
     yield _counter(
         'served_bytes',
-        _said('Bytes from caches in place of bases', 'served_bytes'),
-        figures_module.served_bytes(host),
+        _said('Bytes that were read from caches instead of bases', 'served_bytes'),
+        snapshot_module.served_bytes(host),
     )
     ratio = counters_module.hit_ratio(host)
     if ratio is not None:
         yield _gauge('hit_ratio', _said('Share of reads that caches served', 'hit_ratio'), ratio)
 
 
-def _of_pool(figures: Figures) -> Iterator[Metric]:
-    pool = figures.pool
+def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
+    pool = snapshot.pool
     for name, help_text, value in (
-        ('budget', 'What all caches may take together', pool.budget),
-        ('min_free', 'What stays free on the file system', pool.min_free),
-        ('allocated', 'What all caches take, reservations of recordings included', pool.allocated),
-        ('free', 'What is free on the file system', pool.free),
-        ('reserved', 'Room kept for recordings that begin', pool.reserved),
+        ('budget', 'Maximum size of all caches', pool.budget),
+        ('min_free', 'Space to leave free on the file system', pool.min_free),
+        ('allocated', 'Size of all caches, reservations of recordings included', pool.allocated),
+        ('free', 'Free space on the file system', pool.free),
+        ('reserved', 'Space that recordings may still take', pool.reserved),
     ):
         yield _gauge(f'pool_{name}_bytes', _said(help_text, 'pool'), value)
-    states = {**dict.fromkeys(_STATES, 0), **figures.states}
+    states = {**dict.fromkeys(_STATES, 0), **snapshot.states}
     yield _gauge('caches', _said('Caches by state', 'states'), states, 'state')
-    phases = {**dict.fromkeys((phase.value for phase in Phase), 0), **figures.recorders}
+    phases = {**dict.fromkeys((phase.value for phase in Phase), 0), **snapshot.recorders}
     yield _gauge('recorders', _said('Recorders by phase', 'recorders'), phases, 'phase')
-    yield _gauge('guests', _said('Guests that read through recorders', 'guests'), figures.guests)
-    known = _said('Images that something is known of', 'images')
-    yield _gauge('images', known, len(figures.images))
-    pinned = sum(image.is_pinned for image in figures.images)
+    yield _gauge('guests', _said('Guests that read through recorders', 'guests'), snapshot.guests)
+    known = _said('Images with a cache, counters or a pin', 'images')
+    yield _gauge('images', known, len(snapshot.images))
+    pinned = sum(image.is_pinned for image in snapshot.images)
     yield _gauge('pinned_images', _said('Pinned images', 'pinned_images'), pinned)
     yield _counter(
         'mount_read_bytes',
         _said('Bytes that servers of bases have sent', 'mounts'),
-        figures.mounts,
+        snapshot.mounts,
         'mount',
     )
 
 
-def _of_images(images: Iterable[ImageFigures]) -> Iterator[Metric]:
+def _of_images(images: Iterable[ImageSnapshot]) -> Iterator[Metric]:
     of_most = f'of the {MOST_IMAGES} images with the most boots'
     boots = CounterMetricFamily(
         f'{_PREFIX}_image_boots',
-        _said(f'Boots by what they used, {of_most}', 'boots'),
+        _said(f'Boots by kind, {of_most}', 'boots'),
         labels=('image', 'kind'),
     )
     values: dict[str, dict[str, float]] = {
@@ -204,18 +206,18 @@ def _of_images(images: Iterable[ImageFigures]) -> Iterator[Metric]:
         counters = image.counters
         for kind, count in _boots(counters).items():
             boots.add_metric((image.image_id, kind), count)
-        values['served_bytes'][image.image_id] = figures_module.served_bytes(counters)
-        values['base_bytes'][image.image_id] = figures_module.base_bytes(counters)
+        values['served_bytes'][image.image_id] = snapshot_module.served_bytes(counters)
+        values['base_bytes'][image.image_id] = snapshot_module.base_bytes(counters)
         values['allocated_bytes'][image.image_id] = image.allocated
         ratio = counters_module.hit_ratio(counters)
         if ratio is not None:
             values['hit_ratio'][image.image_id] = ratio
     yield boots
     for make, name, help_text in (
-        (_counter, 'served_bytes', 'Bytes from the cache in place of the base'),
-        (_counter, 'base_bytes', 'Bytes from the base that were measured'),
+        (_counter, 'served_bytes', 'Bytes that were read from the cache instead of the base'),
+        (_counter, 'base_bytes', 'Measured bytes that were read from the base'),
         (_gauge, 'hit_ratio', 'Share of reads that the cache served'),
-        (_gauge, 'allocated_bytes', 'What the caches of the image take'),
+        (_gauge, 'allocated_bytes', 'Size of the caches of the image'),
     ):
         help_text = _said(f'{help_text}, {of_most}', name)
         yield make(f'image_{name}', help_text, values[name], 'image')
@@ -231,7 +233,7 @@ def _boots(counters: Counters) -> dict[str, int]:
 
 
 def _said(help_text: str, figure: str) -> str:
-    return f'{help_text}. Source: {figures_module.SOURCES[figure]}.'
+    return f'{help_text}. Source: {snapshot_module.SOURCES[figure]}.'
 
 
 def _counter(

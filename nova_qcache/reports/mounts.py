@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the servers of bases have sent, as the kernel's NFS client counts it.
+"""Bytes that the servers of bases have sent, as the kernel's NFS client counts them.
 
 No other file system counts what it has read from its server. The counter is the mount's: all that
 is read through it counts, whoever reads, from the time when it was mounted.
@@ -38,7 +38,7 @@ def bytes_from_servers(bases: Iterable[str]) -> dict[str, int]:
     try:
         mounts = parse(_MOUNTSTATS.read_text(errors='backslashreplace'))
     except OSError as e:
-        LOG.info('What was read from the servers of bases is not known: %s', e)
+        LOG.info('Failed to read the counters of NFS mounts; leaving them out: %s', e)
         return {}
     # Bases lie together: what is above them is gone through once.
     points = {path for path in paths if path in mounts}

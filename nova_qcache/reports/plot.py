@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the pool of caches: what each takes of its quota, how much of a boot it serves, and what
-all of them have saved over time.
+"""Picture of the pool: the size and quota of each cache, its hit ratio, and the savings of all
+caches over time.
 
 matplotlib is large and only for this, so it is imported here and nowhere else, and only when a
 picture is drawn.
@@ -113,7 +113,7 @@ def draw(picture: Picture, path: pathlib.Path) -> None:
     if path.suffix.lower() not in _SUFFIXES:
         raise exception.PictureUnwritable(
             path=str(path),
-            reason=f'{path.suffix or "a name without a suffix"} says no format that is known',
+            reason=f'{path.suffix or "a name without a suffix"} is not a known format',
             remedy=f'Give a name that ends in {", ".join(_SUFFIXES)}',
         )
     content = _rendered(picture, path.suffix.lower().removeprefix('.'))
@@ -167,7 +167,7 @@ def _draw_names(axes: 'Axes', bars: Sequence[Bar], count: int) -> None:
         name = f'{bar.name}  {bar.boots:>{width},} boots'
         axes.text(0, row, name, va='center', family='monospace', fontsize=8)
     if not bars:
-        axes.text(0, 0, 'None has booted yet', va='center', color=_FAINT)
+        axes.text(0, 0, 'No image has booted yet', va='center', color=_FAINT)
     _set_rows(axes, bars)
     axes.set_axis_off()
 

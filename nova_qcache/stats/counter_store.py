@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted on this host, kept across restarts: one small file for each image.
+"""Counter store: the counters of this host, kept across restarts in one small file for each image.
 
 Counting never fails what is counted: where a file cannot be read or written, one warning says so.
 The files are not synced: a power loss may cost the last seconds.
@@ -21,11 +21,11 @@ from nova_qcache.model.plan import PlanKind
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
-from nova_qcache.system.stat_cache import Recollection
+from nova_qcache.system.stat_cache import StatCache
 
-__all__ = ['Ledger']
+__all__ = ['CounterStore']
 
 LOG = logging.getLogger(__name__)
 
@@ -34,22 +34,22 @@ _SUFFIX = '.json'
 _MODE = 0o640
 
 
-class Ledger:
+class CounterStore:
     """Reads again only what has changed: who asks for all images, asks often."""
 
     def __init__(self, paths: Paths, lock_seconds: float) -> None:
         self._folder = paths.statistics
         self._locks = paths.locks
         self._lock_seconds = lock_seconds
-        self._complaints = Repetition()
-        self._files = Recollection(_counters)
+        self._log_limit = LogRateLimit()
+        self._files = StatCache(_counters)
 
     def add(self, image_id: str, more: Counters) -> None:
         """Add to what is counted of an image. Never raises."""
         self.change(image_id, lambda counters: counters_module.add(counters, more))
 
     def change(self, image_id: str, change: Callable[[Counters], Counters]) -> None:
-        """Replace what is counted of an image by what ``change`` makes of it. Never raises."""
+        """Replace the counters of an image by what ``change`` returns. Never raises."""
         with self._quietly(), self._locked():
             before = self._read_or_begin(image_id)
             after = change(before)
@@ -90,7 +90,7 @@ class Ledger:
             try:
                 return self._read(image_id)
             except exception.StatisticsBroken as e:
-                LOG.log(self._complaints.level(e), '%s', e)
+                LOG.log(self._log_limit.level(e), '%s', e)
         return Counters()
 
     def all(self) -> dict[str, Counters]:
@@ -131,7 +131,7 @@ class Ledger:
 
     def _read(self, name: str) -> Counters:
         try:
-            return self._files.look(self._path(name))
+            return self._files.read(self._path(name))
         except FileNotFoundError:
             return Counters()
 
@@ -143,7 +143,7 @@ class Ledger:
             raise
         except exception.StatisticsBroken as e:  # a power loss, or somebody else
             reason = e.attributes['reason']
-            LOG.warning('%s counts from zero: %s', self._path(name), reason)
+            LOG.warning('Failed to read %s; counting from zero: %s', self._path(name), reason)
             return Counters()
 
     def _write(self, name: str, counters: Counters) -> None:
@@ -171,11 +171,11 @@ class Ledger:
         try:
             yield
         except FileNotFoundError as e:  # the folder has vanished: whoever needs it says so
-            LOG.debug('Something is not counted: %s', e)
+            LOG.debug('Failed to update counters: %s', e)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._complaints.level(e), 'Something is not counted: %s', e)
+            LOG.log(self._log_limit.level(e), 'Failed to update counters; going on: %s', e)
         except Exception:  # a boot goes on, also with a fault of ours
-            LOG.exception('Something is not counted')
+            LOG.exception('Unexpected error while updating counters; going on')
 
 
 def _counters(path: pathlib.Path) -> Counters:

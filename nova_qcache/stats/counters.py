@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted of an image on a host: pure values that can be added and written as JSON.
+"""Counters of an image on a host: pure values that can be added and written as JSON.
 
 Each figure has one source, named in :data:`SOURCES`; what no source measures is not here.
 """
@@ -33,29 +33,30 @@ class Counters:
     plain: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Boots without a cache, by :class:`nova_qcache.model.plan.Cause`."""
     fallbacks: int = 0
-    """Of the plain boots: those that did not start with the cache and then did without."""
+    """Plain boots that did not start with the cache and then did without."""
     recordings: int = 0
     """Recordings that became a cache."""
     dropped_recordings: int = 0
     recorded_bytes: int = 0
-    """What recordings have read from the base, and written to their files."""
+    """Bytes that recordings have read from the base, and written to their files."""
     recording_seconds: float = 0.0
     audited_bytes: int = 0
-    """What audited boots have read."""
+    """Bytes that audited boots have read."""
     missed_bytes: int = 0
-    """What of that came from the base."""
+    """Bytes of those that came from the base."""
     saved_bytes: int = 0
-    """What plays did not read from the base."""
+    """Bytes that plays did not read from the base."""
     evictions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Caches that were removed, by the reason."""
     evicted_bytes: int = 0
     invalidations: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Caches that became STALE, by the reason."""
     verifications: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Looks at caches, by the result: equal to the base, different from it, unknown; intact or
+    """Verifications of caches, by result: equal to the base, different from it, unknown; intact or
     damaged as files."""
     boot_bytes: int = 0
-    """What one boot reads from the cache, as a recording or audit measured it last. No sum."""
+    """Bytes that one boot reads from the cache, as a recording or audit measured it last. No
+    sum."""
     last_boot_at: float = 0.0
     """Seconds since the epoch; the latest. No sum."""
     last_used_at: float = 0.0
@@ -84,7 +85,7 @@ SOURCES = {
     'last_boot_at': 'starts of domains',
     'last_used_at': "starts of domains and Nova's image cache manager",
 }
-"""Where each figure comes from, in words for an operator."""
+"""Source of each counter, in words for an operator."""
 
 _LATEST = ('last_boot_at', 'last_used_at')
 _LAST = ('boot_bytes',)
@@ -148,19 +149,19 @@ def versioned(text: bytes, known: int, path: str) -> dict[str, Any]:
     """
     data = json.loads(text)
     if not isinstance(data, dict) or type(data.get('version')) is not int:
-        raise ValueError('it is no JSON object with a version')
+        raise ValueError('it is not a JSON object with a version')
     if data['version'] > known:
         raise exception.StatisticsTooNew(path=path, version=data['version'], known=known)
     if data['version'] < 1:
-        raise ValueError(f'version {data["version"]} never was')
+        raise ValueError(f"version {data['version']} does not exist")
     return data
 
 
 def _typed(value: Any, kind: Any) -> Any:
     if kind is int or kind is float:
         if type(value) not in (int, kind) or not 0 <= value < 2**63:
-            raise ValueError(f'{value!r:.60} is no number of that kind')
+            raise ValueError(f'{value!r:.60} is not a number of the right type')
         return kind(value)
     if not isinstance(value, dict) or not all(type(each) is int for each in value.values()):
-        raise ValueError(f'{value!r:.60} does not count by reasons')
+        raise ValueError(f'{value!r:.60} is not a table of counts by reason')
     return value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client side of a recorder's door: synchronous, with a deadline, fit for nova-compute."""
+"""Client of a recorder's control server: synchronous, with a deadline, fit for nova-compute."""
 
 import dataclasses
 import json
@@ -21,12 +21,12 @@ _NUMBERS = ('guests', 'recorded_bytes', 'pid', 'daemon_pid')
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What a recorder says of itself."""
+    """Status of a recorder."""
 
     phase: Phase
     guests: int
     recorded_bytes: int
-    """By how much the cache file has grown."""
+    """Bytes by which the cache file has grown."""
     pid: int
     daemon_pid: int
     note: str
@@ -38,9 +38,9 @@ class Status:
     def refusal(self) -> str:
         """Why no more guests are to read through it; empty if they may."""
         if self.phase not in (Phase.RECORDING, Phase.SEALING):
-            return f'its recorder does not record any more: {self.note}'
+            return f'its recorder no longer records: {self.note}'
         # Before libvirt 9.2 such a block pauses a guest, and only another chain helps it.
-        return 'its base cannot be read in places' if self.unreadable_blocks else ''
+        return 'some blocks of its base cannot be read' if self.unreadable_blocks else ''
 
 
 class RecorderClient:
@@ -53,7 +53,7 @@ class RecorderClient:
         return self._ask('status')
 
     def expect_guest(self) -> Status:
-        """Tell it that one more guest is on its way."""
+        """Announce one more guest."""
         return self._ask('expect-guest')
 
     def claim(self) -> bool:
@@ -64,8 +64,8 @@ class RecorderClient:
         return self._reply('claim').get('claimed') is True
 
     def hold(self) -> Status:
-        """Tell it that a domain names its socket whose guest is not connected now: it stays for
-        half a minute more."""
+        """Make the recorder stay half a minute more: a domain names its socket, but the guest is
+        not connected now."""
         return self._ask('hold')
 
     def seal(self) -> Status:
@@ -73,7 +73,7 @@ class RecorderClient:
         return self._ask('seal')
 
     def drop(self) -> Status:
-        """Ask it to give up what it records; its guests are served on."""
+        """Ask the recorder to drop its recording; it goes on serving its guests."""
         return self._ask('drop')
 
     def leave(self) -> Status:
@@ -122,11 +122,11 @@ class RecorderClient:
                 client.settimeout(max(0.001, deadline - time.monotonic()))
                 piece = client.recv(_LARGEST_REPLY)
                 if not piece or len(answer) > _LARGEST_REPLY:
-                    raise ValueError('it broke off')
+                    raise ValueError('the reply ends in the middle')
                 answer += piece
         reply = json.loads(answer)
         if not isinstance(reply, dict):
-            raise ValueError('it does not speak our language')
+            raise ValueError('unexpected reply')
         return reply
 
 

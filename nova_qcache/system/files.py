@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache asks of its file system: atomic records, reserved space, O_DIRECT, and who has a
-file open."""
+"""File system operations of caches: atomic records, reserved space, O_DIRECT, and checks for open
+files."""
 
 import ctypes
 import errno
@@ -39,7 +39,7 @@ def replace_atomically(
 
     :param sync: whether to wait until it is on disk, which takes seconds where others write much.
         False is for what means nothing after a crash of the host: it may be empty then, and is
-        cleared away
+        removed
     :raises OSError: as the system says; the old content is then still there
     """
     fd, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
@@ -129,8 +129,8 @@ def _fallocate(path: pathlib.Path, size: int) -> None:
 
 
 def release_tail(path: pathlib.Path, used: int) -> None:
-    """Give back what a file has beyond its first ``used`` bytes, and what is reserved beyond its
-    end."""
+    """Free the space of a file beyond its first ``used`` bytes, reservations beyond its end
+    included."""
     # Truncating a file to the length that it has frees the blocks behind it.
     os.truncate(path, min(used, path.stat().st_size))
 

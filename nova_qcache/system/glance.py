@@ -27,8 +27,8 @@ _TIMEOUT_SECONDS = 30.0
 _LIST_IMAGES = 50
 """Asked about in one request; Glance's own default is to list 25."""
 _MOST_GETS = 200
-"""Images that are asked about one by one in a run: neither hidden images nor those of a community
-are listed."""
+"""Limit of single questions about images in a run: neither hidden nor community images are
+listed."""
 _MOST_SECONDS = 60.0
 """No request begins after so long; what was not asked about has its turn another time."""
 _GONE = ('deleted', 'pending_delete')
@@ -38,7 +38,7 @@ _VERSION = re.compile(r'/v[0-9]+(\.[0-9]+)?$')
 _OBJECT = re.compile(r'<[^<>]* at 0x[0-9a-f]+>:? ?')
 _WHERE = ('region_name', 'valid_interfaces', 'endpoint_override')
 _INTERFACES = ['internal', 'public']
-"""In Nova's order."""
+"""Interfaces, in Nova's order."""
 
 
 class Glance:
@@ -97,7 +97,7 @@ class Glance:
         except Exception as e:  # plugins of keystoneauth, and what answers for Keystone, are many
             # Without addresses of objects: it is the same trouble each time.
             reason = f'{type(e).__name__}: {_OBJECT.sub("", str(e)).rstrip(".")}'
-            raise self._unknown(reason, 'See whether Keystone and Glance answer') from e
+            raise self._unknown(reason, 'Check whether Keystone and Glance answer') from e
 
     def _session(self) -> ks_session.Session:
         conf, section = self._conf, self._section
@@ -106,7 +106,7 @@ class Glance:
         auth = loading.load_auth_from_conf_options(conf, section)
         if not isinstance(auth, identity.BaseIdentityPlugin):  # it has neither roles nor a catalog
             raise self._unknown(
-                f'auth_type = {conf[section].auth_type!r} is none that asks Keystone',
+                f'auth_type = {conf[section].auth_type!r} does not authenticate with Keystone',
                 f'Set auth_type in [{section}], to "password" for example, and what goes with it',
             )
         session: ks_session.Session = loading.load_session_from_conf_options(
@@ -115,7 +115,7 @@ class Glance:
         roles = [role.lower() for role in auth.get_access(session).role_names or ()]
         if _ROLE not in roles:
             raise self._unknown(
-                f'its user has not the role {_ROLE}, and private images of others are not found',
+                f'its user lacks the role {_ROLE}, so it cannot see private images of others',
                 f'Give its user the role {_ROLE}',
             )
         return session
@@ -161,7 +161,7 @@ class _Images:
         # Glance answers 404 to whom its policy lets list images and not look at them.
         for image_id in self._list('limit=1'):
             if self.state(image_id) is None:
-                raise self._unknown(f'{self.url} lists image {image_id} and does not find it')
+                raise self._unknown(f'{self.url} lists image {image_id} but does not find it')
 
     def listed(self, image_ids: list[str]) -> dict[str, str | None]:
         """Return the states of those of the images that are listed; others may be there, too."""
@@ -182,7 +182,7 @@ class _Images:
 
     def _state(self, image: Any, image_id: str | None = None) -> str:
         if not isinstance(image, dict) or image_id not in (None, image.get('id')):
-            raise self._unknown(f'{self.url} does not speak of the image that it was asked about')
+            raise self._unknown(f'{self.url} answers with another image than the one asked for')
         return str(image['status'])
 
     def _get(self, what: str) -> tuple[int, Any]:
@@ -206,10 +206,10 @@ class _Images:
         try:
             return code, answer.json() if code == 200 else None
         except ValueError as e:
-            raise self._unknown(f'{self.url} answers with something that is no JSON') from e
+            raise self._unknown(f'{self.url} answers with something other than JSON') from e
 
     def _unknown(
-        self, reason: str, remedy: str = 'See whether Glance answers there'
+        self, reason: str, remedy: str = 'Check whether Glance answers there'
     ) -> exception.GlanceUnknown:
         return exception.GlanceUnknown(section=self._section, reason=reason, remedy=remedy)
 

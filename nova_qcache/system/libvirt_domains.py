@@ -22,7 +22,7 @@ from nova_qcache.system import stripping
 __all__ = ['Document', 'LibvirtDomains', 'Paused', 'Saved', 'strip_saved']
 
 _ANSWER_SECONDS = 30
-"""For one question. A libvirt that hangs holds up no lock for longer."""
+"""Time-out of one question. A libvirt that hangs holds up no lock for longer."""
 
 Document = tuple[str, str]
 """Whose it is, in words for an operator, and the XML."""
@@ -38,7 +38,7 @@ class Paused:
     failed: frozenset[str]
     """Names of the targets (``vda``) of disks with an error other than a lack of space."""
     full: bool
-    """Whether one of its disks lacks space."""
+    """True if one of its disks lacks space."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Saved:
 
     name: str
     xml: str = ''
-    """What it was saved with, as far as that is known."""
+    """XML that it was saved with, as far as that is known."""
     error: Exception | None = None
     """Why it names a cache yet; None if it does not any more."""
 
@@ -63,7 +63,7 @@ class LibvirtDomains:
         self._uri = uri
         self._connect = connect
         self._late: list[bool] = []
-        """Of a question that was given up; emptied when its answer comes after all."""
+        """Calls that were given up; emptied when their answer comes after all."""
 
     def documents(self) -> Iterator[Document]:
         """Yield all documents of all domains.
@@ -109,7 +109,7 @@ class LibvirtDomains:
             ]
 
     def resume(self, uuid: str) -> None:
-        """Let a paused domain go on; one that has ended meanwhile does not.
+        """Resume a paused domain; one that has ended meanwhile is left alone.
 
         :raises DomainsUnknown: if libvirt does not do so
         """
@@ -117,8 +117,8 @@ class LibvirtDomains:
             self._asked(libvirt, lambda: connection.lookupByUUIDString(uuid).resume())
 
     def strip_saved(self) -> list[Saved]:
-        """Take our chains out of all memory images of managed saves; return those that had one,
-        and those where that failed.
+        """Remove our chains from all memory images of managed saves; return the domains that had
+        one, and those where that failed.
 
         :raises DomainsUnknown: if libvirt does not tell which there are
         """
@@ -213,8 +213,8 @@ class LibvirtDomains:
 
 
 def strip_saved(libvirt: Any, domain: Any) -> str:
-    """Take our chains out of the memory image that a domain would start from; return what it was
-    saved with, or nothing if that is without one.
+    """Remove our chains from the memory image that a domain would start from; return the XML that
+    it was saved with, or nothing if that has no chain.
 
     :raises libvirtError, xml.parsers.expat.ExpatError: if that fails; the image is as it was
     """

@@ -68,7 +68,7 @@ class _Rank(enum.IntEnum):
 
 complain: Callable[[str], None] | None = None
 """For tests: called with a sentence when somebody waits for a lock out of order. None, as in
-production, looks at nothing."""
+production, disables the check."""
 
 # Of a context and not of a thread: what asyncio.to_thread() runs is waited for by whoever holds
 # the locks.
@@ -214,7 +214,8 @@ def _is_there(file: IO[str], path: pathlib.Path) -> bool:
 
 
 def _make_private(path: pathlib.Path) -> None:
-    """Make the file of a lock before lockutils does: whoever may open it may hold it for ever."""
+    """Make the file of a lock before lockutils does, closed to others: whoever may open it may
+    hold it for ever."""
     with contextlib.suppress(OSError):  # lockutils says what is wrong with the folder
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE))
 

@@ -18,7 +18,7 @@ _T = TypeVar('_T')
 
 
 def run(function: Callable[..., _T], *args: Any) -> _T:
-    """Return what a native call returns; under eventlet it is made in a thread of its own.
+    """Return the result of a native call; under eventlet it runs in a thread of its own.
 
     What is called takes no lock: those of this process are eventlet's.
     """

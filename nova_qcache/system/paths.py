@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where everything is on a host.
+"""Paths of all files and sockets on a host.
 
 ::
 
@@ -12,8 +12,8 @@
                  locks/
     run_path/    guests/  <stem>.nbd                      what guests connect to
                  control/ <stem>.qmp .ctl .log            the daemon's monitor, the recorder's
-                 door, its last words
-                          <stem>.duty                     how to start it again
+                 control server, its last words
+                          <stem>.duty                     its respawn spec
                           <stem>.draft                    its empty file, while that is made
                           keeper.log                      the keeper's last words
                  leases/                                  of boots that are on their way
@@ -67,7 +67,7 @@ class Paths:
         return self.run_path / 'leases'
 
     @property
-    def examinations(self) -> pathlib.Path:
+    def revalidations(self) -> pathlib.Path:
         return self.run_path / 'examinations'
 
     @property
@@ -114,7 +114,7 @@ class Paths:
     def draft(self, key: CacheKey) -> pathlib.Path:
         return self.control / f'{key.stem}.draft'
 
-    def duty(self, key: CacheKey) -> pathlib.Path:
+    def respawn_spec(self, key: CacheKey) -> pathlib.Path:
         return self.control / f'{key.stem}.duty'
 
     @property
@@ -148,12 +148,12 @@ class Paths:
             (self.control, 0o700),
             (self.leases, 0o700),
             (self.reservations, 0o700),
-            (self.examinations, 0o700),
+            (self.revalidations, 0o700),
         ):
             self._prepare_one(path, mode, make=make)
 
     def missing(self) -> list[str]:
-        """Return the folders that are yet to be made, of those that are in no other one of ours.
+        """Return the missing folders, without those inside another missing one of ours.
 
         :raises FolderUnfit: if this user could not make one of them, or none but root could
         """
@@ -161,14 +161,14 @@ class Paths:
         for path in (self.cache_path, self.run_path):
             if os.path.lexists(path):
                 continue
-            obstacle = None
+            why = None
             if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-                obstacle = f'user {os.geteuid()} cannot make it'
+                why = f'user {os.geteuid()} cannot make it'
             elif os.geteuid() == 0 and _is_closed_to_others(path.parent):
-                obstacle = 'only root can make it'  # nova-compute is somebody else
-            if obstacle is not None:
+                why = 'only root can make it'  # nova-compute is somebody else
+            if why is not None:
                 raise exception.FolderUnfit(
-                    path=str(path), reason=f'it is not there, and {obstacle}', remedy=_MAKE_IT
+                    path=str(path), reason=f'it is not there, and {why}', remedy=_MAKE_IT
                 )
             found.append(str(path))
         return found
@@ -220,7 +220,7 @@ class Paths:
                 if not path.is_dir():
                     raise exception.FolderUnfit(
                         path=str(path),
-                        reason='it is no folder',
+                        reason='it is not a folder',
                         remedy='Move it away or name another folder',
                     ) from None
             if os.statvfs(path).f_flag & os.ST_RDONLY:

@@ -56,7 +56,7 @@ def start_module(
 def run(
     command: Sequence[str], *, seconds: float, stdin: str | None = None
 ) -> 'subprocess.CompletedProcess[str]':
-    """Run a program to its end, and return what it printed.
+    """Run a program to its end, and return its output.
 
     :raises OSError: if it cannot be started
     :raises subprocess.TimeoutExpired: if it does not end in time, with the bytes that it printed.
@@ -164,8 +164,8 @@ def with_argument(argument: str) -> int | None:
 
 
 def _arguments(folder: pathlib.Path) -> list[bytes]:
-    """Return what a process was started with. In the middle of its exec it has a program and no
-    arguments, also when whoever started it believes that it runs: it is waited for.
+    """Return the arguments of a process. In the middle of its exec it has a program and no
+    arguments, even when its parent believes that it runs: wait for it.
 
     :raises OSError: if it has ended, or is the kernel's
     """

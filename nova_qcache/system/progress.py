@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long work tells whoever waits for it how far it is."""
+"""Progress of long work, for whoever waits for it."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What small files said that are never written to, but replaced: whoever asks for all of them
-again reads only those that are new."""
+"""Stat cache: contents of small files that are never written to, but replaced; only new files are
+read again."""
 
 from collections.abc import Callable, Set
 import dataclasses
@@ -9,7 +9,7 @@ import pathlib
 import time
 from typing import Generic, TypeVar
 
-__all__ = ['Recollection']
+__all__ = ['StatCache']
 
 _SETTLED_NS = 1_000_000_000
 """File systems count time in ticks: a file that was made within the last one may be replaced by
@@ -25,20 +25,20 @@ class _Known(Generic[_T]):
     content: _T
 
 
-class Recollection(Generic[_T]):
+class StatCache(Generic[_T]):
     def __init__(self, read: Callable[[pathlib.Path], _T]) -> None:
         """:param read: reads one file; what it raises is raised, and not remembered"""
         self._read = read
         self._known: dict[pathlib.Path, _Known[_T]] = {}
 
     def keep(self, paths: Set[pathlib.Path]) -> None:
-        """Forget all other files: nobody asks for those that are gone."""
+        """Forget all other files: they are gone."""
         for path in list(self._known):
             if path not in paths:
                 self._known.pop(path, None)
 
-    def look(self, path: pathlib.Path) -> _T:
-        """Return what a file says now.
+    def read(self, path: pathlib.Path) -> _T:
+        """Return the present content of a file.
 
         :raises OSError: if it cannot be looked at, FileNotFoundError if it is not there
         """

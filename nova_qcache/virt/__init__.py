@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The face towards Nova: a libvirt driver whose instances boot through caches.
+"""The integration with Nova: a libvirt driver whose instances boot through caches.
 
 entry          what nova-compute loads; looks first whether Nova still fits
 driver         the libvirt driver: which XML is used when
@@ -8,6 +8,6 @@ imagecache     Nova's image cache manager: its periodic work, and what it report
 planner        from an instance to a plan
 eligibility    what may be cached
 chain          a plan as XML, and XML without our chains
-seams          what of Nova all this stands on
+compatibility  the interfaces of Nova that all this depends on
 extra_specs    the flavor's qcache:policy, for Nova's API
 """

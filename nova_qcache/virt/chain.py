@@ -20,7 +20,7 @@ __all__ = ['add', 'insert', 'is_in', 'strip']
 
 
 def add(disk: etree._Element, plan: plan_module.Plan, reconnect_seconds: int = 0) -> None:
-    """Let a ``<disk>`` element stand on what a plan says; PLAIN adds nothing.
+    """Put the chain of a plan below a ``<disk>`` element; PLAIN adds nothing.
 
     :param reconnect_seconds: for how long reads wait for a recorder that went away; only with a
         libvirt that knows ``<reconnect>`` (9.2)

@@ -78,7 +78,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _start_of(self, instance: Any) -> Iterator[None]:
-        """Around a part of a start: if it fails, what was planned is not needed any more."""
+        """Run a part of a start: if it fails, the plan is released."""
         try:
             yield
         except BaseException:
@@ -112,7 +112,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         post_xml_callback: Callable[[], None] | None = None,
     ) -> libvirt_guest.Guest:
         create = super()._create_guest
-        callback = _Once(post_xml_callback)
+        callback = _CallOnce(post_xml_callback)
 
         def start(xml: str) -> libvirt_guest.Guest:
             guest = create(
@@ -135,7 +135,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                 guest = start(xml)
             except Exception as e:
                 LOG.warning(
-                    'It does not start through its cache, and boots without: %s',
+                    'Guest failed to start with its cache; retrying without it: %s',
                     e,
                     instance=instance,
                 )
@@ -155,14 +155,15 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _chain_for_next_start(self, instance: Any) -> Iterator[None]:
-        """A soft reboot starts what is defined: put a plan there for as long as that takes."""
+        """Keep a chain in the persistent domain XML during a soft reboot, which starts what is
+        defined there."""
         try:
             try:
                 is_planned = self._define_chain(instance)
             except Exception as e:
                 is_planned = True  # how far it came is not known
                 LOG.warning(
-                    'A soft reboot could not be given a cache; it goes on without one: %s',
+                    'Failed to add a cache for a soft reboot; rebooting without it: %s',
                     e,
                     instance=instance,
                 )
@@ -176,7 +177,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             self._planner.release(instance)
 
     def _define_chain(self, instance: Any) -> bool:
-        """Let the next start of an instance have a chain; return whether one was planned."""
+        """Add a chain for the next start of an instance; return whether one was planned."""
         # Making a backend's object for a disk that is not there would leave traces of one.
         if not instance.image_ref or self.image_backend.backend() is not imagebackend.Qcow2:
             return False
@@ -192,7 +193,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         return True
 
     def _define_plain(self, instance: Any) -> None:
-        """Take the chain out of what the domain starts with next time."""
+        """Remove the chain from the persistent domain XML."""
         try:
             guest = self._host.get_guest(instance)
             xml = guest.get_xml_desc(dump_inactive=True, dump_sensitive=True)
@@ -200,7 +201,11 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                 self._host.write_instance_config(chain.strip(xml))
         except Exception as e:
             # It is in use as long as it is named there, so this start and the next are safe.
-            LOG.warning('Its definition keeps naming its cache: %s', e, instance=instance)
+            LOG.warning(
+                'Failed to remove the cache from the persistent domain XML: %s',
+                e,
+                instance=instance,
+            )
 
     # -- XML that is kept
 
@@ -261,14 +266,16 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                     file.write(chain.strip(xml))
                 os.replace(file.name, path)  # never without its content, also on a full disk
         except Exception as e:
-            LOG.warning('%s is used as it is: %s', path, e, instance=instance)
+            LOG.warning('Could not rewrite %s; using it unchanged: %s', path, e, instance=instance)
         super().unrescue(context, instance)
 
     def _strip_saved(self, instance: Any) -> None:
         try:
             strip_saved(libvirt, self._host.get_guest(instance)._domain)
         except Exception as e:
-            LOG.warning('Its saved state keeps naming its cache: %s', e, instance=instance)
+            LOG.warning(
+                'Failed to remove the cache from the saved state: %s', e, instance=instance
+            )
 
     # -- XML that leaves the host
 
@@ -288,7 +295,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             dest,
             block_migration,
             migrate_data,
-            _Emigrant(guest, instance),
+            _MigratingGuest(guest, instance),
             device_names,
         )
 
@@ -310,14 +317,12 @@ def _without_chain(xml: str, instance: Any) -> str:
     try:
         return chain.strip(xml)
     except Exception as e:
-        LOG.warning(
-            'Could not look for a cache in its XML; using it unchanged: %s', e, instance=instance
-        )
+        LOG.warning('Could not parse the domain XML; using it unchanged: %s', e, instance=instance)
         return xml
 
 
-class _Once:
-    """A callback that is not made again by a second start once it was made."""
+class _CallOnce:
+    """Calls a callback once, also if a second start calls it again."""
 
     def __init__(self, callback: Callable[[], None] | None) -> None:
         self._callback = callback
@@ -328,7 +333,7 @@ class _Once:
             self._callback = None
 
 
-class _Emigrant:
+class _MigratingGuest:
     """A guest whose XML leaves the host without a chain of ours: the destination has neither that
     cache nor that recorder."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be cached: the root disk of an instance whose image nothing speaks against.
+"""Eligibility: the root disk of an instance may be cached, if nothing speaks against it.
 
 Checks of Nova's that a cache could weaken are kept by not caching: certificate validation of
 signed images, encryption. A rescued instance boots plain, so that it depends on as little as
@@ -19,7 +19,7 @@ from nova.virt.libvirt import imagecache
 from nova_qcache import exception
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
-from nova_qcache.model.plan import Wish
+from nova_qcache.model.plan import Policy
 from nova_qcache.qemu import overlay
 
 __all__ = [
@@ -31,8 +31,8 @@ __all__ = [
     'boots_once',
     'image_hash',
     'image_id',
-    'obstacle',
-    'wish',
+    'refusal_of',
+    'requested_policy',
 ]
 
 CONF = nova.conf.CONF
@@ -42,7 +42,7 @@ POLICY = 'qcache:policy'
 POLICIES = ('auto', 'always', 'never')
 
 ROOT_DISK = 'disk'
-"""What Nova calls the root disk."""
+"""Nova's name of the root disk."""
 
 
 class Refusal(NamedTuple):
@@ -65,11 +65,11 @@ def boot(
     """Return what a plan is asked for with, or why the disk is not cached.
 
     :param path: of the overlay, whose header says what its base is
-    :param mapping, extra_specs: as :func:`obstacle` takes them
+    :param mapping, extra_specs: as :func:`refusal_of` takes them
     :param image_meta: as :func:`image_hash` takes it
     :param no_recording: why nothing can be recorded on this host, None if it can
     """
-    refusal = obstacle(instance, disk_name, mapping, extra_specs)
+    refusal = refusal_of(instance, disk_name, mapping, extra_specs)
     if refusal is not None:
         return refusal
     try:
@@ -77,7 +77,7 @@ def boot(
     except exception.InvalidBase as e:
         return Refusal(str(e))
     if base is None:
-        return Refusal('it stands on no base')
+        return Refusal('its disk has no base image')
     image = image_id(instance, os.path.basename(base.path))
     if image is None:
         return Refusal(f"{base.path} is not the base of the instance's image")
@@ -87,13 +87,13 @@ def boot(
         base.format,
         consumer=instance.uuid,
         image_hash=image_hash(image_meta, image),
-        wish=wish(instance, extra_specs),
+        policy=requested_policy(instance, extra_specs),
         boots_once=boots_once(instance, image),
-        obstacle=no_recording,
+        no_recording=no_recording,
     )
 
 
-def obstacle(
+def refusal_of(
     instance: Any, disk_name: str, mapping: Mapping[str, Any], extra_specs: Mapping[str, str]
 ) -> Refusal | None:
     """Return why a disk is not cached, None if nothing speaks against it.
@@ -102,7 +102,7 @@ def obstacle(
     :param extra_specs: of the flavor
     """
     if disk_name != ROOT_DISK:
-        return Refusal(f'{disk_name} is no root disk')
+        return Refusal(f'{disk_name} is not a root disk')
     if instance.task_state == task_states.RESCUING or instance.vm_state == vm_states.RESCUED:
         return Refusal('a rescued instance boots without a cache')
     if mapping.get('encrypted') or instance.get('ephemeral_key_uuid'):
@@ -117,10 +117,10 @@ def obstacle(
     return None
 
 
-def wish(instance: Any, extra_specs: Mapping[str, str]) -> Wish:
+def requested_policy(instance: Any, extra_specs: Mapping[str, str]) -> Policy:
     """Return what the image or the flavor asks for: each may ask for ``always``."""
     said = (_image_policy(instance), extra_specs.get(POLICY))
-    return Wish.ALWAYS if Wish.ALWAYS.value in said else Wish.AUTO
+    return Policy.ALWAYS if Policy.ALWAYS.value in said else Policy.AUTO
 
 
 def boots_once(instance: Any, image_id: str) -> bool:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nova-compute loads for ``compute_driver = qcache.QcacheDriver``."""
+"""The driver that nova-compute loads for ``compute_driver = qcache.QcacheDriver``."""
 
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
 
-from nova_qcache.virt import seams
+from nova_qcache.virt import compatibility
 
 __all__ = ['driver_class']
 
@@ -13,7 +13,7 @@ LOG = logging.getLogger(__name__)
 
 def driver_class() -> type[libvirt_driver.LibvirtDriver]:
     """Return our driver, or stock Nova's after an error in the log if this Nova does not fit."""
-    moved = list(seams.moved())
+    moved = list(compatibility.moved())
     if not moved:
         try:
             from nova_qcache.virt import driver
@@ -22,7 +22,7 @@ def driver_class() -> type[libvirt_driver.LibvirtDriver]:
         else:
             return driver.QcacheDriver
     LOG.error(
-        'This Nova is not one that nova-qcache knows, and all instances boot without a cache: '
+        'nova-qcache does not support this Nova; all instances boot without a cache: '
         '%s. Upgrade nova-qcache, or set [DEFAULT] compute_driver = libvirt.LibvirtDriver.',
         '; '.join(moved),
     )

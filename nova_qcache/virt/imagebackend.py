@@ -22,7 +22,8 @@ __all__ = ['Backend', 'ChainedDisk', 'Qcow2']
 LOG = logging.getLogger(__name__)
 
 _BASE_NAME = re.compile(r'[0-9a-f]{40}')
-"""Of the base of an image in Nova's image cache; swap and ephemeral disks have other names."""
+"""Name of the base of an image in Nova's image cache; swap and ephemeral disks have other
+names."""
 
 
 class ChainedDisk(vconfig.LibvirtConfigGuestDisk):  # type: ignore[misc]
@@ -47,7 +48,7 @@ class ChainedDisk(vconfig.LibvirtConfigGuestDisk):  # type: ignore[misc]
         try:
             chain.add(disk, self.plan, self.reconnect_seconds)
         except Exception:  # a name that is no XML, for one
-            LOG.exception('The disk %s boots without a cache', self.source_path)
+            LOG.exception('Unexpected error; disk %s boots without a cache', self.source_path)
             return super().format_dom()
         return disk
 
@@ -57,7 +58,7 @@ class Qcow2(imagebackend.Qcow2):  # type: ignore[misc]
     _instance: Any = None
     _disk_name = ''
 
-    def attend(self, planner: Planner, instance: Any, disk_name: str) -> None:
+    def use_planner(self, planner: Planner, instance: Any, disk_name: str) -> None:
         """Make it ask for plans; until then it is stock."""
         self._planner = planner
         self._instance = instance
@@ -117,5 +118,5 @@ class Backend(imagebackend.Backend):  # type: ignore[misc]
     ) -> imagebackend.Image:
         image = super().by_name(instance, name, image_type, disk_info_mapping)
         if isinstance(image, Qcow2):
-            image.attend(self._planner, instance, name)
+            image.use_planner(self._planner, instance, name)
         return image

@@ -25,7 +25,9 @@ class ImageCacheManager(imagecache.ImageCacheManager):  # type: ignore[misc]
             # Not what Nova has listed for itself: that has instances of other hosts with the same
             # bases, too, and nothing at all where there is no folder of bases.
             own = (instance for instance in all_instances if instance.host == CONF.host)
-            self._planner.tend({instance.image_ref for instance in own if instance.image_ref})
+            self._planner.run_maintenance(
+                {instance.image_ref for instance in own if instance.image_ref}
+            )
 
     def get_disk_usage(self) -> int:
         """Return what Nova's bases and our caches take of the device of the instances, in bytes;

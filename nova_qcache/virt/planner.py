@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an instance of Nova's to a plan.
+"""Planner: plans for the instances of Nova.
 
 One planner lives in a nova-compute. Until it is started, and if it cannot be, every boot is plain.
 """
@@ -17,8 +17,8 @@ from oslo_log import log as logging
 from nova_qcache import exception
 from nova_qcache.checks import confinement
 from nova_qcache.checks import process_survival
+from nova_qcache.engine.disabled import DisabledEngine
 from nova_qcache.engine.manager import Manager
-from nova_qcache.engine.off import Off
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
 from nova_qcache.model.plan import PlanKind
@@ -37,11 +37,11 @@ _RECONNECT_SINCE = (9, 2, 0)
 class Planner:
     def __init__(self) -> None:
         self.reconnect_seconds = 0
-        self._engine: Manager | Off = Off()
-        self._obstacle: str | None = None
+        self._engine: Manager | DisabledEngine = DisabledEngine()
+        self._no_recording: str | None = None
         self._images: dict[str, Any] = {}
         self._planned: dict[str, Plan] = {}
-        """What root disks were told to stand on, until their instances have started."""
+        """Plans of root disks, until their instances have started."""
 
     def start(self, domains: LibvirtDomains) -> None:
         """Begin to plan; a configuration or folder that makes no sense is one error in the log,
@@ -55,9 +55,11 @@ class Planner:
 
     def _start(self, domains: LibvirtDomains) -> None:
         manager = Manager(CONF, domains)
-        self._obstacle = confinement.obstacle(manager.paths.guests) or process_survival.obstacle()
-        if self._obstacle:
-            LOG.warning('nova-qcache records nothing: %s', self._obstacle)
+        self._no_recording = (
+            confinement.problem(manager.paths.guests) or process_survival.problem()
+        )
+        if self._no_recording:
+            LOG.warning('nova-qcache cannot record on this host: %s', self._no_recording)
         try:
             if domains.version() >= _RECONNECT_SINCE:
                 self.reconnect_seconds = CONF.qcache.base_reconnect_seconds
@@ -67,9 +69,9 @@ class Planner:
                 e.attributes['reason'],
             )
         try:
-            manager.sweep()
+            manager.clean_up()
         except (exception.QcacheError, OSError) as e:
-            LOG.warning('What dead processes left cannot be cleared away: %s', e)
+            LOG.warning('Failed to clean up after dead processes: %s', e)
         manager.boots.keep()
         self._engine = manager
         LOG.info('nova-qcache is on: caches are in %s', manager.paths.cache_path)
@@ -89,7 +91,7 @@ class Planner:
         :param path: of the overlay
         """
         engine = self._engine
-        if isinstance(engine, Off):  # nobody asks Nova for anything then
+        if isinstance(engine, DisabledEngine):  # nobody asks Nova for anything then
             return None
         if disk_name == eligibility.ROOT_DISK:
             self._planned.pop(instance.uuid, None)  # of a start that never came
@@ -101,10 +103,10 @@ class Planner:
                 mapping,
                 extra_specs,
                 image_meta=self._images.get(instance.uuid),
-                no_recording=self._obstacle,
+                no_recording=self._no_recording,
             )
             if isinstance(boot, eligibility.Refusal):
-                LOG.info('%s boots without a cache: %s', path, boot.reason, instance=instance)
+                LOG.info('Disk %s boots without a cache: %s', path, boot.reason, instance=instance)
                 if disk_name == eligibility.ROOT_DISK:
                     self.release(instance)  # of an earlier plan
                     image_id = instance.image_ref or ''
@@ -122,11 +124,14 @@ class Planner:
             engine.boots.keep()  # as long as it runs, somebody may save it
             return plan
         except Exception:  # the first invariant: not even a fault of ours fails a boot
-            LOG.exception('The disk %s boots without a cache', path, instance=instance)
+            LOG.exception(
+                'Unexpected error; disk %s boots without a cache', path, instance=instance
+            )
             return None
 
     def fall_back(self, instance: Any) -> None:
-        """Say that the domain of an instance does not start with its plan, and starts without."""
+        """Note that the domain of an instance failed to start with its plan, and starts without
+        it."""
         plan = self._planned.get(instance.uuid)
         if plan is not None:
             self._planned[instance.uuid] = dataclasses.replace(
@@ -134,22 +139,22 @@ class Planner:
             )
 
     def started(self, instance: Any) -> None:
-        """Say that the domain of an instance has started: its boot counts, if it had a plan. Never
-        raises."""
+        """Note that the domain of an instance has started: its boot counts, if it had a plan.
+        Never raises."""
         plan = self._planned.pop(instance.uuid, None)
         if plan is not None:
             with _quietly():
                 self._engine.boots.count(plan)
 
     def release(self, instance: Any) -> None:
-        """Say that the domain of an instance runs, or will not. Never raises."""
+        """Release the plan of an instance whose domain runs, or will not. Never raises."""
         self._planned.pop(instance.uuid, None)
         with _quietly():
             self._engine.boots.release(instance.uuid)
 
     @contextlib.contextmanager
     def spawning(self, instance: Any, image_meta: Any) -> Iterator[None]:
-        """Around the making of a new instance, for which Nova has asked Glance for its image."""
+        """Keep what Glance says of its image while a new instance is made."""
         self._images[instance.uuid] = image_meta
         try:
             yield
@@ -158,8 +163,8 @@ class Planner:
 
     @contextlib.contextmanager
     def writing(self, base: str) -> Iterator[None]:
-        """Around Nova's writing of a base: no cache of before serves what is there after it, nor
-        one that was made or compared meanwhile."""
+        """Announce a write before and after Nova writes a base: no existing cache serves what is
+        there afterwards, nor one that was made or compared meanwhile."""
         self._engine.boots.announce_write(base, 'raw')
         try:
             yield
@@ -167,15 +172,14 @@ class Planner:
             self._engine.boots.announce_write(base, 'raw')
 
     def precached(self, image_id: str) -> None:
-        """Say that somebody has asked Nova for an image to be at hand: its cache stays for as long
-        as Nova keeps its base unused."""
+        """Pin a precached image: its cache stays for as long as Nova keeps its base unused."""
         grace = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
             self._engine.pins.pin(image_id, time.time() + grace, 'precached')
         except Exception as e:
-            LOG.warning('The cache of image %s is not pinned: %s', image_id, e)
+            LOG.warning('Failed to pin precached image %s: %s', image_id, e)
 
-    def tend(self, used_images: Collection[str]) -> None:
+    def run_maintenance(self, used_images: Collection[str]) -> None:
         """Look after the caches, when Nova looks after its bases.
 
         :param used_images: of all instances that this host knows of
@@ -185,9 +189,9 @@ class Planner:
             minimum_age = CONF.image_cache.remove_unused_original_minimum_age_seconds
         try:
             self._engine.boots.keep()
-            self._engine.upkeep.run(used_images, minimum_age)
+            self._engine.maintenance.run(used_images, minimum_age)
         except Exception:  # Nova's periodic work goes on
-            LOG.exception('The caches were not looked after')
+            LOG.exception('Unexpected error in the periodic run of nova-qcache; Nova goes on')
 
     def disk_usage(self, beside: str) -> int:
         """Return the bytes that the caches take on the device of a folder."""
@@ -198,8 +202,8 @@ class Planner:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """What is only noted fails nothing of Nova's."""
+    """Keep errors of mere bookkeeping from Nova."""
     try:
         yield
     except Exception:
-        LOG.exception('A fault of nova-qcache; Nova goes on')
+        LOG.exception('Unexpected error in nova-qcache; Nova goes on')

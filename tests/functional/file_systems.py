@@ -25,10 +25,10 @@ class FileSystem:
 
 def mount(site: Site, where: pathlib.Path, kind: FileSystem) -> None:
     """Mount a new file system that the product's user can write to, until the end of the test."""
-    store = site.folder / f'{where.name}.{kind}'
-    with open(store, 'wb') as file:
+    catalog = site.folder / f'{where.name}.{kind}'
+    with open(catalog, 'wb') as file:
         file.truncate(kind.mib * MIB)
-    device = _run('losetup', '--find', '--show', '--sector-size=4096', str(store)).strip()
+    device = _run('losetup', '--find', '--show', '--sector-size=4096', str(catalog)).strip()
     site.account.surroundings.callback(_run, 'losetup', '--detach', device)
     _run(f'mkfs.{kind}', *kind.options, device)
     site.mount(where, device, user=users.PRODUCT)

@@ -180,23 +180,23 @@ def test_our_rule_is_what_is_missing(policy, socket) -> None:
         return [each for each in compiled_patterns(policy) if re.fullmatch(each, str(socket))]
 
     assert covering() == []
-    obstacle = confinement.obstacle(socket.parent, policy)
-    assert obstacle is not None
-    assert f'`{socket.parent}/*.nbd rw,`' in obstacle
+    problem = confinement.problem(socket.parent, policy)
+    assert problem is not None
+    assert f'`{socket.parent}/*.nbd rw,`' in problem
 
     shutil.copyfile(SNIPPET, policy / 'etc/apparmor.d' / LOCAL)
     (pattern,) = covering()
     assert not re.fullmatch(pattern, f'{socket.parent}/further/{socket.name}')
     assert not re.fullmatch(pattern, f'{socket.parent.parent}/control/{socket.name}')
-    assert confinement.obstacle(socket.parent, policy) is None
+    assert confinement.problem(socket.parent, policy) is None
 
 
 def test_the_rule_that_is_proposed_compiles(policy) -> None:
     folder = pathlib.Path('/srv/a place, {or} [two]*/guests')
-    obstacle = confinement.obstacle(folder, policy)
-    assert obstacle is not None
-    rule = obstacle.split('`')[1]
+    problem = confinement.problem(folder, policy)
+    assert problem is not None
+    rule = problem.split('`')[1]
     (policy / 'etc/apparmor.d' / LOCAL).write_text(rule + '\n')
     socket = f'{folder}/x.nbd'
     assert any(re.fullmatch(each, socket) for each in compiled_patterns(policy))
-    assert confinement.obstacle(folder, policy) is None
+    assert confinement.problem(folder, policy) is None

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import State
 from nova_qcache.recorder import launch
-from nova_qcache.stats.counter_store import Ledger
+from nova_qcache.stats.counter_store import CounterStore
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import control
 from nova_qcache.system import processes
@@ -45,11 +45,11 @@ class Host:
         self.site, self.base = site, base
         self.reference = reference or str(base)
         self.paths = Paths(site.cache_path, site.run_path)
-        self.store = Store(self.paths, waiting.PATIENCE)
+        self.catalog = Catalog(self.paths, waiting.PATIENCE)
         command = site.recorder_command(f'--base={self.reference}', site.image_id)
         with site.start(command) as recorder:
-            waiting.until(lambda: len(self.store.keys()) == 1, 'a recording')
-            (self.first,) = self.store.keys()
+            waiting.until(lambda: len(self.catalog.keys()) == 1, 'a recording')
+            (self.first,) = self.catalog.keys()
             self.second = self.first.next_revision()
             with self._guest_of(self.first) as guest:
                 guest.require(base, 0, CACHED)
@@ -62,15 +62,15 @@ class Host:
         self.before = self.counted()
 
     def counted(self) -> Counters:
-        return Ledger(self.paths, waiting.PATIENCE).of(self.site.image_id)
+        return CounterStore(self.paths, waiting.PATIENCE).of(self.site.image_id)
 
     def record(self, key: CacheKey) -> CacheRecord:
-        found = self.store.load(key)
+        found = self.catalog.load(key)
         assert found is not None
         return found
 
     def state(self, key: CacheKey) -> State:
-        found = self.store.load(key)
+        found = self.catalog.load(key)
         return found.state if found else State.COLD
 
     def client(self) -> control.RecorderClient:
@@ -135,7 +135,7 @@ class Host:
     def require_untouched(self) -> None:
         """The audited cache is READY and what it was, and nothing of its copy is left."""
         assert self.state(self.first) is State.READY
-        self.store.require_unchanged(self.record(self.first))
+        self.catalog.require_unchanged(self.record(self.first))
         assert self.sealed_path.read_bytes() == self.original
         assert self.state(self.second) is State.COLD
         assert self.site.files() == [self.paths.record(self.first), self.sealed_path]
@@ -175,7 +175,7 @@ def test_a_cache_that_misses_much_is_recorded_again(host: Host) -> None:
     assert host.record(host.first).stale_reason == 'it was recorded again as revision 2'
     sealed = host.record(host.second)
     assert sealed.state is State.READY
-    path = host.store.require_unchanged(sealed)
+    path = host.catalog.require_unchanged(sealed)
     assert path.stat().st_size >= 7 * MIB
     node = {'driver': 'file', 'filename': str(host.base)}
     guests.require_equal(host.site, guests.play_chain(str(path), node), host.base)
@@ -268,7 +268,7 @@ def test_silence_ends_an_audit(host: Host) -> None:
 
 def test_nobody_comes(host: Host) -> None:
     with host.audit():
-        assert host.state(host.second) is State.WARMING
+        assert host.state(host.second) is State.RECORDING
         host.client().dismiss()
     assert host.counted() == host.before
     host.require_untouched()
@@ -325,9 +325,9 @@ def test_the_copy_of_a_cache_that_is_used_no_more_becomes_none(host: Host, owner
     """Retired, or with a record that the recorder cannot read any more."""
     with host.audit() as plan, NbdGuest(host.site, plan) as guest:
         guest.require(host.base, 0, 8 * MIB)
-        host.store.retire(host.record(host.first), 'found to be wrong')
+        host.catalog.retire(host.record(host.first), 'found to be wrong')
         os.chown(host.paths.record(host.first), owner, owner)
-        assert 'is not used any more' in host.finish()
+        assert 'is no longer used' in host.finish()
         guest.require(host.base, 0, 8 * MIB)
     assert host.state(host.second) is State.COLD
 
@@ -340,7 +340,7 @@ def test_a_cache_that_was_damaged_is_not_copied(host: Host) -> None:
     os.utime(host.sealed_path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     done = host.site.run(host.command())
     assert done.returncode == 1
-    assert 'its digest is another than sealed' in done.stderr
+    assert 'its digest differs from that of its seal' in done.stderr
     assert host.state(host.first) is State.READY
     assert host.state(host.second) is State.COLD
     assert not host.paths.recording(host.second).exists()

@@ -73,7 +73,7 @@ def test_what_to_do_about_a_record(
     broken = path.read_bytes()
     site.ask('record', site.image_id, f'--base={base}', warnings=1)
     assert path.read_bytes() == broken, 'it is an operator\'s to look at'
-    assert {row['state'] for row in site.ask('list')} == {'BROKEN', 'WARMING'}
+    assert {row['state'] for row in site.ask('list')} == {'BROKEN', 'RECORDING'}
     site.ask('remove', site.image_id)
     assert not site.files()
     assert site.plan(base)['kind'] == 'RECORD'

@@ -255,7 +255,11 @@ def test_a_misspelt_option(site: Site) -> None:
 @pytest.mark.parametrize(
     ('option', 'value', 'said'),
     [
-        ('quota', '512Mb', 'it is no amount. Give a number of MiB, or one with a unit, such as'),
+        (
+            'quota',
+            '512Mb',
+            'it is not an amount. Give a number of MiB, or one with a unit, such as',
+        ),
         ('max_recorders', 'many', 'it is not a whole number. '),
         ('start_keeper', 'perhaps', 'it is not True or False. '),
     ],

@@ -54,7 +54,7 @@ def test_a_seal_waits(site: Site, base: pathlib.Path, server: bases.NbdServer) -
         waiting.until(lambda: site.show()['phase'] == 'sealing', 'the beginning of a seal')
         assert guest.waits
         shown = site.show()
-        assert (shown['state'], shown['phase']) == ('WARMING', 'sealing')
+        assert (shown['state'], shown['phase']) == ('RECORDING', 'sealing')
         server.start()
         guest.finish(base, 8 * MIB, MIB)
         shown = site.wait_for_state('READY')

@@ -31,7 +31,7 @@ Compared = Callable[[], int]
 
 @pytest.fixture(autouse=True)
 def keeping(site: Site) -> Iterator[None]:
-    """Examinations are the keeper's; it is ended when a test ends, since it waits for more."""
+    """Revalidations are the keeper's; it is ended when a test ends, since it waits for more."""
     site.configure(start_keeper=True)
     yield
     site.end_keeper()
@@ -152,14 +152,14 @@ def test_changed_in_place_outside_of_what_is_cached(
     os.utime(base, ns=(1, 1))
     plan = site.boot_plan(base)
     assert (plan['kind'], plan['cache']) == ('PLAY', cache['path'])
-    examinations = site.run_path / 'examinations'
-    waiting.until(lambda: list(examinations.glob('*.examined')), 'the comparison')
+    revalidations = site.run_path / 'examinations'
+    waiting.until(lambda: list(revalidations.glob('*.examined')), 'the comparison')
     assert compared() == CACHED
     os.utime(base, ns=(2, 2))
     plan = site.boot_plan(base)
     assert (plan['kind'], plan['cache']) == ('PLAY', cache['path'])
     assert generations.number(base) == before
-    assert not list(examinations.glob('*.examine')), 'once in revalidate_hours'
+    assert not list(revalidations.glob('*.examine')), 'once in revalidate_hours'
     _require_right_bytes(site, plan, base)
 
 

@@ -108,9 +108,9 @@ def test_list_and_show(site: Site, base: pathlib.Path) -> None:
         (counted,) = site.ask('stats')
         for name in ('is_pinned', 'state', 'allocated_bytes', 'quota_bytes'):
             assert row[name] == shown[name] == counted[name], name
-        assert (row['image_id'], row['state'], row['guests']) == (site.image_id, 'WARMING', 1)
+        assert (row['image_id'], row['state'], row['guests']) == (site.image_id, 'RECORDING', 1)
         assert (row['generation'], row['base']) == (shown['generation'], str(base))
-        assert (shown['state'], shown['phase'], shown['guests']) == ('WARMING', 'recording', 1)
+        assert (shown['state'], shown['phase'], shown['guests']) == ('RECORDING', 'recording', 1)
         assert 63 * MIB < shown['allocated_bytes'] <= shown['quota_bytes'] == 64 * MIB
         assert shown['virtual_size'] == 16 * MIB
         site.ask('seal', site.image_id, '--wait')
@@ -224,7 +224,7 @@ def _has_open(pid: int, path: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize('state', ['WARMING', 'READY'])
+@pytest.mark.parametrize('state', ['RECORDING', 'READY'])
 def test_remove_under_a_recorder(site: Site, base: pathlib.Path, state: str) -> None:
     plan = site.record(base)
     with NbdGuest(site, plan) as guest:

@@ -278,7 +278,7 @@ def _remove_all(site: Site, image_ids: list[str]) -> None:
     def removed(image_id: str) -> bool:
         done = site.qcache('remove', image_id)
         said[image_id] = done.stderr
-        return done.returncode == 0 or 'There is no cache' in done.stderr
+        return done.returncode == 0 or 'This host has no cache' in done.stderr
 
     for image_id in image_ids:
         # The last daemons may be about to end, and have their files open until then.

@@ -19,7 +19,7 @@ from tests.functional.site import Site
 def test_a_damaged_cache_is_recorded_again_beside_it(
     site: Site, base: pathlib.Path, cache: dict[str, Any]
 ) -> None:
-    """It stays for as long as guests read it, or for good where ageing is switched off."""
+    """It stays for as long as guests read it, or for good where expiry is switched off."""
     sealed.damage(pathlib.Path(cache['path']))
     assert site.qcache('verify', site.image_id).returncode == 1
     assert site.show()['state'] == 'STALE'
@@ -70,7 +70,10 @@ def test_what_serves_guests_of_a_base_that_was_given_up(site: Site, base: pathli
 
         def given_up() -> bool:
             rows = site.ask('list')
-            return {(row['state'], row['guests']) for row in rows} == {('WARMING', 0), ('COLD', 1)}
+            return {(row['state'], row['guests']) for row in rows} == {
+                ('RECORDING', 0),
+                ('COLD', 1),
+            }
 
         waiting.until(given_up, 'the end of the first recording')
         done = site.qcache('remove', site.image_id)

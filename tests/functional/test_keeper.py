@@ -170,7 +170,7 @@ def test_a_cache_that_was_restored_plays(
     plan = site.boot_plan(base)
     assert plan['kind'] == 'PLAIN'
     assert 'replaced or written to' in plan['reason']
-    examinations = site.run_path / 'examinations'
-    waiting.until(lambda: not list(examinations.glob('*.examine')), 'its turn')
+    revalidations = site.run_path / 'examinations'
+    waiting.until(lambda: not list(revalidations.glob('*.examine')), 'its turn')
     assert site.plan(base)['kind'] == 'PLAY'
     assert path.stat().st_mode & 0o777 == 0o440, 'as it was sealed'

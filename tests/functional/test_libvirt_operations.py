@@ -241,8 +241,8 @@ def test_storage_migration(libvirt: Libvirt, image: Image) -> None:
 def _with_plain_disk(xml: str, overlay: pathlib.Path) -> str:
     root = ElementTree.fromstring(xml)
     (disk,) = root.iterfind('.//disk')
-    for store in disk.findall('backingStore'):
-        disk.remove(store)
+    for catalog in disk.findall('backingStore'):
+        disk.remove(catalog)
     (source,) = disk.iterfind('source')
     source.clear()
     source.set('file', str(overlay))

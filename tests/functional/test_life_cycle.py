@@ -59,7 +59,7 @@ def _make_base(kind: str, site: Site, serve: bases.Serve) -> Base:
 def test_record_seal_play(site: Site, serve: bases.Serve, kind: str) -> None:
     base = _make_base(kind, site, serve)
     plan = site.record(base.reference, base.base_format)
-    assert (plan['kind'], plan['state']) == ('RECORD', 'WARMING')
+    assert (plan['kind'], plan['state']) == ('RECORD', 'RECORDING')
     reserved = pathlib.Path(plan['path']).stat().st_blocks * 512
     assert plan['quota_bytes'] == 64 * MIB
     assert quota.file_limit(64 * MIB) <= reserved <= 64 * MIB
@@ -160,7 +160,7 @@ def _finish_by_last_guest(site: Site, base: pathlib.Path) -> None:
         site.wait_until_seen()
         # Several times recording_settle_seconds without growth: it has settled.
         watching.wait_for_looks(plan['recorder_pid'], 30)
-        assert site.show()['state'] == 'WARMING'
+        assert site.show()['state'] == 'RECORDING'
     site.wait_for_state('READY')
 
 
@@ -266,7 +266,7 @@ def test_guests_come_and_go(site: Site, base: pathlib.Path) -> None:
         with NbdGuest(site, plan) as guest:
             guest.require(base, offset * MIB, MIB)
     with NbdGuest(site, plan) as guest:
-        assert site.show()['state'] == 'WARMING'
+        assert site.show()['state'] == 'RECORDING'
         guest.require(base, 3 * MIB, MIB)
         shown = site.ask('seal', site.image_id, '--wait')
         assert shown['cache_bytes'] >= 4 * MIB

@@ -172,16 +172,16 @@ def test_over_budget_at_start(site: Site, base: pathlib.Path) -> None:
     site.configure(cache_budget=f'{_QUOTA_MIB}MiB')
     found = {row['subject']: row for row in _check(site)}
     assert found['budget']['grade'] == 'warning'
-    _manage(site, 'manager.sweep()')
+    _manage(site, 'manager.clean_up()')
     assert _there(site) == {second}
     assert _evictions(site, first) == {'room': 1}
     assert _boot(site, second, base)['kind'] == 'PLAY'
 
     site.configure(quota=4, cache_budget='4MiB')
-    done = site.python(f'{_MANAGER}\nfor _ in range(3): manager.sweep()', str(site.config))
+    done = site.python(f'{_MANAGER}\nfor _ in range(3): manager.clean_up()', str(site.config))
     assert done.returncode == 0, done
     (line,) = done.stderr.splitlines()
-    assert 'bytes more than they may' in line
+    assert 'exceed their limits by' in line
     assert '1 pinned' in line
     assert _there(site) == {second}
 
@@ -242,13 +242,13 @@ def test_what_stays_free(site: Site, base: pathlib.Path, small: pathlib.Path) ->
 
     filler = small / 'filler'  # somebody else
     filler.write_bytes(b'\1' * (12 * MIB))
-    _manage(site, 'manager.sweep()')
+    _manage(site, 'manager.clean_up()')
     assert not _there(site)
     filler.write_bytes(b'\1' * (9 * MIB))
     _new_image(site)
     plan = site.boot_plan(base)
     assert (plan['kind'], plan['cause']) == ('PLAIN', 'no-room')
-    assert f'of which {50 * MIB} stay so' in plan['reason']
+    assert f'of which {50 * MIB} must stay free' in plan['reason']
     filler.unlink()
 
 

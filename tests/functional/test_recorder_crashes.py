@@ -226,7 +226,7 @@ def test_both_killed(site: Site, base: pathlib.Path, first: str) -> None:
             file.write(b'dirt' * 1024)
 
     again = site.record(base)
-    assert again['state'] == 'WARMING'
+    assert again['state'] == 'RECORDING'
     assert again['cache_bytes'] < MIB // 2
     assert b'dirt' * 8 not in pathlib.Path(again['path']).read_bytes()
     with NbdGuest(site, again) as guest:

@@ -209,7 +209,7 @@ def _leave_stale_files(site: Site, plan: dict[str, Any]) -> None:
         os.chown(path, users.PRODUCT.uid, users.PRODUCT.gid)
 
 
-def test_stale_files_are_no_obstacle(site: Site, base: pathlib.Path) -> None:
+def test_stale_files_are_no_problem(site: Site, base: pathlib.Path) -> None:
     _begin_epoch(site, base)
     _leave_stale_files(site, site.plan(base))
     plan = site.record(base)

@@ -384,8 +384,8 @@ def test_a_record_of_another_base(
     record.write_text(json.dumps(said))
     plan = site.boot_plan(base)
     assert (plan['kind'], plan['cache'], plan['revision']) == ('RECORD', None, 2), plan
-    assert site.show()['state'] == 'WARMING'
-    assert {row['state'] for row in site.ask('list')} == {'WARMING', 'STALE'}
+    assert site.show()['state'] == 'RECORDING'
+    assert {row['state'] for row in site.ask('list')} == {'RECORDING', 'STALE'}
 
 
 def test_an_image_on_another_base(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from nova_qcache.engine.manager import Manager
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
-Manager(conf).upkeep.run([], None)
+Manager(conf).maintenance.run([], None)
 """
 
 
@@ -120,7 +120,7 @@ def test_a_recorder_at_work(site: Site, base: pathlib.Path) -> None:
         guest.require(base, 0, MIB)
         host = site.ask('stats', '--host')
         assert (host['recorders'], host['guests']) == ({'recording': 1}, 1)
-        assert host['states'] == {'WARMING': 1}
+        assert host['states'] == {'RECORDING': 1}
         assert host['pool_recordings'] == 1
 
 

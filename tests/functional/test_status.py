@@ -37,7 +37,7 @@ def test_a_fit_host(site: Site, cache: dict[str, Any]) -> None:
     assert set(odd) <= {'glance', 'confinement'}
     assert done.returncode == 1
     assert checks['caches']['details'] == 'all 1 records can be read'
-    assert checks['recorders']['details'] == 'none runs'
+    assert checks['recorders']['details'] == 'none at work'
 
 
 def test_people_get_a_table(site: Site) -> None:
@@ -50,7 +50,7 @@ def test_a_recorder_of_this_version(site: Site, base: pathlib.Path) -> None:
     with NbdGuest(site, site.record(base)):
         checks = _checks(_status(site, 'upgrade', 'check', '--json'))
         assert checks['recorders']['result'] == 0
-        assert checks['recorders']['details'] == '1 run, all of this version'
+        assert checks['recorders']['details'] == '1 at work, all of this version'
     site.see_off()
 
 

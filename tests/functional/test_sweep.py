@@ -30,14 +30,14 @@ from nova_qcache.engine.manager import Manager
 conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
-print(json.dumps([key.image_id for key in Manager(conf).sweep()]))
+print(json.dumps([key.image_id for key in Manager(conf).clean_up()]))
 """
 _SWEEP_FOR_LONG = _SWEEP.replace(
     'print(json',
     """print('sweeping', flush=True)
 manager = Manager(conf)
 while True:
-    assert not manager.sweep()
+    assert not manager.clean_up()
 print(json""",
 )
 
@@ -75,7 +75,7 @@ def test_what_lives_goes_on(site: Site, base: pathlib.Path) -> None:
         before = _remains(site)
         assert _sweep(site) == []
         assert _remains(site) == before
-        assert site.show()['state'] == 'WARMING'
+        assert site.show()['state'] == 'RECORDING'
         guest.require(base, MIB, MIB)
         # A daemon without its recorder, too: the next one takes it over.
         site.kill(plan['recorder_pid'])
@@ -101,10 +101,10 @@ def test_the_dead_among_the_living(site: Site, base: pathlib.Path) -> None:
         assert _sweep(site) == [dead_id]
         assert not [path for path in _remains(site) if path.name.startswith(dead_id)]
         guest.require(base, MIB, MIB)
-        assert site.show()['state'] == 'WARMING'
+        assert site.show()['state'] == 'RECORDING'
 
 
-def test_a_sweep_while_recorders_start(site: Site, base: pathlib.Path) -> None:
+def test_a_cleanup_while_recorders_start(site: Site, base: pathlib.Path) -> None:
     """It holds their lock for a moment, and takes nothing of theirs."""
     sweeps = [
         site.start([site.product.python, '-c', _SWEEP_FOR_LONG, str(site.config)])

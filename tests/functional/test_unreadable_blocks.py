@@ -217,7 +217,7 @@ def test_a_guest_that_an_older_libvirt_pauses(site: Site, server: bases.NbdServe
 
         def until(look: Callable[[], object], what: str) -> None:
             def look_with_the_keeper() -> object:
-                keeper.look()
+                keeper.run_once()
                 return look()
 
             waiting.until(look_with_the_keeper, what)

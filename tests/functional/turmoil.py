@@ -28,7 +28,7 @@ from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.engine import manager as manager_module
 from nova_qcache.engine.manager import Manager
 from nova_qcache.model import plan as plan_module
@@ -44,7 +44,7 @@ _PATIENCE = 300
 _RETIRED = (
     'invalidated by an operator',
     'the base has generation ',
-    'it is a cache of generation ',
+    'it was re-tagged to generation ',
     'it was recorded again as revision ',
 )
 """Why a cache may become STALE while a boot has a lease of it: nothing is wrong with it."""
@@ -87,7 +87,7 @@ class Actor:
         self._task = task
         self._random = random.Random(task.seed)
         self._manager = Manager(conf)
-        self._store = Store(self._manager.paths, _PATIENCE)
+        self._catalog = Catalog(self._manager.paths, _PATIENCE)
         self._boots = 0
         self._journal = open(f'{task.folder}/journal-{task.number}', 'w', buffering=1)  # noqa: SIM115
         # What each may raise, as its docstring says. A lock that is not free in time is never
@@ -102,7 +102,7 @@ class Actor:
             (3, self.verify, nothing),
             (3, self.touch, ()),
             (3, self.look, ()),
-            (3, self.sweep, ()),
+            (3, self.clean_up, ()),
         ]
 
     def run(self) -> None:
@@ -181,13 +181,13 @@ class Actor:
         return 'done'
 
     def look(self, image: Image) -> str:
-        known = {'COLD', 'WARMING', 'READY', 'STALE', 'DIRTY', 'BROKEN'}
+        known = {'COLD', 'RECORDING', 'READY', 'STALE', 'DIRTY', 'BROKEN'}
         states = {view.state for view in self._manager.caches()}
         _require(states <= known, states)
         return 'done'
 
-    def sweep(self, image: Image) -> str:
-        return 'some' if self._manager.sweep() else 'none'
+    def clean_up(self, image: Image) -> str:
+        return 'some' if self._manager.clean_up() else 'none'
 
     # -- what must hold
 
@@ -218,7 +218,7 @@ class Actor:
     def _require_sealed(self, image: Image, key: CacheKey, fd: int) -> None:
         facts = os.fstat(fd)
         _require(stat.S_IMODE(facts.st_mode) == 0o440, oct(facts.st_mode), key)
-        record = self._store.load(key)
+        record = self._catalog.load(key)
         if image.by_force and (record is None or record.sealed is None):
             return  # removed by force
         _require(record is not None and record.sealed is not None, key, record)
@@ -233,7 +233,7 @@ class Actor:
         found = sealed_file.digest(pathlib.Path(f'/proc/self/fd/{fd}'))
         _require(found == record.sealed.digest, 'its digest is', found, record)
         if not image.by_force:
-            self._store.require_unchanged(record)
+            self._catalog.require_unchanged(record)
 
     def _require_content(self, image: Image, cache: str) -> None:
         """Read through the chain of a playing guest and compare with the base."""

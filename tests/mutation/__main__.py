@@ -72,7 +72,7 @@ def main() -> int:
             print('\n'.join(f'{module.name:12} {module.file}' for module in modules))
             return 0
         arguments.work.mkdir(parents=True, exist_ok=True)
-        scores = [_judge(module, arguments.work, arguments.survivors) for module in modules]
+        scores = [_lookup(module, arguments.work, arguments.survivors) for module in modules]
     except Trouble as e:
         print(f'error: {e}', file=sys.stderr)
         return 2
@@ -89,7 +89,7 @@ def _chosen(names: list[str]) -> list[Module]:
     return [module for module in modules if not names or {module.name, module.file} & {*names}]
 
 
-def _judge(module: Module, work: pathlib.Path, again: bool) -> Score:
+def _lookup(module: Module, work: pathlib.Path, again: bool) -> Score:
     score = Score(module)
     found = mutants((ROOT / module.file).read_text(), module.file)
     equivalent = {(entry['place'], entry['was'], entry['becomes']) for entry in module.equivalent}

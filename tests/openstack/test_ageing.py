@@ -58,7 +58,9 @@ def test_the_cache_of_a_deleted_image_goes_once_glance_says_so(
     finally:
         stack.start('glance')
     lines = [
-        line for line in host.nova_log()[log:].splitlines() if 'for its deleted image' in line
+        line
+        for line in host.nova_log()[log:].splitlines()
+        if 'the caches of deleted images' in line
     ]
     warnings = [line.partition('] ')[2] for line in lines if ' WARNING ' in line]
     # A Glance that is ending gives another reason than one that has gone.

@@ -22,7 +22,7 @@ def _boot_audited(cloud: Cloud, host: ComputeHost, image: str) -> Server:
 
     def is_awaited() -> bool:
         (status,) = host.image_figures()[image]['states'][1:] or ('',)
-        return status == 'WARMING'
+        return status == 'RECORDING'
 
     waiting.until(is_awaited, 'an audit that waits for its guest')
     audited = cloud.boot(image)

@@ -33,17 +33,17 @@ def test_what_goes_for_a_recording(
 
     plays = cloud.boot(lone_calm)
     assert host.kind(plays) == 'PLAY'
-    assert 'nothing can be removed (1 in use)' in plain()
+    assert 'no cache can be evicted (1 in use)' in plain()
     plays.delete()
 
     host.qcache('pin', lone_calm)
-    assert 'nothing can be removed (1 pinned)' in plain()
+    assert 'no cache can be evicted (1 pinned)' in plain()
 
     host.qcache('unpin', lone_calm)
     log = len(host.nova_log())
     records = cloud.boot(cold_busy)
     assert host.kind(records) == 'RECORD'
-    assert f'The cache of image {lone_calm}' in host.nova_log()[log:]
+    assert f'Removed cache {lone_calm}' in host.nova_log()[log:]
     assert not host.caches(lone_calm)
 
     after = host.figures()
@@ -67,7 +67,7 @@ def test_a_pool_that_is_over_its_budget_at_the_start(
     )
 
     def warnings() -> list[str]:
-        lines = _lines(host.nova_log()[log:], 'more than they may')
+        lines = _lines(host.nova_log()[log:], 'exceed their limits by')
         return [line for line in lines if ' WARNING ' in line]
 
     assert '1 in use' in warnings()[0]

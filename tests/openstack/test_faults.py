@@ -101,7 +101,7 @@ def test_a_base_that_was_downloaded_again_keeps_its_cache(
     after = host.show(ready_calm)
     assert after['state'] == 'READY'
     assert after['generation'] != before['generation']
-    assert after['digest'] == before['digest'], 'it was carried over, not recorded again'
+    assert after['digest'] == before['digest'], 'it was re-tagged, not recorded again'
     plays = cloud.boot(ready_calm)
     assert host.kind(plays) == 'PLAY'
     for server in (plain, plays):

@@ -87,7 +87,7 @@ def test_a_chain_that_qemu_cannot_open_boots_plain(
         log = _plain_servers(cloud, host, ready_calm, 1)
     finally:
         cache.chmod(0o440)
-    assert 'It does not start through its cache' in log
+    assert 'Guest failed to start with its cache' in log
     assert host.kind(cloud.boot(ready_calm)) == 'PLAY'
 
 
@@ -135,7 +135,7 @@ def test_libvirt_hangs_under_eventlet(cloud: Cloud, host: ComputeHost, configure
     server.wait_until_booted(boots=1)
     proxy = host.host.outside('/run/libvirt-proxy')
     with hanging.serve(proxy, host.host.libvirt_socket) as libvirt:
-        # Each time its upkeep asks libvirt who uses the cache that its budget has no room for.
+        # Its maintenance asks libvirt each time who uses the cache that has no room in the budget.
         configure(
             DEFAULT=_EVENTLET,
             libvirt={'connection_uri': 'qemu:///system?socket=/run/libvirt-proxy'},

@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
 from nova_qcache.model.plan import Boot
@@ -111,7 +111,7 @@ def counters(**changes: Any) -> Counters:
     return Counters(**numbers | changes)
 
 
-def record(state: State = State.WARMING, **changes: Any) -> CacheRecord:
+def record(state: State = State.RECORDING, **changes: Any) -> CacheRecord:
     values: dict[str, Any] = {
         'key': KEY,
         'state': state,
@@ -128,26 +128,28 @@ def record(state: State = State.WARMING, **changes: Any) -> CacheRecord:
     return CacheRecord(**{**values, **changes})
 
 
-def warm(store: Store, content: bytes = b'cached', **changes: Any) -> CacheRecord:
-    """Put a WARMING cache with its file into a store."""
+def warm(catalog: Catalog, content: bytes = b'cached', **changes: Any) -> CacheRecord:
+    """Put a RECORDING cache with its file into a catalog."""
     warming = record(**changes)
-    store.begin(warming)
-    store.paths.recording(warming.key).write_bytes(content)
+    catalog.begin(warming)
+    catalog.paths.recording(warming.key).write_bytes(content)
     return warming
 
 
-def ready(store: Store, content: bytes = b'cached', **changes: Any) -> Any:
-    """Put a READY cache with its file into a store."""
-    warming = warm(store, content, **changes)
-    path = store.paths.recording(warming.key)
+def ready(catalog: Catalog, content: bytes = b'cached', **changes: Any) -> Any:
+    """Put a READY cache with its file into a catalog."""
+    warming = warm(catalog, content, **changes)
+    path = catalog.paths.recording(warming.key)
     facts = sealed_file.describe(path, sealed_file.digest(path), FinishReason.IDLE)
-    return store.seal(warming, facts)
+    return catalog.seal(warming, facts)
 
 
-def files(store: Store) -> dict[str, bytes]:
+def files(catalog: Catalog) -> dict[str, bytes]:
     """Return all files in the folder of the caches itself."""
     return {
-        path.name: path.read_bytes() for path in store.paths.cache_path.iterdir() if path.is_file()
+        path.name: path.read_bytes()
+        for path in catalog.paths.cache_path.iterdir()
+        if path.is_file()
     }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the unit tests: folders, a configuration, a store; no qemu and no root needed."""
+"""Fixtures of the unit tests: folders, a configuration, a catalog; no qemu and no root needed."""
 
 from collections.abc import Iterator
 import functools
@@ -18,7 +18,7 @@ from nova_qcache import exception
 from nova_qcache.bases import probe
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.engine import manager as manager_module
 from nova_qcache.engine.boots import Boots
 from nova_qcache.engine.host import Host
@@ -83,8 +83,8 @@ def paths(conf):
 
 
 @pytest.fixture
-def store(paths):
-    return Store(paths, 60)
+def catalog(paths):
+    return Catalog(paths, 60)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def root_logger() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
-# -- what a manager works with; its store is a real one
+# -- what a manager works with; its catalog is a real one
 
 
 @pytest.fixture

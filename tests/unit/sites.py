@@ -16,8 +16,8 @@ from nova_qcache.bases.file import FileSource
 from nova_qcache.bases.generation import Generations
 from nova_qcache.bases.nbd import NbdSource
 from nova_qcache.cache import sealed_file
-from nova_qcache.cache.catalog import Store
-from nova_qcache.cache.cleanup import sweep
+from nova_qcache.cache.catalog import Catalog
+from nova_qcache.cache.cleanup import clean_up
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
@@ -53,15 +53,15 @@ def memory_folder() -> Iterator[pathlib.Path]:
         shutil.rmtree(folder)
 
 
-def sound(store: Store, key: CacheKey) -> CacheRecord | None:
+def sound(catalog: Catalog, key: CacheKey) -> CacheRecord | None:
     """Return the record of a cache, and see to it that READY is no lie: its file is there, whole,
     and the one that was sealed."""
-    record = store.load(key)
+    record = catalog.load(key)
     if record is not None and record.sealed is not None:
-        path = store.paths.sealed(key)
+        path = catalog.paths.sealed(key)
         assert sealed_file.digest(path) == record.sealed.digest, f'{record.state} is a lie'
         if record.state is State.READY:
-            assert store.require_unchanged(record) == path
+            assert catalog.require_unchanged(record) == path
     return record
 
 
@@ -81,8 +81,8 @@ class Site:
         """The generation of the base when it begins, if it has one."""
 
     @property
-    def store(self) -> Store:
-        return Store(self.paths, 60)
+    def catalog(self) -> Catalog:
+        return Catalog(self.paths, 60)
 
     @property
     def generations(self) -> Generations:
@@ -103,13 +103,13 @@ class Site:
         """Return the temporary files that nobody took away."""
         return sorted(path.name for path in self.folder.rglob('.*') if path.is_file())
 
-    def sweep(self) -> None:
-        sweep(self.store, self.leases)
+    def clean_up(self) -> None:
+        clean_up(self.catalog, self.leases)
 
     # -- the states of a cache
 
     def warm(self) -> CacheRecord:
-        return builders.warm(self.store, CONTENT)
+        return builders.warm(self.catalog, CONTENT)
 
     def ready(self) -> CacheRecord:
         record = self.seal_all(self.warm())
@@ -121,14 +121,14 @@ class Site:
         tool = mock.create_autospec(QemuImg, instance=True)
         tool.check.return_value = 1 << 40
         tool.cached_extents.return_value = [(0, 1)]
-        return sealer._seal(self.store, tool, record, FinishReason.IDLE)
+        return sealer._seal(self.catalog, tool, record, FinishReason.IDLE)
 
     # -- what is there
 
     def cache(self, key: CacheKey = KEY) -> str:
         """Return the state of a cache and what else of its record changes in its life."""
-        assert set(self.store.keys()) <= {KEY, NEXT}, 'a temporary file is no cache'
-        record = sound(self.store, key)
+        assert set(self.catalog.keys()) <= {KEY, NEXT}, 'a temporary file is no cache'
+        record = sound(self.catalog, key)
         if record is None:
             return 'COLD'
         return f'{record.state.value} {record.base_identity.inode} {record.stale_reason}'.strip()

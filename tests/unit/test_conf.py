@@ -159,7 +159,9 @@ def test_metrics_file(tmp_path, path):
 @pytest.mark.parametrize('path', ['nova-qcache.prom', '/var/lib/node_exporter/', '/x.txt', ' '])
 def test_no_metrics_file(tmp_path, path):
     said = refusal(tmp_path, metrics_file=f'"{path}"')
-    assert f'[qcache] metrics_file = {path!r}: it is no absolute path that ends in .prom' in said
+    assert (
+        f'[qcache] metrics_file = {path!r}: it is not an absolute path that ends in .prom' in said
+    )
     assert 'node_exporter' in said
 
 
@@ -272,7 +274,7 @@ def test_shares_out_of_range(tmp_path, option, text, allowed):
 )  # fmt: skip
 def test_no_amounts(tmp_path, option, text):
     said = refusal(tmp_path, **{option: text})
-    assert f'[qcache] {option} = {text!r}: it is no amount' in said
+    assert f'[qcache] {option} = {text!r}: it is not an amount' in said
     assert 'such as 512MiB or 40GB' in said
 
 
@@ -341,7 +343,10 @@ def test_a_path_with_an_option_that_nobody_knows(tmp_path):
 @pytest.mark.parametrize('end', ['', '/', '/.', '/../cache'])
 def test_a_folder_for_both(tmp_path, end):
     said = refusal(tmp_path, run_path=f'{tmp_path}/cache{end}')
-    assert f'[qcache] run_path = {tmp_path}/cache{end}: it is cache_path, too. Give' in said
+    assert (
+        f'[qcache] run_path = {tmp_path}/cache{end}: it is the same folder as cache_path. Give'
+        in said
+    )
 
 
 @pytest.mark.parametrize('option', ['cache_path', 'run_path', 'instances_path'])

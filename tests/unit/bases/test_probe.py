@@ -79,15 +79,15 @@ def test_first_bytes_that_take_qemu(tool, base_format):
 @pytest.mark.parametrize(
     ('said', 'header', 'words'),
     [
-        ('raw', GOOD['qcow2'], 'it is said to be raw and begins as qcow2 does'),
-        ('qcow2', GOOD['raw'], 'it is said to be qcow2 and does not begin as one'),
-        ('qcow2', b'QFI', 'does not begin as one'),
+        ('raw', GOOD['qcow2'], 'its format is given as raw, but it begins like qcow2'),
+        ('qcow2', GOOD['raw'], 'its format is given as qcow2, but it does not begin like qcow2'),
+        ('qcow2', b'QFI', 'does not begin like qcow2'),
     ],
 )
 def test_a_format_that_is_not_true(tool, said, header, words):
     refused = refusal(MemorySource(said, header), tool)
     assert words in refused
-    assert 'Give its true format' in refused
+    assert 'Give its real format' in refused
     tool.info.assert_not_called()
 
 
@@ -148,4 +148,4 @@ def test_what_qemu_cannot_reach(tool, asked):
     header = None if asked == 'first_bytes' else GOOD['raw']
     refused = refusal(MemorySource('raw', header), tool)
     assert 'Connection refused' in refused
-    assert 'See whether it can be reached' in refused
+    assert 'Check whether it can be reached' in refused

@@ -15,10 +15,10 @@ from nova_qcache import exception
 from nova_qcache.bases.file import FileSource
 from nova_qcache.bases.nbd import NbdSource
 from nova_qcache.cache import plugins
+from nova_qcache.model.source import BaseChange
 from nova_qcache.model.source import BaseIdentity
 from nova_qcache.model.source import FORMATS
 from nova_qcache.model.source import Source
-from nova_qcache.model.source import Suspicion
 from nova_qcache.system import files
 
 SCHEMES = sorted(point.name for point in importlib.metadata.entry_points(group=plugins.SOURCES))
@@ -49,8 +49,8 @@ class TestContract:
         assert source.base_format == base_format
         assert source.reconnect_seconds == 3
 
-    def test_identity_is_free_of_suspicion_against_itself(self, source):
-        assert source.identity().suspicion(source.identity()) is Suspicion.NONE
+    def test_identity_is_unchanged_since_itself(self, source):
+        assert source.identity().changes_since(source.identity()) is BaseChange.NONE
 
     def test_first_bytes_are_few_or_a_matter_of_qemu(self, source):
         found = source.first_bytes(3)
@@ -134,29 +134,29 @@ class TestContract:
         assert repr(reference) in str(caught.value)
 
 
-class TestSuspicion:
+class TestBaseChange:
     THEN = BaseIdentity(size=1, inode=2, mtime_ns=3)
 
     @pytest.mark.parametrize(
-        ('now', 'suspicion'),
+        ('now', 'changes_since'),
         [
-            (BaseIdentity(1, 2, 3), Suspicion.NONE),
-            (BaseIdentity(1, 2, 4), Suspicion.TIMES),
-            (BaseIdentity(1, 2, 2), Suspicion.TIMES),
-            (BaseIdentity(2, 2, 3), Suspicion.FACTS),
-            (BaseIdentity(1, 3, 3), Suspicion.FACTS),
-            (BaseIdentity(2, 3, 4), Suspicion.FACTS),
-            (BaseIdentity(), Suspicion.FACTS),
+            (BaseIdentity(1, 2, 3), BaseChange.NONE),
+            (BaseIdentity(1, 2, 4), BaseChange.TIMES),
+            (BaseIdentity(1, 2, 2), BaseChange.TIMES),
+            (BaseIdentity(2, 2, 3), BaseChange.FACTS),
+            (BaseIdentity(1, 3, 3), BaseChange.FACTS),
+            (BaseIdentity(2, 3, 4), BaseChange.FACTS),
+            (BaseIdentity(), BaseChange.FACTS),
         ],
     )
-    def test_degrees(self, now, suspicion):
-        assert now.suspicion(self.THEN) is suspicion
+    def test_degrees(self, now, changes_since):
+        assert now.changes_since(self.THEN) is changes_since
 
     def test_only_facts_are_about_content(self):
-        assert [each for each in Suspicion if each.is_about_content] == [Suspicion.FACTS]
+        assert [each for each in BaseChange if each.is_about_content] == [BaseChange.FACTS]
 
-    def test_a_source_that_knows_nothing_suspects_nothing(self):
-        assert BaseIdentity().suspicion(BaseIdentity()) is Suspicion.NONE
+    def test_a_source_that_knows_nothing_sees_no_change(self):
+        assert BaseIdentity().changes_since(BaseIdentity()) is BaseChange.NONE
 
 
 def refusal(call, *arguments, **options):
@@ -223,7 +223,7 @@ class TestFile:
         base.write_bytes(b'')
         said = refusal(FileSource(str(base), 'raw').first_bytes, 512)
         assert f'{str(base)!r} cannot be cached: it is empty' in said
-        assert 'See whether its download has ended' in said
+        assert 'Check whether its download has ended' in said
 
     def test_folder(self, base):
         said = refusal(FileSource(str(base.parent), 'raw').first_bytes, 512)
@@ -254,7 +254,7 @@ class TestFile:
         base.unlink()
         said = refusal(FileSource(str(base), 'raw').learn)
         assert 'No such file' in said
-        assert 'See whether it is still there' in said
+        assert 'Check whether it is still there' in said
 
     def test_its_generation_is_beside_it(self, base):
         source = FileSource(str(base), 'raw')

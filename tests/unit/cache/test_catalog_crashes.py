@@ -85,7 +85,7 @@ def seal(site: Site) -> object:
     path = site.paths.recording(KEY)
     path = path if path.exists() else site.paths.sealed(KEY)
     facts = sealed_file.describe(path, sealed_file.digest(path), FinishReason.IDLE)
-    return site.store.seal(builders.record(), facts)
+    return site.catalog.seal(builders.record(), facts)
 
 
 def rename_a_recording(site: Site) -> None:
@@ -95,7 +95,7 @@ def rename_a_recording(site: Site) -> None:
 
 
 def begin(site: Site) -> None:
-    site.store.begin(builders.record())
+    site.catalog.begin(builders.record())
 
 
 def fill_and_seal(site: Site) -> None:
@@ -105,32 +105,32 @@ def fill_and_seal(site: Site) -> None:
 
 
 def retire(site: Site) -> None:
-    record = site.store.load(KEY)
+    record = site.catalog.load(KEY)
     assert record is not None
-    site.store.retire(record, 'differs')
+    site.catalog.retire(record, 'differs')
 
 
 def retire_written(site: Site) -> None:
-    record = site.store.load(KEY)
+    record = site.catalog.load(KEY)
     if record is not None:
-        site.store.retire(record, 'differs', Staleness.WRITTEN)
+        site.catalog.retire(record, 'differs', Staleness.WRITTEN)
 
 
 def refresh(site: Site) -> None:
-    record = site.store.load(KEY)
+    record = site.catalog.load(KEY)
     assert record is not None
-    site.store.refresh(dataclasses.replace(record, base_identity=IDENTITY))
+    site.catalog.refresh(dataclasses.replace(record, base_identity=IDENTITY))
 
 
-def carry_over(site: Site) -> None:
-    record = site.store.load(KEY)
+def retag(site: Site) -> None:
+    record = site.catalog.load(KEY)
     assert record is not None
     try:
-        site.store.carry_over(record, NEXT.generation)
+        site.catalog.retag(record, NEXT.generation)
     except exception.WrongState:
         # It was broken off between the two records. The old one is of no use to a boot by then,
         # and whoever begins a recording retires what is old.
-        site.store.retire(record, 'old')
+        site.catalog.retire(record, 'old')
 
 
 def both_caches(site: Site) -> str:
@@ -149,7 +149,7 @@ def lose_a_record(site: Site) -> None:
 
 
 def discard(site: Site) -> None:
-    site.store.discard(KEY)
+    site.catalog.discard(KEY)
 
 
 def cache_and_files(site: Site) -> str:
@@ -205,13 +205,13 @@ CHANGES = {
         waits=False,
     ),
     'refresh': Change(Site.ready, refresh, Site.cache),
-    'carry over': Change(Site.ready, carry_over, both_caches, ('READY READY',)),
-    'discard WARMING': dataclasses.replace(discarding, prepare=Site.warm),
+    'carry over': Change(Site.ready, retag, both_caches, ('READY READY',)),
+    'discard RECORDING': dataclasses.replace(discarding, prepare=Site.warm),
     'discard a recording': dataclasses.replace(
         discarding,
         prepare=Site.warm,
-        act=lambda site: site.store.discard_recording(KEY),
-        between=(*discarding.between, 'WARMING 7: .json'),
+        act=lambda site: site.catalog.discard_recording(KEY),
+        between=(*discarding.between, 'RECORDING 7: .json'),
     ),
     'discard READY': dataclasses.replace(discarding, prepare=Site.ready),
     'discard STALE': dataclasses.replace(discarding, prepare=make_stale),
@@ -284,7 +284,7 @@ class Runs:
     def require_old_or_new(self, site: Site, *, is_over: bool, rebooted: bool = False) -> None:
         """Look; then do it again, or clear away and do all of it again.
 
-        :param rebooted: no recorder has lived on: whatever was WARMING is dirty
+        :param rebooted: no recorder has lived on: whatever was RECORDING is dirty
         """
         view = self._change.look(site)
         if is_over:
@@ -294,17 +294,17 @@ class Runs:
         if self._change.look is Site.generation:
             site.before = site.generations.current(site.source)  # seen, so it may not come again
         if self.is_new(view) and self._change.act is Site.warm:
-            site.sweep()
+            site.clean_up()
             assert self._change.look(site) == self._old
-        if rebooted and view.startswith('WARMING'):
-            site.sweep()
+        if rebooted and view.startswith('RECORDING'):
+            site.clean_up()
             assert site.cache() == 'COLD'
             if self._old != 'COLD':
                 self._change.prepare(site)
         if self._change.look is Site.generation or not self.is_new(self._change.look(site)):
             self._change.act(site)
         assert self.is_new(self._change.look(site)) or self._change.act is ask_generation
-        site.sweep()
+        site.clean_up()
 
 
 @pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
@@ -393,7 +393,7 @@ def test_a_power_loss(folder, change):
 
 @pytest.mark.parametrize('name', ['begin', 'rise'])
 def test_what_a_crash_leaves_is_cleared_away(folder, name):
-    """By a sweep, or by whoever does the same again."""
+    """By a cleanup, or by whoever does the same again."""
     change = CHANGES[name]
     runs = Runs(folder, change)
     left = []
@@ -401,7 +401,7 @@ def test_what_a_crash_leaves_is_cleared_away(folder, name):
         site = runs.site()
         with Syscalls(site.folder, at, kill), pytest.raises(Killed):
             change.act(site)
-        site.sweep()
+        site.clean_up()
         change.act(site)
         left += site.leftovers()
     assert left == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store: which files are caches, which records are read, which files are what they were."""
+"""The catalog: which files are caches, which records are read, which files are what they were."""
 
 import contextlib
 import errno
@@ -10,10 +10,10 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.states import State
-from nova_qcache.stats.counter_store import Ledger
+from nova_qcache.stats.counter_store import CounterStore
 from nova_qcache.system import files
 from nova_qcache.system import locks
 from nova_qcache.system.paths import Paths
@@ -25,10 +25,10 @@ from tests.unit.builders import OTHER_IMAGE
 FULL = OSError(errno.ENOSPC, 'No space left on device')
 
 
-def test_keys_are_those_of_records_and_of_files_that_lost_theirs(store):
+def test_keys_are_those_of_records_and_of_files_that_lost_theirs(catalog):
     other = CacheKey(OTHER_IMAGE, KEY.generation)
     newer = CacheKey(IMAGE, KEY.generation.next())
-    folder = store.paths.cache_path
+    folder = catalog.paths.cache_path
     for name in (
         f'{KEY.stem}.json',
         f'{KEY.stem}.qcow2',
@@ -40,48 +40,48 @@ def test_keys_are_those_of_records_and_of_files_that_lost_theirs(store):
         f'{IMAGE}.json',
     ):
         (folder / name).write_bytes(b'')
-    assert store.keys() == [other, KEY, newer]
-    assert store.keys(IMAGE) == [KEY, newer]
-    assert store.keys('00000000-0000-0000-0000-000000000000') == []
+    assert catalog.keys() == [other, KEY, newer]
+    assert catalog.keys(IMAGE) == [KEY, newer]
+    assert catalog.keys('00000000-0000-0000-0000-000000000000') == []
 
 
 def test_keys_where_there_is_no_folder(tmp_path):
-    assert Store(Paths(tmp_path / 'gone', tmp_path / 'run'), 1).keys() == []
+    assert Catalog(Paths(tmp_path / 'gone', tmp_path / 'run'), 1).keys() == []
 
 
 @pytest.mark.parametrize('text', [b'{', b'{}', b'\0{}'], ids=['half', 'no field', 'damaged'])
-def test_a_broken_record(store, text):
-    path = store.paths.record(KEY)
+def test_a_broken_record(catalog, text):
+    path = catalog.paths.record(KEY)
     path.write_bytes(text)
     with pytest.raises(exception.RecordBroken) as caught:
-        store.load(KEY)
+        catalog.load(KEY)
     assert repr(str(path)) in str(caught.value)
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in str(caught.value)
+    assert f'`nova-qcache remove {IMAGE}` removes it' in str(caught.value)
 
 
-def test_a_record_of_a_newer_version(store):
-    store.paths.record(KEY).write_bytes(b'{"version": 99}')
+def test_a_record_of_a_newer_version(catalog):
+    catalog.paths.record(KEY).write_bytes(b'{"version": 99}')
     with pytest.raises(exception.RecordTooNew, match='upgrade nova-qcache'):
-        store.load(KEY)
+        catalog.load(KEY)
 
 
-def test_a_record_that_is_a_folder(store):
-    path = store.paths.record(KEY)
+def test_a_record_that_is_a_folder(catalog):
+    path = catalog.paths.record(KEY)
     path.mkdir()
     with pytest.raises(exception.RecordBroken, match='Is a directory') as caught:
-        store.load(KEY)
+        catalog.load(KEY)
     assert repr(str(path)) in str(caught.value)
 
 
-def test_a_record_that_cannot_be_written(store):
+def test_a_record_that_cannot_be_written(catalog):
     with (
         mock.patch.object(files, 'replace_atomically', autospec=True, side_effect=FULL),
         pytest.raises(exception.FolderUnfit) as caught,
     ):
-        store.begin(builders.record())
+        catalog.begin(builders.record())
     said = str(caught.value)
-    assert repr(str(store.paths.cache_path)) in said
-    assert 'a record cannot be written (No space left on device)' in said
+    assert repr(str(catalog.paths.cache_path)) in said
+    assert 'the record of a cache cannot be written there (No space left on device)' in said
     assert 'Make room there' in said
 
 
@@ -109,76 +109,76 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
-def test_a_file_that_is_not_what_was_sealed(store, damage):
-    ready = builders.ready(store, b'cached')
-    path = store.paths.sealed(KEY)
+def test_a_file_that_is_not_what_was_sealed(catalog, damage):
+    ready = builders.ready(catalog, b'cached')
+    path = catalog.paths.sealed(KEY)
     damage(path)
     with pytest.raises(exception.CacheBroken) as caught:
-        store.require_unchanged(ready)
+        catalog.require_unchanged(ready)
     said = str(caught.value)
     assert repr(str(path)) in said
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in said
+    assert f'`nova-qcache remove {IMAGE}` removes it' in said
     assert 'the next boot records it again' in said
 
 
-def test_why_a_file_cannot_be_looked_at(store):
-    ready = builders.ready(store)
-    store.paths.sealed(KEY).unlink()
+def test_why_a_file_cannot_be_looked_at(catalog):
+    ready = builders.ready(catalog)
+    catalog.paths.sealed(KEY).unlink()
     with pytest.raises(exception.CacheBroken, match='No such file') as caught:
-        store.require_unchanged(ready)
-    assert str(caught.value).count(str(store.paths.sealed(KEY))) == 1
+        catalog.require_unchanged(ready)
+    assert str(caught.value).count(str(catalog.paths.sealed(KEY))) == 1
 
 
-def test_a_file_of_another_length_is_told_apart(store):
-    ready = builders.ready(store, b'cached')
-    os.truncate(store.paths.sealed(KEY), 3)
-    with pytest.raises(exception.CacheBroken, match='it has 3 bytes and was sealed with another'):
-        store.require_unchanged(ready)
+def test_a_file_of_another_length_is_told_apart(catalog):
+    ready = builders.ready(catalog, b'cached')
+    os.truncate(catalog.paths.sealed(KEY), 3)
+    with pytest.raises(exception.CacheBroken, match='it has 3 bytes and had another size'):
+        catalog.require_unchanged(ready)
 
 
-def test_a_sealed_file_has_no_writer_and_is_shared(store):
-    path = store.paths.cache_path / 'file'
+def test_a_sealed_file_has_no_writer_and_is_shared(catalog):
+    path = catalog.paths.cache_path / 'file'
     path.write_bytes(b'')
-    with mock.patch.object(type(store.paths), 'share', autospec=True) as share:
-        store.seal_file(path)
+    with mock.patch.object(type(catalog.paths), 'share', autospec=True) as share:
+        catalog.seal_file(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o440
-    share.assert_called_once_with(store.paths, path)
+    share.assert_called_once_with(catalog.paths, path)
 
 
 @pytest.mark.parametrize('begun', [True, False])
-def test_a_recording_is_discarded_with_its_file(store, begun):
+def test_a_recording_is_discarded_with_its_file(catalog, begun):
     if begun:
-        builders.warm(store)
+        builders.warm(catalog)
     else:
-        store.paths.recording(KEY).touch()
-    store.discard_recording(KEY)
-    assert store.keys() == []
+        catalog.paths.recording(KEY).touch()
+    catalog.discard_recording(KEY)
+    assert catalog.keys() == []
 
 
 @pytest.mark.parametrize('state', [State.READY, State.STALE])
-def test_what_came_under_the_name_of_a_recording_stays(store, state):
-    record = builders.ready(store)
+def test_what_came_under_the_name_of_a_recording_stays(catalog, state):
+    record = builders.ready(catalog)
     if state is State.STALE:
-        store.retire(record, 'x')
-    store.discard_recording(KEY)
-    assert store.load(KEY).state is state
-    assert store.paths.sealed(KEY).exists()
+        catalog.retire(record, 'x')
+    catalog.discard_recording(KEY)
+    assert catalog.load(KEY).state is state
+    assert catalog.paths.sealed(KEY).exists()
 
 
-def test_records_that_were_left_half_written_go(store):
-    left = store.paths.cache_path / f'.{KEY.stem}.json.abc'
-    foreign = store.paths.cache_path / '.notes.json.abc'
+def test_records_that_were_left_half_written_go(catalog):
+    left = catalog.paths.cache_path / f'.{KEY.stem}.json.abc'
+    foreign = catalog.paths.cache_path / '.notes.json.abc'
     left.touch()
     foreign.touch()
-    with mock.patch.object(Ledger, 'clear_leftovers', autospec=True) as clear:
-        store.clear_leftovers()
+    with mock.patch.object(CounterStore, 'clear_leftovers', autospec=True) as clear:
+        catalog.clear_leftovers()
     assert not left.exists()
     assert foreign.exists()
-    clear.assert_called_once_with(store.ledger)
+    clear.assert_called_once_with(catalog.counter_store)
 
 
-def test_a_leftover_that_another_process_clears_away_first(store):
-    left = store.paths.cache_path / f'.{KEY.stem}.json.abc'
+def test_a_leftover_that_another_process_clears_away_first(catalog):
+    left = catalog.paths.cache_path / f'.{KEY.stem}.json.abc'
     left.touch()
 
     def image(*_):
@@ -186,23 +186,23 @@ def test_a_leftover_that_another_process_clears_away_first(store):
         return contextlib.nullcontext()
 
     with mock.patch.object(locks, 'image', autospec=True, side_effect=image):
-        store.clear_leftovers()
+        catalog.clear_leftovers()
     assert not left.exists()
 
 
 @pytest.mark.parametrize(
-    'clear', [Store.clear_leftovers, lambda store: store.discard_recording(KEY)]
+    'clear', [Catalog.clear_leftovers, lambda catalog: catalog.discard_recording(KEY)]
 )
 def test_files_go_under_the_lock_of_their_image(paths, clear):
     left = paths.cache_path / f'.{KEY.stem}.json.abc'
     left.touch()
     with locks.image(paths.locks, IMAGE, 0), pytest.raises(exception.LockTimeout):
-        clear(Store(paths, 0))
+        clear(Catalog(paths, 0))
     assert left.exists()
 
 
 def test_nobody_waits_longer_than_a_second_for_what_is_counted(paths):
-    with mock.patch('nova_qcache.cache.catalog.Ledger', autospec=True) as made:
-        Store(paths, 30)
-        Store(paths, 0.5)
+    with mock.patch('nova_qcache.cache.catalog.CounterStore', autospec=True) as made:
+        Catalog(paths, 30)
+        Catalog(paths, 0.5)
     assert made.call_args_list == [mock.call(paths, 1), mock.call(paths, 0.5)]

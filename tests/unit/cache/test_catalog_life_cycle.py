@@ -30,8 +30,8 @@ from hypothesis.stateful import run_state_machine_as_test
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.engine.lookup import Judge
-from nova_qcache.engine.lookup import Judgement
+from nova_qcache.engine.lookup import Lookup
+from nova_qcache.engine.lookup import LookupResult
 from nova_qcache.model import states
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
@@ -112,11 +112,11 @@ class LifeCycle(RuleBasedStateMachine):
             self.see_transitions()
 
     def see_transitions(self) -> None:
-        store = self.site.store
-        for key in {*store.keys(), *self.seen}:
-            record = store.load(key)
+        catalog = self.site.catalog
+        for key in {*catalog.keys(), *self.seen}:
+            record = catalog.load(key)
             before, now = self.seen.get(key, State.COLD), record.state if record else State.COLD
-            if now is not before and not is_carried(record):
+            if now is not before and not is_retagged(record):
                 states.require_transition(key.image_id, before, now)
             self.seen[key] = now
         self.seen = {key: state for key, state in self.seen.items() if state is not State.COLD}
@@ -126,11 +126,11 @@ class LifeCycle(RuleBasedStateMachine):
         self.run(lambda: found.append(self.site.generations.settled(self.site.source)))
         return found[0]
 
-    def judge(self) -> Judgement:
+    def find(self) -> LookupResult:
         """What a boot would use now."""
-        found: list[Judgement] = []
-        judge = Judge(self.site.store, self.site.generations)
-        self.run(lambda: found.append(judge.judge(builders.boot(), self.site.source)))
+        found: list[LookupResult] = []
+        lookup = Lookup(self.site.catalog, self.site.generations)
+        self.run(lambda: found.append(lookup.find(builders.boot(), self.site.source)))
         return found[0]
 
     def record(self, key: CacheKey) -> CacheRecord:
@@ -138,7 +138,7 @@ class LifeCycle(RuleBasedStateMachine):
         return builders.record(key=key, base=str(self.site.base), base_identity=identity)
 
     def in_state(self, state: State) -> list[CacheRecord]:
-        records = map(self.site.store.load, self.site.store.keys())
+        records = map(self.site.catalog.load, self.site.catalog.keys())
         return [record for record in records if record is not None and record.state is state]
 
     def kill_recorders(self) -> None:
@@ -173,19 +173,19 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(cut=cuts)
     def begin(self, cut: int | None) -> None:
         """A boot that found nothing to play starts a recorder."""
-        plan = self.judge().plan
+        plan = self.find().plan
         key = plan.key
         if key is None or plan.kind is not PlanKind.RECORD or key in self.recorders:
             return
-        store, record = self.site.store, self.record(key)
+        catalog, record = self.site.catalog, self.record(key)
 
         def start() -> None:
-            stack.enter_context(locks.recorder(store.paths.locks, key))
-            found = store.load(key)
-            if found is None or found.state is State.WARMING:
-                store.discard(key)
-                store.begin(record)
-                store.paths.recording(key).write_bytes(b'')
+            stack.enter_context(locks.recorder(catalog.paths.locks, key))
+            found = catalog.load(key)
+            if found is None or found.state is State.RECORDING:
+                catalog.discard(key)
+                catalog.begin(record)
+                catalog.paths.recording(key).write_bytes(b'')
                 self.recorders[key] = stack.pop_all()
 
         with contextlib.ExitStack() as stack:
@@ -205,7 +205,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(cut=cuts)
     def seal(self, cut: int | None) -> None:
         for key, stack in list(self.recorders.items()):
-            record = self.site.store.load(key) or self.record(key)
+            record = self.site.catalog.load(key) or self.record(key)
             with contextlib.suppress(exception.CacheBroken, exception.WrongState):
                 self.run(functools.partial(self.site.seal_all, record), cut)
             del self.recorders[key]
@@ -219,7 +219,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule()
     def adopt(self) -> None:
         """New recorders find the daemons of those that were killed."""
-        for record in self.in_state(State.WARMING):
+        for record in self.in_state(State.RECORDING):
             if record.key not in self.recorders:
                 stack = contextlib.ExitStack()
                 stack.enter_context(locks.recorder(self.site.paths.locks, record.key))
@@ -229,24 +229,24 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(cut=cuts)
     def verify(self, cut: int | None) -> None:
         """Compare what is READY with the base, and act on the answer."""
-        store, generations, source = self.site.store, self.site.generations, self.site.source
+        catalog, generations, source = self.site.catalog, self.site.generations, self.site.source
         base = self.site.base.read_bytes()
         for record in self.in_state(State.READY):
-            content, generation = store.paths.sealed(record.key).read_bytes(), self.generation()
+            content, generation = catalog.paths.sealed(record.key).read_bytes(), self.generation()
 
             def act(record: CacheRecord, generation: Generation, is_equal: bool) -> None:
                 proved = dataclasses.replace(record, base_identity=source.identity())
                 if not is_equal:
                     if record.key.generation == generation:
                         generations.raise_before_write(source)
-                    store.retire(record, 'differs')
+                    catalog.retire(record, 'differs')
                 elif record.key.generation == generation:
-                    store.refresh(proved)
+                    catalog.refresh(proved)
                 else:
                     try:
-                        store.carry_over(proved, generation)
+                        catalog.retag(proved, generation)
                     except exception.WrongState:
-                        store.retire(record, 'recorded again')
+                        catalog.retire(record, 'recorded again')
 
             is_equal = base.startswith(content)
             self.run(functools.partial(act, record, generation, is_equal), cut)
@@ -257,7 +257,7 @@ class LifeCycle(RuleBasedStateMachine):
         """A cache is found to be damaged."""
         record = generator.choice(self.in_state(State.READY))
         damaged = Staleness.DAMAGED
-        self.run(lambda: self.site.store.retire(record, 'its digest is another', damaged), cut)
+        self.run(lambda: self.site.catalog.retire(record, 'its digest is another', damaged), cut)
 
     @has_ready
     @rule(cut=cuts)
@@ -265,32 +265,32 @@ class LifeCycle(RuleBasedStateMachine):
         generation = self.generation()
         for record in self.in_state(State.READY):
             if record.key.generation != generation:
-                self.run(functools.partial(self.site.store.retire, record, 'older'), cut)
+                self.run(functools.partial(self.site.catalog.retire, record, 'older'), cut)
 
     @has_ready
     @rule(cut=cuts, waits=st.booleans())
     def audit(self, cut: int | None, waits: bool) -> None:
         """What plays is recorded again on top of itself, and takes its place."""
-        plan, store = self.judge().plan, self.site.store
+        plan, catalog = self.find().plan, self.site.catalog
         if plan.kind is not PlanKind.PLAY or plan.key is None:
             return
-        audited = store.load(plan.key)
+        audited = catalog.load(plan.key)
         assert audited is not None
-        key = store.next_key(IMAGE, plan.key.generation)
+        key = catalog.next_key(IMAGE, plan.key.generation)
         copy = dataclasses.replace(self.record(key), is_audit=True)
 
         def start() -> None:
-            store.begin(copy)
-            path = store.paths.recording(key)
-            path.write_bytes(store.paths.sealed(audited.key).read_bytes())
+            catalog.begin(copy)
+            path = catalog.paths.recording(key)
+            path.write_bytes(catalog.paths.sealed(audited.key).read_bytes())
             if waits:
                 self.recorders[key] = stack.pop_all()
                 return
             self.site.seal_all(copy)
-            store.retire(audited, 'it was recorded again', Staleness.REVISION)
+            catalog.retire(audited, 'it was recorded again', Staleness.REVISION)
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(locks.recorder(store.paths.locks, key))
+            stack.enter_context(locks.recorder(catalog.paths.locks, key))
             self.run(start, cut)
 
     @rule(who=st.sampled_from(CONSUMERS))
@@ -313,7 +313,7 @@ class LifeCycle(RuleBasedStateMachine):
         key = self.dismissed(generator)
         self.read.discard(key)
         self.leased = {who: other for who, other in self.leased.items() if other != key}
-        self.run(functools.partial(self.site.store.discard, key), cut)
+        self.run(functools.partial(self.site.catalog.discard, key), cut)
 
     @has_cache
     @rule(generator=st.randoms(use_true_random=False), cut=cuts)
@@ -325,7 +325,7 @@ class LifeCycle(RuleBasedStateMachine):
                 raise exception.CacheInUse(path='', reason='it is leased', remedy='Wait')
 
         with contextlib.suppress(exception.CacheInUse):
-            self.run(functools.partial(self.site.store.discard, key, require_none), cut)
+            self.run(functools.partial(self.site.catalog.discard, key, require_none), cut)
 
     def dismissed(self, generator: random.Random) -> CacheKey:
         """Choose a cache, and see its recorder off."""
@@ -335,21 +335,21 @@ class LifeCycle(RuleBasedStateMachine):
         return key
 
     @rule(cut=cuts)
-    def sweep(self, cut: int | None) -> None:
-        self.run(self.site.sweep, cut)
+    def clean_up(self, cut: int | None) -> None:
+        self.run(self.site.clean_up, cut)
         for key in self.recorders:
-            assert self.site.store.load(key) is not None, 'a recorder that lives is left alone'
+            assert self.site.catalog.load(key) is not None, 'a recorder that lives is left alone'
 
     @has_ready
     @rule(who=st.sampled_from(CONSUMERS), cut=cuts)
     def boot(self, who: str, cut: int | None) -> None:
         """What a plan does that ends in a lease."""
-        plan, store, leases = self.judge().plan, self.site.store, self.site.leases
+        plan, catalog, leases = self.find().plan, self.site.catalog, self.site.leases
         key = plan.key
         if key is None or plan.kind is not PlanKind.PLAY:
             return
         before = self.leased.pop(who, None)
-        if self.run(lambda: store.lease(key, lambda: leases.take(who, key)), cut):
+        if self.run(lambda: catalog.lease(key, lambda: leases.take(who, key)), cut):
             self.leased[who] = key
         elif before is not None:
             mine = [lease.key for lease in leases.active() if lease.consumer == who]
@@ -384,7 +384,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.site.paths.leases.mkdir()
         self.leased.clear()
         self.read.clear()
-        records = map(self.site.store.load, self.site.store.keys())
+        records = map(self.site.catalog.load, self.site.catalog.keys())
         self.seen = {record.key: record.state for record in records if record is not None}
 
     @rule()
@@ -392,17 +392,17 @@ class LifeCycle(RuleBasedStateMachine):
         """Whatever lies around, whoever reads it and whoever was killed: when all goes well again,
         few boots are enough for one that plays, and no guest has to end for it."""
         for _ in range(3):
-            plan, doubtful = (found := self.judge()).plan, found.doubtful
+            plan, to_revalidate = (found := self.find()).plan, found.to_revalidate
             if plan.kind is PlanKind.PLAY:
                 break
-            if doubtful is not None:
+            if to_revalidate is not None:
                 self.verify(None)  # the keeper's part
                 continue
             assert plan.kind is PlanKind.RECORD, plan.reason
             self.begin(None)
             self.fill(1)
             self.seal(None)
-        plan = self.judge().plan
+        plan = self.find().plan
         assert plan.kind is PlanKind.PLAY, plan.reason
 
     # -- what holds at any time
@@ -414,18 +414,18 @@ class LifeCycle(RuleBasedStateMachine):
 
     @invariant()
     def a_boot_reads_what_is_in_the_base(self) -> None:
-        plan = self.judge().plan
+        plan = self.find().plan
         if plan.kind is PlanKind.PLAY and plan.key is not None:
-            record = sound(self.site.store, plan.key)
+            record = sound(self.site.catalog, plan.key)
             assert record is not None
-            content = self.site.store.require_unchanged(record).read_bytes()
+            content = self.site.catalog.require_unchanged(record).read_bytes()
             assert self.site.base.read_bytes().startswith(content)
 
     @invariant()
     def every_record_can_be_read_and_is_true(self) -> None:
-        keys = self.site.store.keys()
+        keys = self.site.catalog.keys()
         for key in keys:
-            sound(self.site.store, key)
+            sound(self.site.catalog, key)
 
     @invariant()
     def what_is_leased_is_there(self) -> None:
@@ -437,7 +437,7 @@ class LifeCycle(RuleBasedStateMachine):
             assert self.site.paths.sealed(key).exists()
 
 
-def is_carried(record: CacheRecord | None) -> bool:
+def is_retagged(record: CacheRecord | None) -> bool:
     """A cache of a new generation begins as READY if its bytes are those of the one before."""
     return record is not None and record.state is State.READY
 

@@ -31,13 +31,13 @@ REFUSED = 'refused'
 
 
 def leave_renamed(site: Site) -> None:
-    """WARMING, and a recorder was killed while it sealed."""
+    """RECORDING, and a recorder was killed while it sealed."""
     site.warm()
     site.paths.recording(KEY).rename(site.paths.sealed(KEY))
 
 
 def leave_stale(site: Site) -> None:
-    site.store.retire(site.ready(), '')
+    site.catalog.retire(site.ready(), '')
 
 
 def leave_lost(site: Site) -> None:
@@ -48,11 +48,11 @@ def leave_lost(site: Site) -> None:
 
 BEGINNINGS: dict[str, Callable[[Site], object]] = {
     'COLD': lambda site: None,
-    'WARMING': Site.warm,
+    'RECORDING': Site.warm,
     'READY': Site.ready,
     'STALE': leave_stale,
     'COLD, a file': leave_lost,
-    'WARMING, renamed': leave_renamed,
+    'RECORDING, renamed': leave_renamed,
 }
 
 
@@ -62,7 +62,7 @@ def seal(site: Site) -> None:
     facts = builders.sealed()
     if path.exists():
         facts = sealed_file.describe(path, sealed_file.digest(path), FinishReason.IDLE)
-    site.store.seal(builders.record(), facts)
+    site.catalog.seal(builders.record(), facts)
 
 
 def require_nobody() -> None:
@@ -70,34 +70,39 @@ def require_nobody() -> None:
 
 
 EVENTS: dict[str, Callable[[Site], object]] = {
-    'begin': lambda site: site.store.begin(builders.record()),
+    'begin': lambda site: site.catalog.begin(builders.record()),
     'seal': seal,
-    'retire': lambda site: site.store.retire(as_ready(site), ''),
-    'refresh': lambda site: site.store.refresh(as_ready(site)),
-    'carry over': lambda site: site.store.carry_over(as_ready(site), NEXT.generation),
-    'discard': lambda site: site.store.discard(KEY),
-    'discard a recording': lambda site: site.store.discard_recording(KEY),
-    'discard while leased': lambda site: site.store.discard(KEY, require_nobody),
-    'lease': lambda site: site.store.lease(KEY, lambda: site.leases.take('x', KEY)),
-    'sweep': Site.sweep,
+    'retire': lambda site: site.catalog.retire(as_ready(site), ''),
+    'refresh': lambda site: site.catalog.refresh(as_ready(site)),
+    'carry over': lambda site: site.catalog.retag(as_ready(site), NEXT.generation),
+    'discard': lambda site: site.catalog.discard(KEY),
+    'discard a recording': lambda site: site.catalog.discard_recording(KEY),
+    'discard while leased': lambda site: site.catalog.discard(KEY, require_nobody),
+    'lease': lambda site: site.catalog.lease(KEY, lambda: site.leases.take('x', KEY)),
+    'sweep': Site.clean_up,
     'write of the base': lambda site: site.generations.raise_before_write(site.source),
 }
 
 
 def as_ready(site: Site) -> CacheRecord:
-    record = site.store.load(KEY)
+    record = site.catalog.load(KEY)
     return record if record and record.sealed else builders.record(State.READY)
 
 
 NEXT_STATES = {
-    'begin': {'COLD': 'WARMING'},
-    'seal': {'WARMING': 'READY'},
-    'retire': {'COLD': 'COLD', 'WARMING': 'WARMING', 'READY': 'STALE', 'STALE': 'STALE'},
+    'begin': {'COLD': 'RECORDING'},
+    'seal': {'RECORDING': 'READY'},
+    'retire': {'COLD': 'COLD', 'RECORDING': 'RECORDING', 'READY': 'STALE', 'STALE': 'STALE'},
     'carry over': {'READY': 'STALE'},
-    'discard': {'COLD': 'COLD', 'WARMING': 'COLD', 'READY': 'COLD', 'STALE': 'COLD'},
+    'discard': {'COLD': 'COLD', 'RECORDING': 'COLD', 'READY': 'COLD', 'STALE': 'COLD'},
     'discard while leased': {},
-    'discard a recording': {'COLD': 'COLD', 'WARMING': 'COLD', 'READY': 'READY', 'STALE': 'STALE'},
-    'sweep': {'COLD': 'COLD', 'WARMING': 'COLD', 'READY': 'READY', 'STALE': 'STALE'},
+    'discard a recording': {
+        'COLD': 'COLD',
+        'RECORDING': 'COLD',
+        'READY': 'READY',
+        'STALE': 'STALE',
+    },
+    'sweep': {'COLD': 'COLD', 'RECORDING': 'COLD', 'READY': 'READY', 'STALE': 'STALE'},
 }
 """By event and state; what is not there is refused. All other events change no state."""
 
@@ -137,8 +142,8 @@ def test_each_state_and_event_and_crash(folder, beginning, event):
             assert (state_of(site, NEXT) == 'READY') is (event == 'carry over' and not said)
             break
         assert after in (state, wanted), f'after a crash at {calls.names[-1]}, call {cut}'
-        site.sweep()
-        assert state_of(site) == ('COLD' if after == 'WARMING' else after)
+        site.clean_up()
+        assert state_of(site) == ('COLD' if after == 'RECORDING' else after)
     assert cut > 0 or event == 'discard while leased', 'there was something to cut'
 
 
@@ -148,14 +153,14 @@ def test_a_verdict_on_a_cache_that_is_another_by_now(folder, event):
     site = Site(folder / 'site')
     judged = site.ready()
     old = site.paths.sealed(KEY).open('rb')  # whoever compares has it open: its inode is not free
-    site.store.discard(KEY)
-    now = builders.ready(site.store, created_at=judged.created_at + 60)
+    site.catalog.discard(KEY)
+    now = builders.ready(site.catalog, created_at=judged.created_at + 60)
     with old, contextlib.suppress(exception.WrongState):
         if event == 'refresh':
-            site.store.refresh(judged)
+            site.catalog.refresh(judged)
         else:
-            site.store.retire(judged, 'its digest is another')
-    assert site.store.load(KEY) == now
+            site.catalog.retire(judged, 'its digest is another')
+    assert site.catalog.load(KEY) == now
 
 
 # -- what the model does not find by itself

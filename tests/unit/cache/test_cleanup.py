@@ -30,8 +30,8 @@ OLDER = CacheKey(IMAGE, Generation('0123456789ab', 2))
 
 
 @pytest.fixture
-def sweep(store, paths):
-    return lambda: cleanup.sweep(store, Leases(paths.leases, 300))
+def clean_up(catalog, paths):
+    return lambda: cleanup.clean_up(catalog, Leases(paths.leases, 300))
 
 
 def remains(paths, key=KEY):
@@ -45,74 +45,76 @@ def remains(paths, key=KEY):
     return [*left, paths.log(key)]
 
 
-def test_nothing(sweep):
-    assert sweep() == []
+def test_nothing(clean_up):
+    assert clean_up() == []
 
 
-def test_a_recording_that_nobody_fills(sweep, store, paths, caplog):
-    builders.warm(store)
+def test_a_recording_that_nobody_fills(clean_up, catalog, paths, caplog):
+    builders.warm(catalog)
     left = [*remains(paths), paths.recording(KEY), paths.record(KEY)]
     assert all(path.exists() for path in left)
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
     assert not any(path.exists() for path in left)
-    assert 'nobody fills it' in caplog.text
-    assert sweep() == []
+    assert 'its recorder died' in caplog.text
+    assert clean_up() == []
 
 
-def test_remains_without_a_record(sweep, paths):
+def test_remains_without_a_record(clean_up, paths):
     left = remains(paths)
-    assert sweep() == []
+    assert clean_up() == []
     assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize('content', [b'', bytes(300)])
 @pytest.mark.parametrize('has_file', [False, True])
 def test_a_recording_that_a_crash_of_the_host_left_by_halves(
-    sweep, store, paths, content, has_file
+    clean_up, catalog, paths, content, has_file
 ):
     paths.record(KEY).write_bytes(content)
     if has_file:
         paths.recording(KEY).write_bytes(b'dirty')
-    assert sweep() == [KEY]
-    assert store.keys() == []
+    assert clean_up() == [KEY]
+    assert catalog.keys() == []
 
 
-def test_a_sealed_cache_stays(sweep, store, paths):
-    builders.ready(store)
+def test_a_sealed_cache_stays(clean_up, catalog, paths):
+    builders.ready(catalog)
     left = remains(paths)
-    assert sweep() == []
+    assert clean_up() == []
     assert paths.sealed(KEY).exists()
-    assert store.load(KEY) is not None
+    assert catalog.load(KEY) is not None
     assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize('content', [b'', bytes(300)])
-def test_a_cache_whose_record_a_crash_of_the_host_left_empty(sweep, store, paths, caplog, content):
+def test_a_cache_whose_record_a_crash_of_the_host_left_empty(
+    clean_up, catalog, paths, caplog, content
+):
     """Of one that was retired without waiting for the disk."""
-    builders.ready(store)
+    builders.ready(catalog)
     paths.record(KEY).write_bytes(content)
-    assert sweep() == []
+    assert clean_up() == []
     assert not paths.record(KEY).exists()
     assert not paths.sealed(KEY).exists()
-    assert 'is removed: a crash of the host left its record empty' in caplog.text
+    assert 'a crash of the host left its record empty' in caplog.text
 
 
-def test_a_cache_with_an_empty_record_stays_as_long_as_somebody_names_it(store, paths):
-    builders.ready(store)
+def test_a_cache_with_an_empty_record_stays_as_long_as_somebody_names_it(catalog, paths):
+    builders.ready(catalog)
     paths.record(KEY).write_bytes(b'')
-    assert cleanup.sweep(store, Leases(paths.leases, 300), lambda key: key == KEY) == []
+    assert cleanup.clean_up(catalog, Leases(paths.leases, 300), lambda key: key == KEY) == []
     assert paths.sealed(KEY).exists()
 
 
-def test_a_record_that_cannot_be_read_is_an_operators(sweep, paths):
+def test_a_record_that_cannot_be_read_is_an_operators(clean_up, paths):
     paths.record(KEY).write_text('{')
     paths.recording(KEY).write_text('x')
-    assert sweep() == []
+    assert clean_up() == []
     assert paths.record(KEY).exists()
     assert paths.recording(KEY).exists()
 
 
-def test_foreign_files_stay(sweep, paths):
+def test_foreign_files_stay(clean_up, paths):
     foreign = [
         folder / name
         for folder in (paths.guests, paths.control, paths.cache_path)
@@ -120,38 +122,38 @@ def test_foreign_files_stay(sweep, paths):
     ]
     for path in foreign:
         path.write_text('mine')
-    assert sweep() == []
+    assert clean_up() == []
     assert all(path.read_text() == 'mine' for path in foreign)
 
 
-def test_a_daemon_without_a_recorder_may_have_guests(sweep, store, paths):
-    builders.warm(store)
+def test_a_daemon_without_a_recorder_may_have_guests(clean_up, catalog, paths):
+    builders.warm(catalog)
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(paths.qmp_socket(KEY)))
         daemon.listen()
-        assert sweep() == []
+        assert clean_up() == []
         assert paths.recording(KEY).exists()
         assert paths.qmp_socket(KEY).exists()
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
 
 
 @pytest.mark.parametrize('which', ['nbd_socket', 'qmp_socket', 'control_socket'])
-def test_a_socket_that_has_a_listener_is_never_taken(sweep, store, paths, which):
-    builders.warm(store)
+def test_a_socket_that_has_a_listener_is_never_taken(clean_up, catalog, paths, which):
+    builders.warm(catalog)
     left = remains(paths)
     path = getattr(paths, which)(KEY)
     path.unlink()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        assert sweep() == []
+        assert clean_up() == []
         assert all(each.exists() for each in left)
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
 
 
-def test_a_daemon_that_is_stopped_and_whose_queue_is_full(sweep, store, paths, caplog):
-    other = builders.warm(store, key=CacheKey(OTHER_IMAGE, GENERATION)).key
-    later = builders.warm(store, key=CacheKey(LATER_IMAGE, GENERATION)).key
+def test_a_daemon_that_is_stopped_and_whose_queue_is_full(clean_up, catalog, paths, caplog):
+    other = builders.warm(catalog, key=CacheKey(OTHER_IMAGE, GENERATION)).key
+    later = builders.warm(catalog, key=CacheKey(LATER_IMAGE, GENERATION)).key
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(socket.socket(socket.AF_UNIX))
         daemon.bind(str(paths.qmp_socket(other)))
@@ -161,45 +163,45 @@ def test_a_daemon_that_is_stopped_and_whose_queue_is_full(sweep, store, paths, c
                 client = stack.enter_context(socket.socket(socket.AF_UNIX))
                 client.setblocking(False)
                 client.connect(str(paths.qmp_socket(other)))
-        assert sweep() == [later], 'and it keeps nobody else from being swept'
+        assert clean_up() == [later], 'and it keeps nobody else from being swept'
         assert paths.recording(other).exists()
         assert paths.qmp_socket(other).exists()
     assert str(paths.qmp_socket(other)) in caplog.text
 
 
-def test_a_recording_that_lost_its_record(sweep, store, paths):
+def test_a_recording_that_lost_its_record(clean_up, catalog, paths):
     """It keeps its whole quota on the file system, and no boot of a later base clears it away."""
     paths.recording(KEY).write_bytes(b'x')
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
     assert not paths.recording(KEY).exists()
-    assert sweep() == []
+    assert clean_up() == []
 
 
-def test_a_sealed_file_that_lost_its_record_is_an_operators(sweep, paths):
+def test_a_sealed_file_that_lost_its_record_is_an_operators(clean_up, paths):
     """A definition of a domain may name it."""
     paths.sealed(KEY).write_bytes(b'x')
-    assert sweep() == []
+    assert clean_up() == []
     assert paths.sealed(KEY).exists()
 
 
-def test_a_stale_cache_stays(sweep, store, paths):
-    store.retire(builders.ready(store), 'x')
-    before = store.load(KEY)
+def test_a_stale_cache_stays(clean_up, catalog, paths):
+    catalog.retire(builders.ready(catalog), 'x')
+    before = catalog.load(KEY)
     remains(paths)
-    assert sweep() == []
-    assert store.load(KEY) == before
+    assert clean_up() == []
+    assert catalog.load(KEY) == before
     assert paths.sealed(KEY).exists()
 
 
-def test_one_of_many(sweep, store, paths):
-    other = builders.ready(store, key=CacheKey(OTHER_IMAGE, GENERATION)).key
-    dead = [builders.warm(store).key, builders.warm(store, key=OLDER).key]
-    assert sweep() == sorted(dead)
-    assert store.keys() == [other]
+def test_one_of_many(clean_up, catalog, paths):
+    other = builders.ready(catalog, key=CacheKey(OTHER_IMAGE, GENERATION)).key
+    dead = [builders.warm(catalog).key, builders.warm(catalog, key=OLDER).key]
+    assert clean_up() == sorted(dead)
+    assert catalog.keys() == [other]
 
 
-def test_a_recorder_that_lives_is_left_alone(sweep, store, paths):
-    builders.warm(store)
+def test_a_recorder_that_lives_is_left_alone(clean_up, catalog, paths):
+    builders.warm(catalog)
     left = remains(paths)
     holder = textwrap.dedent("""
         import pathlib, sys
@@ -217,53 +219,53 @@ def test_a_recorder_that_lives_is_left_alone(sweep, store, paths):
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == 'held\n'
-        assert sweep() == []
+        assert clean_up() == []
         assert paths.recording(KEY).exists()
         assert all(path.exists() for path in left)
         process.communicate()
-    assert sweep() == [KEY]
+    assert clean_up() == [KEY]
 
 
-def test_leases_that_have_ended(sweep, paths):
+def test_leases_that_have_ended(clean_up, paths):
     Leases(paths.leases, 300).take('lasting', KEY)
     Leases(paths.leases, -1).take('ended', KEY)
-    sweep()
+    clean_up()
     assert [name.partition('.')[0] for name in os.listdir(paths.leases)] == ['lasting']
 
 
-def test_a_folder_that_is_gone(sweep, paths):
+def test_a_folder_that_is_gone(clean_up, paths):
     paths.guests.rmdir()
     with pytest.raises(OSError, match='guests'):
-        sweep()
+        clean_up()
 
 
-def test_what_cannot_be_removed(sweep, store, paths, monkeypatch):
-    builders.warm(store)
+def test_what_cannot_be_removed(clean_up, catalog, paths, monkeypatch):
+    builders.warm(catalog)
 
     def refuse(*arguments, **options):
         raise exception.LockTimeout(name='x', path='/x', seconds=1)
 
-    monkeypatch.setattr(store, 'discard_recording', refuse)
+    monkeypatch.setattr(catalog, 'discard_recording', refuse)
     with pytest.raises(exception.LockTimeout):
-        sweep()
+        clean_up()
 
 
-def test_a_second_name_without_a_record(sweep, store):
-    """Whoever carried a cache over was killed before it wrote the record."""
-    record = builders.ready(store)
-    second = store.paths.sealed(CacheKey(KEY.image_id, KEY.generation.next()))
-    second.hardlink_to(store.paths.sealed(KEY))
-    sweep()
+def test_a_second_name_without_a_record(clean_up, catalog):
+    """Whoever re-tagged a cache was killed before it wrote the record."""
+    record = builders.ready(catalog)
+    second = catalog.paths.sealed(CacheKey(KEY.image_id, KEY.generation.next()))
+    second.hardlink_to(catalog.paths.sealed(KEY))
+    clean_up()
     assert not second.exists()
-    store.require_unchanged(record)
+    catalog.require_unchanged(record)
 
 
-def test_a_record_that_was_half_written(sweep, store):
-    left = store.paths.record(KEY).with_name(f'.{store.paths.record(KEY).name}.x1y2')
+def test_a_record_that_was_half_written(clean_up, catalog):
+    left = catalog.paths.record(KEY).with_name(f'.{catalog.paths.record(KEY).name}.x1y2')
     left.write_bytes(b'{')
-    (store.paths.cache_path / '.foreign.json.x').touch()
-    sweep()
-    assert [path.name for path in store.paths.cache_path.glob('.*')] == ['.foreign.json.x']
+    (catalog.paths.cache_path / '.foreign.json.x').touch()
+    clean_up()
+    assert [path.name for path in catalog.paths.cache_path.glob('.*')] == ['.foreign.json.x']
 
 
 # -- a daemon whose recorder has died
@@ -293,29 +295,29 @@ def daemon(paths):
         process.kill()
 
 
-def test_a_daemon_without_a_recorder_and_without_guests_is_ended(store, paths, daemon):
+def test_a_daemon_without_a_recorder_and_without_guests_is_ended(catalog, paths, daemon):
     respawn.note(paths, KEY, [])
-    cleanup.end_daemon(store, KEY)
+    cleanup.end_daemon(catalog, KEY)
     daemon.wait()
     assert not paths.nbd_socket(KEY).exists()
     assert respawn.read(paths, KEY) is None, 'nobody starts a recorder for it'
-    cleanup.end_daemon(store, KEY)  # there is none any more
+    cleanup.end_daemon(catalog, KEY)  # there is none any more
 
 
-def test_a_daemon_that_has_guests_serves_them_on(store, paths, daemon):
+def test_a_daemon_that_has_guests_serves_them_on(catalog, paths, daemon):
     with socket.socket(socket.AF_UNIX) as guest:
         guest.connect(str(paths.nbd_socket(KEY)))
         while not processes.connections(paths.nbd_socket(KEY)):
             time.sleep(0.001)
-        cleanup.end_daemon(store, KEY)
+        cleanup.end_daemon(catalog, KEY)
         assert daemon.poll() is None
         assert paths.nbd_socket(KEY).exists()
 
 
-def test_a_daemon_whose_recorder_starts_is_left_alone(store, paths, daemon):
+def test_a_daemon_whose_recorder_starts_is_left_alone(catalog, paths, daemon):
     with (
         locks.recorder(paths.locks, KEY),
         pytest.raises(exception.CacheInUse, match='does not answer'),
     ):
-        cleanup.end_daemon(store, KEY)
+        cleanup.end_daemon(catalog, KEY)
     assert daemon.poll() is None

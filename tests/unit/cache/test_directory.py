@@ -9,7 +9,7 @@ from hypothesis import stateful
 from hypothesis import strategies as st
 import pytest
 
-from nova_qcache.cache.directory import Inventory
+from nova_qcache.cache.directory import CacheDirectory
 from nova_qcache.model.key import CacheKey
 from tests.unit import sites
 from tests.unit.builders import GENERATION
@@ -29,8 +29,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def inventory(folder):
-    return Inventory(folder)
+def directory(folder):
+    return CacheDirectory(folder)
 
 
 def settle(folder):
@@ -38,40 +38,40 @@ def settle(folder):
     os.utime(folder, ns=(10**18, 10**18))
 
 
-def test_an_empty_folder(inventory):
-    assert inventory.keys() == inventory.recordings() == list(inventory.foreign()) == []
-    assert inventory.allocated() == 0
+def test_an_empty_folder(directory):
+    assert directory.keys() == directory.recordings() == list(directory.foreign()) == []
+    assert directory.allocated() == 0
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    inventory = Inventory(tmp_path / 'missing')
-    assert inventory.keys() == []
-    assert inventory.allocated() == 0
+    directory = CacheDirectory(tmp_path / 'missing')
+    assert directory.keys() == []
+    assert directory.allocated() == 0
 
 
-def test_what_is_there(folder, inventory):
+def test_what_is_there(folder, directory):
     revision = KEY.next_revision()
     (folder / f'{KEY.stem}.json').write_text('')
     (folder / f'{KEY.stem}.qcow2').write_bytes(b'x' * MIB)
     (folder / f'{revision.stem}.recording').write_bytes(b'x' * 2 * MIB)
     (folder / f'{OTHER.stem}.json').write_text('')
-    assert inventory.keys() == sorted([KEY, revision, OTHER])
-    assert inventory.keys(IMAGE) == [KEY, revision]
-    assert inventory.keys(OTHER_IMAGE) == [OTHER]
-    assert inventory.recordings() == [revision]
-    assert {key: [file.length for file in files] for key, files in inventory.files().items()} == {
+    assert directory.keys() == sorted([KEY, revision, OTHER])
+    assert directory.keys(IMAGE) == [KEY, revision]
+    assert directory.keys(OTHER_IMAGE) == [OTHER]
+    assert directory.recordings() == [revision]
+    assert {key: [file.length for file in files] for key, files in directory.files().items()} == {
         KEY: [MIB],
         revision: [2 * MIB],
     }
 
 
-@pytest.mark.parametrize('ask', [Inventory.files, Inventory.recordings])
+@pytest.mark.parametrize('ask', [CacheDirectory.files, CacheDirectory.recordings])
 def test_each_question_looks_for_itself(folder, ask):
     (folder / f'{KEY.stem}.recording').write_bytes(b'x')
-    assert list(ask(Inventory(folder))) == [KEY]
+    assert list(ask(CacheDirectory(folder))) == [KEY]
 
 
-def test_space_is_what_is_allocated(folder, inventory):
+def test_space_is_what_is_allocated(folder, directory):
     sparse, reserved = folder / f'{KEY.stem}.qcow2', folder / f'{OTHER.stem}.recording'
     with open(sparse, 'wb') as file:
         file.write(b'x' * MIB)
@@ -80,46 +80,46 @@ def test_space_is_what_is_allocated(folder, inventory):
         os.posix_fallocate(file.fileno(), 0, 8 * MIB)
         file.truncate(4096)
         os.posix_fallocate(file.fileno(), 0, 8 * MIB)
-    assert inventory.allocated() == pytest.approx(9 * MIB, abs=65536)
-    assert inventory.allocated() < os.stat(sparse).st_size
+    assert directory.allocated() == pytest.approx(9 * MIB, abs=65536)
+    assert directory.allocated() < os.stat(sparse).st_size
 
 
-def test_a_file_with_two_names_takes_its_space_once(folder, inventory):
-    carried = CacheKey(IMAGE, GENERATION.next())
+def test_a_file_with_two_names_takes_its_space_once(folder, directory):
+    retagged = CacheKey(IMAGE, GENERATION.next())
     (folder / f'{KEY.stem}.qcow2').write_bytes(b'x' * MIB)
-    once = inventory.allocated()
-    os.link(folder / f'{KEY.stem}.qcow2', folder / f'{carried.stem}.qcow2')
-    assert inventory.allocated() == once
+    once = directory.allocated()
+    os.link(folder / f'{KEY.stem}.qcow2', folder / f'{retagged.stem}.qcow2')
+    assert directory.allocated() == once
     (folder / f'{KEY.stem}.qcow2').unlink()
-    assert inventory.allocated() == once
+    assert directory.allocated() == once
 
 
-def test_a_recording_grows(folder, inventory):
+def test_a_recording_grows(folder, directory):
     path = folder / f'{KEY.stem}.recording'
     path.write_bytes(b'')
     settle(folder)
-    assert inventory.allocated() == 0
+    assert directory.allocated() == 0
     path.write_bytes(b'x' * MIB)
     settle(folder)  # nothing in the folder itself says so
-    assert inventory.allocated() >= MIB
+    assert directory.allocated() >= MIB
 
 
-def test_what_is_not_ours_is_named(folder, inventory):
+def test_what_is_not_ours_is_named(folder, directory):
     for name in ('locks', 'generations', 'statistics', 'pins', f'{KEY.stem}.json', '.hidden'):
         (folder / name).write_text('')
     (folder / 'lost+found').mkdir()
     (folder / 'notes.txt').write_text('')
     (folder / 'x.qcow2').write_text('')
-    assert list(inventory.foreign()) == ['lost+found', 'notes.txt', 'x.qcow2']
+    assert list(directory.foreign()) == ['lost+found', 'notes.txt', 'x.qcow2']
 
 
-def test_a_link_to_elsewhere_is_no_cache_file(folder, inventory, tmp_path):
+def test_a_link_to_elsewhere_is_no_cache_file(folder, directory, tmp_path):
     (tmp_path / 'large').write_bytes(b'x' * MIB)
     (folder / f'{KEY.stem}.qcow2').symlink_to(tmp_path / 'large')
-    assert inventory.allocated() == 0
+    assert directory.allocated() == 0
 
 
-def test_an_unchanged_folder_is_listed_once(folder, inventory, monkeypatch):
+def test_an_unchanged_folder_is_listed_once(folder, directory, monkeypatch):
     (folder / f'{KEY.stem}.json').write_text('')
     settle(folder)
     listed = []
@@ -131,10 +131,10 @@ def test_an_unchanged_folder_is_listed_once(folder, inventory, monkeypatch):
 
     monkeypatch.setattr(os, 'listdir', listdir)
     for _ in range(5):
-        assert inventory.keys(IMAGE) == [KEY]
+        assert directory.keys(IMAGE) == [KEY]
     assert len(listed) == 1
     (folder / f'{OTHER.stem}.json').write_text('')
-    assert inventory.keys() == [KEY, OTHER] or inventory.keys() == [OTHER, KEY]
+    assert directory.keys() == [KEY, OTHER] or directory.keys() == [OTHER, KEY]
     assert len(listed) > 1
 
 
@@ -142,30 +142,30 @@ def test_an_unchanged_folder_is_listed_once(folder, inventory, monkeypatch):
     ('ago', 'is_whole_second'), [(0, False), (1_900_000_000, True), (900_000_000, True)]
 )
 def test_a_change_within_the_tick_of_the_last_look_is_seen(
-    folder, inventory, ago, is_whole_second, monkeypatch
+    folder, directory, ago, is_whole_second, monkeypatch
 ):
     """Some file systems count in whole seconds."""
     changed_at = 1_700_000_000_000_000_000 if is_whole_second else 1_700_000_000_000_000_001
     monkeypatch.setattr(time, 'time_ns', lambda: changed_at + ago)
     os.utime(folder, ns=(changed_at, changed_at))
-    assert inventory.keys() == []
+    assert directory.keys() == []
     (folder / f'{KEY.stem}.json').write_text('')
     os.utime(folder, ns=(changed_at, changed_at))
-    assert inventory.keys() == [KEY]
+    assert directory.keys() == [KEY]
 
 
 @pytest.mark.parametrize(('fraction', 'ago'), [(1, 60_000_000), (0, 2_100_000_000)])
-def test_a_folder_that_has_settled_is_relied_upon(folder, inventory, fraction, ago, monkeypatch):
+def test_a_folder_that_has_settled_is_relied_upon(folder, directory, fraction, ago, monkeypatch):
     changed_at = 1_700_000_000_000_000_000 + fraction
     os.utime(folder, ns=(changed_at, changed_at))
     monkeypatch.setattr(time, 'time_ns', lambda: changed_at + ago)
-    assert inventory.keys() == []
+    assert directory.keys() == []
     monkeypatch.setattr(os, 'listdir', None)
-    assert inventory.keys() == []
+    assert directory.keys() == []
 
 
 class Walk(stateful.RuleBasedStateMachine):
-    """One inventory beside a folder that others change, compared with one that sees it for the
+    """One object beside a folder that others change, compared with one that sees it for the
     first time."""
 
     KEYS = (KEY, KEY.next_revision(), OTHER)
@@ -174,7 +174,7 @@ class Walk(stateful.RuleBasedStateMachine):
     def begin(self):
         self.place = sites.memory_folder()
         self.folder = self.place.__enter__()
-        self.inventory = Inventory(self.folder)
+        self.directory = CacheDirectory(self.folder)
 
     def teardown(self):
         if hasattr(self, 'place'):
@@ -204,13 +204,13 @@ class Walk(stateful.RuleBasedStateMachine):
     def it_sees_what_a_new_one_sees(self):
         if not hasattr(self, 'folder'):
             return
-        new = Inventory(self.folder)
-        assert self.inventory.keys() == new.keys()
+        new = CacheDirectory(self.folder)
+        assert self.directory.keys() == new.keys()
         for key in self.KEYS:
-            assert self.inventory.keys(key.image_id) == new.keys(key.image_id)
-        assert sorted(self.inventory.recordings()) == sorted(new.recordings())
-        assert list(self.inventory.foreign()) == list(new.foreign())
-        assert set(self.inventory.files()) == set(new.files())
+            assert self.directory.keys(key.image_id) == new.keys(key.image_id)
+        assert sorted(self.directory.recordings()) == sorted(new.recordings())
+        assert list(self.directory.foreign()) == list(new.foreign())
+        assert set(self.directory.files()) == set(new.files())
 
 
 TestWalk = pytest.mark.random(Walk.TestCase)

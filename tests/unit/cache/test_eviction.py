@@ -13,7 +13,7 @@ from nova_qcache.cache.eviction import EvictionPolicy
 from nova_qcache.cache.eviction import in_order
 from nova_qcache.cache.eviction import LeastRecentlyUsed
 from nova_qcache.cache.eviction import LeastValuable
-from nova_qcache.cache.eviction import Lot
+from nova_qcache.cache.eviction import LinkGroup
 from nova_qcache.model.key import CacheKey
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE
@@ -28,12 +28,12 @@ def cache(number=0, **changes):
     return Candidate(**{**values, **changes})
 
 
-def lot(number=0, frees=MIB, **changes):
-    return Lot((cache(number, allocated=frees, **changes),), frees)
+def link_group(number=0, frees=MIB, **changes):
+    return LinkGroup((cache(number, allocated=frees, **changes),), frees)
 
 
-def numbers(lots):
-    return [int(each.caches[0].key.image_id[-12:]) for each in lots]
+def numbers(link_groups):
+    return [int(each.caches[0].key.image_id[-12:]) for each in link_groups]
 
 
 # -- policies
@@ -91,24 +91,26 @@ def test_the_least_recently_used_knows_time_only(idle, anything):
 
 
 def test_what_no_boot_can_use_goes_first():
-    lots = [
-        lot(1, idle_seconds=9 * DAY),
-        lot(2, idle_seconds=0, is_stale=True),
-        lot(3, idle_seconds=DAY, is_stale=True),
-        lot(4, idle_seconds=99 * DAY),
+    link_groups = [
+        link_group(1, idle_seconds=9 * DAY),
+        link_group(2, idle_seconds=0, is_stale=True),
+        link_group(3, idle_seconds=DAY, is_stale=True),
+        link_group(4, idle_seconds=99 * DAY),
     ]
-    assert numbers(in_order(lots, LeastRecentlyUsed())) == [3, 2, 4, 1]
+    assert numbers(in_order(link_groups, LeastRecentlyUsed())) == [3, 2, 4, 1]
 
 
 def test_names_of_one_file_are_worth_what_the_best_of_them_is():
     old, new = cache(1, idle_seconds=99 * DAY, is_stale=True), cache(1, idle_seconds=0)
-    both = Lot((old, new), MIB)
+    both = LinkGroup((old, new), MIB)
     assert not both.is_stale
-    assert numbers(in_order([both, lot(2)], LeastRecentlyUsed())) == [2, 1]
+    assert numbers(in_order([both, link_group(2)], LeastRecentlyUsed())) == [2, 1]
 
 
 def test_what_is_worth_the_same_goes_in_the_order_of_its_key():
-    assert numbers(in_order([lot(3), lot(1), lot(2)], LeastRecentlyUsed())) == [1, 2, 3]
+    assert numbers(
+        in_order([link_group(3), link_group(1), link_group(2)], LeastRecentlyUsed())
+    ) == [1, 2, 3]
 
 
 def test_a_plugin_that_divides_by_nothing_mixes_nothing_up():
@@ -116,8 +118,12 @@ def test_a_plugin_that_divides_by_nothing_mixes_nothing_up():
         def worth(self, candidate):
             return math.nan if candidate.idle_seconds > DAY else candidate.idle_seconds
 
-    lots = [lot(1, idle_seconds=5), lot(2, idle_seconds=2 * DAY), lot(3, idle_seconds=3)]
-    assert numbers(in_order(lots, Odd())) == [2, 3, 1]
+    link_groups = [
+        link_group(1, idle_seconds=5),
+        link_group(2, idle_seconds=2 * DAY),
+        link_group(3, idle_seconds=3),
+    ]
+    assert numbers(in_order(link_groups, Odd())) == [2, 3, 1]
 
 
 # -- how many
@@ -127,34 +133,36 @@ def test_a_plugin_that_divides_by_nothing_mixes_nothing_up():
     ('wanted', 'chosen'), [(1, [1]), (MIB, [1]), (MIB + 1, [1, 2]), (3 * MIB, [1, 2, 3])]
 )
 def test_as_many_as_it_takes(wanted, chosen):
-    assert numbers(choose([lot(1), lot(2), lot(3)], wanted)) == chosen
+    assert numbers(choose([link_group(1), link_group(2), link_group(3)], wanted)) == chosen
 
 
 def test_all_of_them_if_they_are_too_few():
-    assert numbers(choose([lot(1), lot(2)], 99 * MIB)) == [1, 2]
+    assert numbers(choose([link_group(1), link_group(2)], 99 * MIB)) == [1, 2]
 
 
 def test_a_large_one_makes_others_needless():
-    lots = [lot(1), lot(2, 2 * MIB), lot(3, 10 * MIB), lot(4)]
-    assert numbers(choose(lots, 9 * MIB)) == [3]
-    assert numbers(choose(lots, 11 * MIB)) == [1, 3]
-    assert numbers(choose(lots, 12 * MIB)) == [2, 3]
+    link_groups = [link_group(1), link_group(2, 2 * MIB), link_group(3, 10 * MIB), link_group(4)]
+    assert numbers(choose(link_groups, 9 * MIB)) == [3]
+    assert numbers(choose(link_groups, 11 * MIB)) == [1, 3]
+    assert numbers(choose(link_groups, 12 * MIB)) == [2, 3]
 
 
 def test_what_no_boot_can_use_goes_all_the_same():
-    assert numbers(choose([lot(1, is_stale=True), lot(2), lot(3, 10 * MIB)], 9 * MIB)) == [1, 3]
+    assert numbers(
+        choose([link_group(1, is_stale=True), link_group(2), link_group(3, 10 * MIB)], 9 * MIB)
+    ) == [1, 3]
 
 
 def test_what_frees_nothing_stays():
-    assert numbers(choose([lot(1, 0), lot(2)], MIB)) == [2]
-    assert numbers(choose([lot(1, 0, is_stale=True), lot(2)], MIB)) == [2]
+    assert numbers(choose([link_group(1, 0), link_group(2)], MIB)) == [2]
+    assert numbers(choose([link_group(1, 0, is_stale=True), link_group(2)], MIB)) == [2]
 
 
 def test_what_frees_next_to_nothing_goes():
-    assert numbers(choose([lot(1, 1), lot(2)], MIB + 1)) == [1, 2]
+    assert numbers(choose([link_group(1, 1), link_group(2)], MIB + 1)) == [1, 2]
 
 
 def test_no_more_are_looked_at_than_needed():
-    lots = iter([lot(1), lot(2), lot(3)])
-    choose(lots, 2 * MIB)
-    assert numbers(lots) == [3]
+    link_groups = iter([link_group(1), link_group(2), link_group(3)])
+    choose(link_groups, 2 * MIB)
+    assert numbers(link_groups) == [3]

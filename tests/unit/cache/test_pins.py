@@ -154,7 +154,7 @@ def test_other_files_are_no_pins(pins, paths):
 def test_a_folder_that_is_gone(pins, paths):
     paths.pins.rmdir()
     assert pins.all() == {}
-    with pytest.raises(exception.FolderUnfit, match='a pin cannot be changed there'):
+    with pytest.raises(exception.FolderUnfit, match='a pin cannot be written or removed there'):
         pins.pin(IMAGE)
 
 

@@ -114,5 +114,7 @@ def test_a_policy_that_cannot_be_loaded():
 def test_a_policy_that_is_none():
     with mock.patch.object(driver, 'DriverManager', autospec=True) as load:
         load.return_value.driver = 5
-        with pytest.raises(exception.InvalidOption, match="it is 'int' and no EvictionPolicy"):
+        with pytest.raises(
+            exception.InvalidOption, match="it is of type 'int' and not an EvictionPolicy"
+        ):
             plugins.eviction_policy('odd')

@@ -217,8 +217,8 @@ def test_libvirt_is_away(usage, host, paths):
     host.domains = fake_libvirt.LibvirtError('client socket is closed')
     said = in_use(usage)
     assert f'The cache {str(paths.sealed(KEY))!r} is in use: ' in said
-    assert 'What the domains of qemu:///system use cannot be told: client socket is' in said
-    assert said.endswith('See to libvirt, set [qcache] libvirt_uri, or add --force.')
+    assert 'files the domains at qemu:///system use: client socket is closed' in said
+    assert said.endswith('Check libvirt, set [qcache] libvirt_uri, or add --force.')
     with pytest.raises(exception.DomainsUnknown):
         list(usage.users(KEY))
 
@@ -266,10 +266,10 @@ def test_broken_xml(usage, host, instances, text):
     with pytest.raises(exception.DomainsUnknown):
         paths_in(text)
     host.domains = [Domain('one', text)]
-    assert 'cannot be told' in in_use(usage)
+    assert 'Cannot determine' in in_use(usage)
     host.domains = []
     rescued(instances, text)
-    assert 'cannot be told' in in_use(usage)
+    assert 'Cannot determine' in in_use(usage)
 
 
 def test_an_unrescue_xml_that_is_no_text(usage, instances):

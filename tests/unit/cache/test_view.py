@@ -23,143 +23,143 @@ def at_work(recorder):
     return recorder
 
 
-def view(store):
-    return view_module.view(store, KEY)
+def view(catalog):
+    return view_module.view(catalog, KEY)
 
 
-def test_ready(store, recorder):
-    record = builders.ready(store, b'cached')
-    seen = view(store)
-    path = store.paths.sealed(KEY)
+def test_ready(catalog, recorder):
+    record = builders.ready(catalog, b'cached')
+    seen = view(catalog)
+    path = catalog.paths.sealed(KEY)
     assert (seen.key, seen.path, seen.state, seen.note) == (KEY, path, 'READY', 'idle')
     assert (seen.record, seen.recorder) == (record, None)
     assert (seen.length, seen.allocated) == (6, files.allocated_bytes(path))
 
 
-def test_stale(store, recorder):
-    store.retire(builders.ready(store), 'the base differs')
-    assert (view(store).state, view(store).note) == ('STALE', 'the base differs')
+def test_stale(catalog, recorder):
+    catalog.retire(builders.ready(catalog), 'the base differs')
+    assert (view(catalog).state, view(catalog).note) == ('STALE', 'the base differs')
 
 
-def test_warming(store, at_work):
-    builders.warm(store, b'half')
-    seen = view(store)
-    assert (seen.state, seen.note) == ('WARMING', 'a note')
+def test_warming(catalog, at_work):
+    builders.warm(catalog, b'half')
+    seen = view(catalog)
+    assert (seen.state, seen.note) == ('RECORDING', 'a note')
     assert seen.recorder == at_work.status.return_value
-    assert (seen.path, seen.length) == (store.paths.recording(KEY), 4)
+    assert (seen.path, seen.length) == (catalog.paths.recording(KEY), 4)
 
 
-def test_dirty(store, recorder):
-    builders.warm(store)
-    seen = view(store)
+def test_dirty(catalog, recorder):
+    builders.warm(catalog)
+    seen = view(catalog)
     assert seen.state == view_module.DIRTY
-    assert 'the next boot starts afresh' in seen.note
+    assert 'the next boot records it again' in seen.note
 
 
-def test_a_file_without_a_record(store, recorder):
-    store.paths.recording(KEY).write_bytes(b'lost')
-    assert (view(store).state, view(store).note) == (view_module.BROKEN, 'it has no record')
+def test_a_file_without_a_record(catalog, recorder):
+    catalog.paths.recording(KEY).write_bytes(b'lost')
+    assert (view(catalog).state, view(catalog).note) == (view_module.BROKEN, 'it has no record')
 
 
-def test_nothing_and_nobody(store, recorder):
-    assert view(store).state == 'COLD'
-    assert view_module.served(store.paths) == set()
+def test_nothing_and_nobody(catalog, recorder):
+    assert view(catalog).state == 'COLD'
+    assert view_module.served(catalog.paths) == set()
 
 
 @pytest.mark.parametrize('socket_of', [Paths.control_socket, Paths.qmp_socket, Paths.nbd_socket])
-def test_a_process_that_works_for_nothing_is_seen(store, recorder, socket_of):
-    with builders.listening(socket_of(store.paths, KEY)):
-        assert view_module.served(store.paths) == {KEY}
-    assert view(store).note == 'its recorder does not answer, or has died'
+def test_a_process_that_works_for_nothing_is_seen(catalog, recorder, socket_of):
+    with builders.listening(socket_of(catalog.paths, KEY)):
+        assert view_module.served(catalog.paths) == {KEY}
+    assert view(catalog).note == 'its recorder does not answer, or has died'
 
 
-def test_sockets_of_others_are_none_of_ours(store):
-    folder = store.paths.guests
+def test_sockets_of_others_are_none_of_ours(catalog):
+    folder = catalog.paths.guests
     with builders.listening(folder / 'other.nbd', folder.parent / f'{KEY.stem}.nbd', folder / 'x'):
-        assert view_module.served(store.paths) == set()
+        assert view_module.served(catalog.paths) == set()
 
 
-def test_a_recorder_that_serves_on_after_its_recording_was_dropped(store, at_work):
-    seen = view(store)
+def test_a_recorder_that_serves_on_after_its_recording_was_dropped(catalog, at_work):
+    seen = view(catalog)
     assert (seen.state, seen.note, seen.guests) == ('COLD', 'a note', 1)
     with pytest.raises(exception.CacheInUse, match='1 guests read'):
         view_module.require_no_guests(seen)
 
 
-def test_guests_of_a_daemon_whose_recorder_has_died(store, recorder):
-    builders.warm(store)
-    store.paths.nbd_socket(KEY).touch()
+def test_guests_of_a_daemon_whose_recorder_has_died(catalog, recorder):
+    builders.warm(catalog)
+    catalog.paths.nbd_socket(KEY).touch()
     with mock.patch.object(processes, 'connections', autospec=True, return_value=2):
-        assert (view(store).state, view(store).guests) == (view_module.DIRTY, 2)
+        assert (view(catalog).state, view(catalog).guests) == (view_module.DIRTY, 2)
 
 
-def test_a_record_that_is_none(store, recorder):
-    store.paths.record(KEY).write_bytes(b'nonsense')
-    seen = view(store)
+def test_a_record_that_is_none(catalog, recorder):
+    catalog.paths.record(KEY).write_bytes(b'nonsense')
+    seen = view(catalog)
     assert (seen.state, seen.record, seen.length) == (view_module.BROKEN, None, 0)
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in seen.note
+    assert f'`nova-qcache remove {IMAGE}` removes it' in seen.note
 
 
-def test_a_record_without_a_file(store, recorder):
-    builders.ready(store)
-    store.paths.sealed(KEY).unlink()
-    seen = view(store)
+def test_a_record_without_a_file(catalog, recorder):
+    builders.ready(catalog)
+    catalog.paths.sealed(KEY).unlink()
+    seen = view(catalog)
     assert (seen.state, seen.length, seen.allocated) == ('READY', 0, 0)
 
 
-def test_a_sealed_file_counts_before_one_that_was_left_behind(store, recorder):
-    builders.ready(store)
-    store.paths.recording(KEY).write_bytes(b'left behind')
-    assert view(store).path == store.paths.sealed(KEY)
+def test_a_sealed_file_counts_before_one_that_was_left_behind(catalog, recorder):
+    builders.ready(catalog)
+    catalog.paths.recording(KEY).write_bytes(b'left behind')
+    assert view(catalog).path == catalog.paths.sealed(KEY)
 
 
-def test_unused(store, recorder):
-    builders.ready(store)
+def test_unused(catalog, recorder):
+    builders.ready(catalog)
     with mock.patch.object(files, 'used_by_qemu', autospec=True, return_value=False) as used:
-        view_module.require_closed(view(store))
-    used.assert_called_once_with(store.paths.sealed(KEY))
+        view_module.require_closed(view(catalog))
+    used.assert_called_once_with(catalog.paths.sealed(KEY))
 
 
-def test_nothing_to_use(store, recorder):
-    builders.ready(store)
-    store.paths.sealed(KEY).unlink()
-    view_module.require_closed(view(store))
+def test_nothing_to_use(catalog, recorder):
+    builders.ready(catalog)
+    catalog.paths.sealed(KEY).unlink()
+    view_module.require_closed(view(catalog))
 
 
-def test_used_by_a_guest(store, recorder):
-    builders.ready(store)
+def test_used_by_a_guest(catalog, recorder):
+    builders.ready(catalog)
     with (
         mock.patch.object(files, 'used_by_qemu', autospec=True, return_value=True),
         pytest.raises(exception.CacheInUse) as caught,
     ):
-        view_module.require_closed(view(store))
+        view_module.require_closed(view(catalog))
     said = str(caught.value)
-    assert repr(str(store.paths.sealed(KEY))) in said
+    assert repr(str(catalog.paths.sealed(KEY))) in said
     assert 'a process of qemu has it open' in said
     assert 'End its guests, or add --force' in said
 
 
-def test_used_by_guests_of_its_recorder(store, at_work):
-    builders.warm(store)
+def test_used_by_guests_of_its_recorder(catalog, at_work):
+    builders.warm(catalog)
     with pytest.raises(exception.CacheInUse) as caught:
-        view_module.require_no_guests(view(store))
+        view_module.require_no_guests(view(catalog))
     said = str(caught.value)
-    assert repr(str(store.paths.recording(KEY))) in said
+    assert repr(str(catalog.paths.recording(KEY))) in said
     assert '1 guests read through its recorder' in said
     assert 'add --force' in said
 
 
-def test_a_recorder_without_guests_is_no_use(store, at_work):
-    builders.warm(store)
+def test_a_recorder_without_guests_is_no_use(catalog, at_work):
+    builders.warm(catalog)
     at_work.status.return_value = builders.status(Phase.RECORDING)
-    view_module.require_no_guests(view(store))
+    view_module.require_no_guests(view(catalog))
 
 
-def test_a_file_that_cannot_be_looked_at_is_not_taken_for_unused(store, recorder):
-    builders.ready(store)
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_unused(catalog, recorder):
+    builders.ready(catalog)
     denied = PermissionError(13, 'Permission denied')
     with (
         mock.patch.object(files, 'used_by_qemu', autospec=True, side_effect=denied),
         pytest.raises(PermissionError),
     ):
-        view_module.require_closed(view(store))
+        view_module.require_closed(view(catalog))

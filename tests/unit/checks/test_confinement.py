@@ -39,8 +39,8 @@ class Host:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + '\n')
 
-    def obstacle(self, guests=GUESTS):
-        return confinement.obstacle(guests, self.folder)
+    def problem(self, guests=GUESTS):
+        return confinement.problem(guests, self.folder)
 
 
 @pytest.fixture
@@ -73,14 +73,14 @@ def selinux(host, getxattr):
 
 
 def test_a_host_without_any(host):
-    assert host.obstacle() is None
+    assert host.problem() is None
 
 
 # -- AppArmor
 
 
 def test_no_rule(apparmor):
-    assert apparmor.obstacle() == (
+    assert apparmor.problem() == (
         'no rule of AppArmor lets guests connect to the sockets in /run/nova-qcache/guests; '
         f'append the line `{RULE}` to {apparmor.folder}/{LOCAL}, make that and its folder if they '
         'are missing, and restart nova-compute'
@@ -90,22 +90,22 @@ def test_no_rule(apparmor):
 @pytest.mark.parametrize('include', INCLUDES)
 def test_the_rule_that_is_proposed(apparmor, include):
     apparmor.write(ABSTRACTION, include)
-    proposed = apparmor.obstacle().split('`')[1]
+    proposed = apparmor.problem().split('`')[1]
     apparmor.write(LOCAL, proposed)
-    assert apparmor.obstacle() is None
+    assert apparmor.problem() is None
 
 
 @pytest.mark.parametrize('name', ['a place', '{a,b}', '[a]*?', 'a^b'])
 def test_the_rule_that_is_proposed_for_an_odd_folder(apparmor, tmp_path, name):
     folder = tmp_path / name / 'guests'
-    apparmor.write(LOCAL, apparmor.obstacle(folder).split('`')[1])
-    assert apparmor.obstacle(folder) is None
-    assert apparmor.obstacle(tmp_path / 'a' / 'guests') is not None
+    apparmor.write(LOCAL, apparmor.problem(folder).split('`')[1])
+    assert apparmor.problem(folder) is None
+    assert apparmor.problem(tmp_path / 'a' / 'guests') is not None
 
 
 def test_a_local_file_that_is_not_there(apparmor):
     (apparmor.folder / LOCAL).unlink()
-    assert f'{apparmor.folder}/{LOCAL}' in apparmor.obstacle()
+    assert f'{apparmor.folder}/{LOCAL}' in apparmor.problem()
 
 
 def test_the_abstraction_of_debian_13(apparmor):
@@ -117,28 +117,28 @@ def test_the_abstraction_of_debian_13(apparmor):
         '  include if exists <abstractions/libvirt-qemu.d>\n'
         '  include if exists <local/abstractions/libvirt-qemu>\n',
     )
-    assert f'to {apparmor.folder}/{LOCAL}, make that and its folder' in apparmor.obstacle()
+    assert f'to {apparmor.folder}/{LOCAL}, make that and its folder' in apparmor.problem()
     apparmor.write(LOCAL, RULE)
-    assert apparmor.obstacle() is None
+    assert apparmor.problem() is None
 
 
 def test_a_local_file_that_nothing_includes(apparmor):
     apparmor.write(ABSTRACTION, '/dev/kvm rw,')
     apparmor.write(LOCAL, RULE)
-    assert f'to {apparmor.folder}/{ABSTRACTION},' in apparmor.obstacle()
+    assert f'to {apparmor.folder}/{ABSTRACTION},' in apparmor.problem()
     apparmor.write(ABSTRACTION, RULE)
-    assert apparmor.obstacle() is None
+    assert apparmor.problem() is None
 
 
 @pytest.mark.parametrize('enabled', ['N', ''])
 def test_apparmor_that_is_off(apparmor, enabled):
     apparmor.write(ENABLED, enabled)
-    assert apparmor.obstacle() is None
+    assert apparmor.problem() is None
 
 
 def test_a_host_without_libvirt(apparmor):
     (apparmor.folder / ABSTRACTION).unlink()
-    assert apparmor.obstacle() is None
+    assert apparmor.problem() is None
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_host_without_libvirt(apparmor):
 )
 def test_a_rule_that_will_do(apparmor, rule):
     apparmor.write(LOCAL, rule)
-    assert apparmor.obstacle() is None
+    assert apparmor.problem() is None
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_a_rule_that_will_do(apparmor, rule):
 )
 def test_a_rule_that_will_not_do(apparmor, rule):
     apparmor.write(LOCAL, rule)
-    assert apparmor.obstacle().startswith('no rule of AppArmor lets guests')
+    assert apparmor.problem().startswith('no rule of AppArmor lets guests')
 
 
 @pytest.mark.parametrize('rights', ['w', 'rw', 'mrwkl'])
 @pytest.mark.parametrize('how', ['deny', 'audit deny'])
 def test_a_rule_that_denies(apparmor, rights, how):
     apparmor.write(LOCAL, f'{RULE}\n{how} /run/** {rights},')
-    assert apparmor.obstacle() == (
+    assert apparmor.problem() == (
         'a rule of AppArmor denies guests the sockets in /run/nova-qcache/guests; '
         f'take it out of what {apparmor.folder}/{ABSTRACTION} includes'
     )
@@ -211,15 +211,15 @@ def test_symbolic_links_are_resolved(apparmor, tmp_path):
     (real / 'guests').mkdir(parents=True)
     (tmp_path / 'link').symlink_to(real)
     apparmor.write(LOCAL, f'{tmp_path}/link/guests/*.nbd rw,')
-    assert f'`{real}/guests/*.nbd rw,`' in apparmor.obstacle(tmp_path / 'link' / 'guests')
+    assert f'`{real}/guests/*.nbd rw,`' in apparmor.problem(tmp_path / 'link' / 'guests')
     apparmor.write(LOCAL, f'{real}/guests/*.nbd rw,')
-    assert apparmor.obstacle(tmp_path / 'link' / 'guests') is None
+    assert apparmor.problem(tmp_path / 'link' / 'guests') is None
 
 
 def test_a_host_whose_var_run_is_no_link(apparmor):
     apparmor.write(LOCAL, '@{run}/nova-qcache/guests/*.nbd rw,')
     with mock.patch.object(os.path, 'realpath', autospec=True, side_effect=str):
-        assert apparmor.obstacle(pathlib.Path('/var/run/nova-qcache/guests')) is None
+        assert apparmor.problem(pathlib.Path('/var/run/nova-qcache/guests')) is None
 
 
 @pytest.mark.parametrize(
@@ -234,9 +234,9 @@ def test_a_host_whose_var_run_is_no_link(apparmor):
 def test_includes_are_followed(apparmor, include, path):
     apparmor.write(LOCAL, f'{include}\n{INCLUDES[0]}\ninclude if exists <local/nowhere>')
     apparmor.write(path, RULE)
-    assert apparmor.obstacle() is None
+    assert apparmor.problem() is None
     apparmor.write(path, '')
-    assert apparmor.obstacle() is not None
+    assert apparmor.problem() is not None
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_includes_are_followed(apparmor, include, path):
 def test_what_is_not_followed(apparmor, path):
     apparmor.write(LOCAL, 'include <abstractions/libvirt-qemu.d>')
     apparmor.write(path, RULE)
-    assert apparmor.obstacle().startswith('no rule of AppArmor lets guests')
+    assert apparmor.problem().startswith('no rule of AppArmor lets guests')
 
 
 @pytest.mark.parametrize('path', [ABSTRACTION, LOCAL])
@@ -267,8 +267,8 @@ def test_rules_that_cannot_be_read(apparmor, path, error):
         return read_text(file, *args, **kwargs)
 
     with mock.patch.object(pathlib.Path, 'read_text', autospec=True, side_effect=read):
-        obstacle = apparmor.obstacle()
-    cause, _, remedy = obstacle.partition('; ')
+        problem = apparmor.problem()
+    cause, _, remedy = problem.partition('; ')
     assert cause == f'AppArmor confines qemu, and its rules cannot be read ({error})'
     assert remedy == 'let the user of nova-compute read them'
 
@@ -277,7 +277,7 @@ def test_rules_that_cannot_be_read(apparmor, path, error):
 
 
 def test_a_folder_of_another_type(selinux, getxattr):
-    assert selinux.obstacle() == (
+    assert selinux.problem() == (
         'SELinux lets no guest connect to the sockets in /run/nova-qcache/guests, which has the '
         'type var_run_t; install the policy module in share/nova-qcache/selinux, which makes it '
         'nova_qcache_guests_t, and restart nova-compute'
@@ -288,23 +288,23 @@ def test_a_folder_of_another_type(selinux, getxattr):
 @pytest.mark.parametrize('end', [b':s0\0', b':s0', b':s0:c1,c2\0', b'\0', b''])
 def test_a_folder_of_our_type(selinux, getxattr, end):
     getxattr.return_value = b'system_u:object_r:nova_qcache_guests_t' + end
-    assert selinux.obstacle() is None
+    assert selinux.problem() is None
 
 
 @pytest.mark.parametrize('context', [b'', b'\xff', b'nova_qcache_guests_t'])
 def test_a_folder_with_an_odd_context(selinux, getxattr, context):
     getxattr.return_value = context
-    assert selinux.obstacle() is not None
+    assert selinux.problem() is not None
 
 
 def test_a_folder_without_a_type(selinux, getxattr):
     getxattr.side_effect = OSError(61, 'No data available')
-    assert 'type that cannot be told ([Errno 61]' in selinux.obstacle()
+    assert 'type that cannot be read ([Errno 61]' in selinux.problem()
 
 
 def test_selinux_that_only_complains(selinux):
     selinux.write(ENFORCE, '0')
-    assert selinux.obstacle() is None
+    assert selinux.problem() is None
 
 
 # -- both
@@ -330,11 +330,11 @@ def test_selinux_that_only_complains(selinux):
 )
 def test_what_libvirt_uses(apparmor, getxattr, text, apparmor_is_used, selinux_is_used):
     apparmor.write(LIBVIRT, f'user = "nova"\n{text}\ngroup = "kvm"')
-    assert (apparmor.obstacle() is not None) == apparmor_is_used
+    assert (apparmor.problem() is not None) == apparmor_is_used
     getxattr.return_value = b'system_u:object_r:var_run_t:s0\0'
     apparmor.write(ENABLED, 'N')
     apparmor.write(ENFORCE, '1')
-    assert (apparmor.obstacle() is not None) == selinux_is_used
+    assert (apparmor.problem() is not None) == selinux_is_used
 
 
 # -- what is shipped
@@ -348,7 +348,7 @@ def default_guests():
 def test_our_rule_is_for_the_default_folder(apparmor):
     apparmor.write(LOCAL, (ROOT / LOCAL).read_text())
     with mock.patch.object(os.path, 'realpath', autospec=True, side_effect=str):
-        assert apparmor.obstacle(default_guests()) is None
+        assert apparmor.problem(default_guests()) is None
 
 
 def test_our_module_is_for_the_default_folder():

@@ -77,8 +77,8 @@ def free():
 
 
 @pytest.fixture
-def obstacle():
-    with mock.patch.object(confinement, 'obstacle', autospec=True, return_value=None) as made:
+def problem():
+    with mock.patch.object(confinement, 'problem', autospec=True, return_value=None) as made:
         yield made
 
 
@@ -89,7 +89,7 @@ def ask_glance():
 
 
 @pytest.fixture(autouse=True)
-def host(version, drivers, reserve, direct_io, free, obstacle, ask_glance, monkeypatch):
+def host(version, drivers, reserve, direct_io, free, problem, ask_glance, monkeypatch):
     """A host on which all is well; a test spoils one thing."""
     plain = builders.config
 
@@ -99,19 +99,19 @@ def host(version, drivers, reserve, direct_io, free, obstacle, ask_glance, monke
     monkeypatch.setattr(builders, 'config', config)
 
 
-def examine(conf):
-    return {finding.subject: finding for finding in preflight.examine(conf)}
+def run_checks(conf):
+    return {finding.subject: finding for finding in preflight.run_checks(conf)}
 
 
 def bad(conf):
     """The one finding that is not good."""
-    found = [finding for finding in preflight.examine(conf) if finding.grade is not Grade.OK]
+    found = [finding for finding in preflight.run_checks(conf) if finding.grade is not Grade.OK]
     assert len(found) == 1
     return found[0]
 
 
 def test_a_fit_host(conf):
-    found = examine(conf)
+    found = run_checks(conf)
     assert list(found) == SUBJECTS
     assert {finding.grade for finding in found.values()} == {Grade.OK}
     assert {finding.remedy for finding in found.values()} == {''}
@@ -122,7 +122,7 @@ def test_a_fit_host(conf):
 
 def test_each_tool_is_the_configured_one(short_folder, version):
     options = {'qemu_img': '/a', 'qemu_io': '/b', 'qemu_storage_daemon': '/c'}
-    examine(builders.config(short_folder, **options))
+    run_checks(builders.config(short_folder, **options))
     assert [call.args for call in version.call_args_list] == [
         ('/a', 'qemu_img'),
         ('/b', 'qemu_io'),
@@ -135,15 +135,15 @@ def test_folders_that_are_yet_to_be_made(short_folder):
     paths = Paths.from_conf(conf)
     assert not paths.cache_path.exists()
     made = f'nova-compute makes {paths.cache_path} and {paths.run_path} when it starts'
-    assert examine(conf)['folders'].found.endswith(f'; {made}')
+    assert run_checks(conf)['folders'].found.endswith(f'; {made}')
     paths.prepare()
-    assert examine(conf)['folders'].found == f'{paths.cache_path}, {paths.run_path}'
+    assert run_checks(conf)['folders'].found == f'{paths.cache_path}, {paths.run_path}'
 
 
 @pytest.mark.parametrize('option', ['cache_path', 'run_path'])
 def test_a_folder_that_cannot_be_made(short_folder, option):
     path = short_folder / 'none' / 'x'
-    found = examine(builders.config(short_folder, **{option: str(path)}))['folders']
+    found = run_checks(builders.config(short_folder, **{option: str(path)}))['folders']
     assert found == Finding(
         'folders',
         Grade.ERROR,
@@ -182,11 +182,15 @@ def test_files_and_values_in_force_are_said(short_folder, tmp_path):
     conf = cfg.ConfigOpts()
     qcache_conf.register_opts(conf)
     conf([f'--config-file={short_folder}/nova.conf', f'--config-dir={folder}'], project='nova')
-    found = examine(conf)
+    found = run_checks(conf)
     read = f'read from {short_folder}/nova.conf, {folder}/a.conf, {folder}/b.conf'
     assert found['configuration'].found == read
     assert found['options'].grade is Grade.OK
-    for said in ('quota = 32MiB, ', 'max_recorders = 3, ', 'all others have their defaults'):
+    for said in (
+        'quota = 32MiB, ',
+        'max_recorders = 3, ',
+        'all other options have their defaults',
+    ):
         assert said in found['options'].found
     assert 'audit_every' not in found['options'].found
 
@@ -195,9 +199,9 @@ def test_nothing_is_read(conf):
     conf.reset()
     conf([], project='nova', default_config_files=[], default_config_dirs=[])
     with mock.patch.object(preflight, '_folders', autospec=True, return_value='/x'):
-        found = examine(conf)
+        found = run_checks(conf)
     assert found['configuration'].found == 'read from no file'
-    assert found['options'].found == 'all have their defaults'
+    assert found['options'].found == 'all options have their defaults'
 
 
 @pytest.mark.parametrize(
@@ -205,7 +209,7 @@ def test_nothing_is_read(conf):
     [
         ('qouta', 'Did you mean quota?'),
         ('max_recorder', 'Did you mean max_recorders?'),
-        ('frobnication', 'Take it out, or spell it as the manual does.'),
+        ('frobnication', 'Remove it, or correct its name.'),
     ],
 )
 def test_an_option_that_nobody_knows(short_folder, name, remedy):
@@ -238,7 +242,7 @@ def test_a_driver_that_is_missing(conf, drivers, driver):
 
 def test_folders_that_are_none(conf, short_folder):
     (short_folder / 'cache').write_text('')
-    found = examine(conf)
+    found = run_checks(conf)
     assert list(found) == [*SUBJECTS[:7], 'glance'], 'what needs the folders is not asked'
     assert found['folders'].grade is Grade.ERROR
     assert found['folders'].remedy == 'Move it away or name another folder.'
@@ -246,7 +250,7 @@ def test_folders_that_are_none(conf, short_folder):
 
 def test_a_run_path_that_is_too_long(short_folder):
     conf = builders.config(short_folder, run_path=str(short_folder / ('r' * 60)))
-    found = examine(conf)['folders']
+    found = run_checks(conf)['folders']
     assert found.grade is Grade.ERROR
     assert found.remedy == 'Set [qcache] run_path to a folder with a shorter name.'
 
@@ -275,23 +279,25 @@ def test_no_direct_io(conf, direct_io):
 
 def test_a_budget(short_folder):
     conf = builders.config(short_folder, cache_budget='32MiB', min_free='90MiB')
-    found = examine(conf)['budget']
+    found = run_checks(conf)['budget']
     assert found.grade is Grade.OK
-    assert 'caches take 0 MiB of 32, and 100 MiB are free, of which 90 stay so' in found.found
+    assert (
+        'caches take 0 MiB of 32, and 100 MiB are free, of which 90 must stay free' in found.found
+    )
 
 
-def test_a_pool_that_is_over_its_budget(short_folder, store):
-    builders.ready(store, b'x' * (17 * MIB))
+def test_a_pool_that_is_over_its_budget(short_folder, catalog):
+    builders.ready(catalog, b'x' * (17 * MIB))
     found = bad(builders.config(short_folder, cache_budget='16MiB'))
     assert (found.subject, found.grade) == ('budget', Grade.WARNING)
-    assert f'take {MIB} bytes more than they may: caches take 17 MiB of 16' in found.found
+    assert f'exceed their limits by {MIB} bytes: caches take 17 MiB of 16' in found.found
     assert 'raise [qcache] cache_budget' in found.remedy
 
 
 def test_less_free_than_stays_so(short_folder):
     found = bad(builders.config(short_folder, min_free='101MiB'))
     assert (found.subject, found.grade) == ('budget', Grade.WARNING)
-    assert f'take {MIB} bytes more than they may' in found.found
+    assert f'exceed their limits by {MIB} bytes' in found.found
 
 
 def test_a_share_that_has_no_room_for_one_quota(short_folder):
@@ -306,7 +312,7 @@ def test_a_share_that_has_no_room_for_one_quota(short_folder):
 def test_space(conf, free, bytes_free, enough):
     free.return_value = bytes_free
     if enough:
-        assert 'room for 1 recordings' in examine(conf)['space'].found
+        assert 'room for 1 recordings' in run_checks(conf)['space'].found
         return
     found = bad(conf)
     assert (found.subject, found.grade) == ('space', Grade.ERROR)
@@ -314,15 +320,15 @@ def test_space(conf, free, bytes_free, enough):
     assert 'Set [qcache] quota (MiB) to less' in found.remedy
 
 
-def test_guests_that_may_not_connect(conf, paths, obstacle):
-    obstacle.return_value = 'a rule is missing; add `/x rw,` to the file; or not'
+def test_guests_that_may_not_connect(conf, paths, problem):
+    problem.return_value = 'a rule is missing; add `/x rw,` to the file; or not'
     assert bad(conf) == Finding(
         'confinement',
         Grade.WARNING,
-        'no boot can record, and those without a cache stay plain: a rule is missing',
+        'boots cannot record on this host, and play existing caches only: a rule is missing',
         'Add `/x rw,` to the file; or not.',
     )
-    obstacle.assert_called_once_with(paths.guests)
+    problem.assert_called_once_with(paths.guests)
 
 
 def test_a_system_error_is_a_finding(conf, reserve):
@@ -333,7 +339,7 @@ def test_a_system_error_is_a_finding(conf, reserve):
 @pytest.mark.parametrize('path', ['relative', 'with\0NUL'])
 def test_a_path_that_makes_no_sense_makes_no_folder(short_folder, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
-    found = examine(builders.config(short_folder, cache_path=path, run_path=path))
+    found = run_checks(builders.config(short_folder, cache_path=path, run_path=path))
     assert found['configuration'].grade is Grade.ERROR
     assert os.listdir(tmp_path) == []
 
@@ -341,7 +347,7 @@ def test_a_path_that_makes_no_sense_makes_no_folder(short_folder, tmp_path, monk
 def test_a_name_with_a_full_stop_is_not_the_end_of_the_finding(short_folder):
     path = short_folder / 'St. Mary'
     path.write_text('')
-    found = examine(builders.config(short_folder, cache_path=str(path)))['folders']
+    found = run_checks(builders.config(short_folder, cache_path=str(path)))['folders']
     assert str(path) in found.found
     assert found.remedy == 'Move it away or name another folder.'
 
@@ -351,14 +357,18 @@ def test_a_name_with_a_full_stop_is_not_the_end_of_the_finding(short_folder):
 
 def libvirt_of(folder):
     return {
-        f.subject: f for f in preflight.examine(builders.config(folder, libvirt_uri='qemu:///x'))
+        f.subject: f
+        for f in preflight.run_checks(builders.config(folder, libvirt_uri='qemu:///x'))
     }['libvirt']
 
 
 def test_libvirt(short_folder):
     with mock.patch.object(LibvirtDomains, 'version', autospec=True, return_value=(9, 0, 0)):
         found = libvirt_of(short_folder)
-    assert (found.grade, found.found) == (Grade.OK, 'qemu:///x 9.0.0, whose guests may be resumed')
+    assert (found.grade, found.found) == (
+        Grade.OK,
+        'qemu:///x is version 9.0.0, and its guests may be resumed',
+    )
 
 
 def test_a_libvirt_that_lets_nobody_write(short_folder):
@@ -372,7 +382,7 @@ def test_a_libvirt_that_lets_nobody_write(short_folder):
 
 def test_no_libvirt(conf):
     assert not {'libvirt', 'libvirt-guests'}.intersection(
-        finding.subject for finding in preflight.examine(conf)
+        finding.subject for finding in preflight.run_checks(conf)
     )
 
 
@@ -385,7 +395,7 @@ def test_libvirt_guests(short_folder, saves, grades):
         mock.patch.object(libvirt_guests, 'saves', autospec=True, return_value=saves),
         mock.patch.object(libvirt_guests, 'setting', autospec=True, return_value='/x'),
     ):
-        examined = preflight.examine(builders.config(short_folder, libvirt_uri='qemu:///x'))
+        examined = preflight.run_checks(builders.config(short_folder, libvirt_uri='qemu:///x'))
         found = [each for each in examined if each.subject == 'libvirt-guests']
     assert [each.grade for each in found] == grades
     assert all('in /x.' in each.remedy for each in found if each.remedy)
@@ -395,7 +405,7 @@ def test_libvirt_guests(short_folder, saves, grades):
 
 
 def test_the_section_is_asked_with(short_folder, ask_glance):
-    assert examine(builders.config(short_folder))['glance'] == Finding(
+    assert run_checks(builders.config(short_folder))['glance'] == Finding(
         'glance', Grade.OK, 'http://glance'
     )
     assert ask_glance.call_args.args[0]._section == 'admin'
@@ -405,7 +415,7 @@ def test_nobody_asks_glance(short_folder, ask_glance):
     assert bad(builders.config(short_folder, glance_auth_section='')) == Finding(
         'glance',
         Grade.WARNING,
-        'caches of deleted images go by age only',
+        'Glance is not asked: caches of deleted images expire by age only',
         'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
     )
     ask_glance.assert_not_called()

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.checks import upgrade
 from nova_qcache.checks.preflight import Finding
 from nova_qcache.checks.preflight import Grade
@@ -27,75 +27,75 @@ OTHER = CacheKey(OTHER_IMAGE, builders.GENERATION)
 @pytest.fixture
 def found(conf, paths):
     """What is found, by its subject."""
-    return lambda: {finding.subject: finding for finding in upgrade.examine(conf)}
+    return lambda: {finding.subject: finding for finding in upgrade.run_checks(conf)}
 
 
 def test_a_host_with_nothing(found):
     assert list(found().values()) == [
         Finding('caches', Grade.OK, 'all 0 records can be read'),
-        Finding('recorders', Grade.OK, 'none runs'),
+        Finding('recorders', Grade.OK, 'none at work'),
     ]
 
 
 def test_a_host_that_never_had_a_folder(conf):
-    assert {finding.grade for finding in upgrade.examine(conf)} == {Grade.OK}
+    assert {finding.grade for finding in upgrade.run_checks(conf)} == {Grade.OK}
 
 
 # -- caches
 
 
-def as_version(store, key, version):
-    path = store.paths.record(key)
+def as_version(catalog, key, version):
+    path = catalog.paths.record(key)
     path.write_text(json.dumps({**json.loads(path.read_text()), 'version': version}))
 
 
-def test_records_of_this_version(found, store):
-    builders.ready(store)
-    builders.warm(store, key=OTHER)
+def test_records_of_this_version(found, catalog):
+    builders.ready(catalog)
+    builders.warm(catalog, key=OTHER)
     assert found()['caches'] == Finding('caches', Grade.OK, 'all 2 records can be read')
 
 
-def test_a_record_of_a_newer_version(found, store):
-    builders.ready(store)
-    builders.ready(store, key=OTHER)
-    as_version(store, KEY, 2)
+def test_a_record_of_a_newer_version(found, catalog):
+    builders.ready(catalog)
+    builders.ready(catalog, key=OTHER)
+    as_version(catalog, KEY, 2)
     assert found()['caches'] == Finding(
         'caches',
         Grade.WARNING,
         f'of 2 records, 1 were written by a newer nova-qcache ({IMAGE}): their images are '
         'recorded again',
-        'Install the nova-qcache that wrote them, or clear them away with `nova-qcache remove '
+        'Install the nova-qcache that wrote them, or remove the caches with `nova-qcache remove '
         'IMAGE`.',
     )
 
 
-def test_records_of_both_kinds(found, store):
-    builders.ready(store)
-    builders.ready(store, key=OTHER)
-    as_version(store, KEY, 7)
-    store.paths.record(OTHER).write_text('{}')
+def test_records_of_both_kinds(found, catalog):
+    builders.ready(catalog)
+    builders.ready(catalog, key=OTHER)
+    as_version(catalog, KEY, 7)
+    catalog.paths.record(OTHER).write_text('{}')
     said = found()['caches'].found
-    assert f'1 were written by a newer nova-qcache ({IMAGE}) and 1 are no records' in said
+    assert f'1 were written by a newer nova-qcache ({IMAGE}) and 1 cannot be read' in said
     assert OTHER_IMAGE in said
 
 
-def test_many_images_are_not_all_named(found, store):
+def test_many_images_are_not_all_named(found, catalog):
     for number in range(7):
         key = CacheKey(f'0a1b2c3d-4e5f-6071-8293-{number:012}', builders.GENERATION)
-        builders.ready(store, key=key)
-        as_version(store, key, 2)
+        builders.ready(catalog, key=key)
+        as_version(catalog, key, 2)
     said = found()['caches'].found
     assert said.count('0a1b2c3d-') == 5
     assert '000000000004, 2 more)' in said
 
 
 def test_a_folder_that_cannot_be_read(found, paths):
-    with mock.patch.object(Store, 'keys', autospec=True) as keys:
+    with mock.patch.object(Catalog, 'keys', autospec=True) as keys:
         keys.side_effect = OSError(5, 'Input/output error')
         finding = found()['caches']
     assert (finding.grade, finding.remedy) == (
         Grade.ERROR,
-        'See whether its storage is sound.',
+        'Check whether its storage is sound.',
     )
     assert 'Input/output error' in finding.found
 
@@ -105,24 +105,24 @@ def test_a_folder_that_cannot_be_read(found, paths):
 
 @pytest.fixture
 def recorder(paths):
-    """Something that listens at the door of a recorder whose duty is of that time."""
+    """Listens on the control socket of a recorder whose respawn spec is of that time."""
     doors = []
 
     def start(key, started_at):
-        door = socket.socket(socket.AF_UNIX)
-        doors.append(door)
-        door.bind(str(paths.control_socket(key)))
-        door.listen()
+        control_server = socket.socket(socket.AF_UNIX)
+        doors.append(control_server)
+        control_server.bind(str(paths.control_socket(key)))
+        control_server.listen()
         note(paths, key, started_at)
 
     yield start
-    for door in doors:
-        door.close()
+    for control_server in doors:
+        control_server.close()
 
 
 def note(paths, key, started_at):
     respawn.note(paths, key, ['--base=/x', key.image_id])
-    os.utime(paths.duty(key), (started_at, started_at))
+    os.utime(paths.respawn_spec(key), (started_at, started_at))
 
 
 def installed_at():
@@ -133,7 +133,7 @@ def installed_at():
 def test_recorders_of_this_version(found, recorder):
     recorder(KEY, installed_at() + 1)
     recorder(OTHER, installed_at() + 100)
-    assert found()['recorders'] == Finding('recorders', Grade.OK, '2 run, all of this version')
+    assert found()['recorders'] == Finding('recorders', Grade.OK, '2 at work, all of this version')
 
 
 def test_a_recorder_of_before(found, recorder):
@@ -142,15 +142,15 @@ def test_a_recorder_of_before(found, recorder):
     assert found()['recorders'] == Finding(
         'recorders',
         Grade.WARNING,
-        '1 of 2 were started before this nova-qcache was installed, and go on with the version '
-        f'of then ({IMAGE})',
-        'Leave them: each ends with the last server that reads through it.',
+        '1 of 2 were started before this nova-qcache was installed, and still run the older '
+        f'version ({IMAGE})',
+        'Nothing to do: each ends with the last server that reads through it.',
     )
 
 
 def test_a_recorder_that_was_killed_is_none(found, paths):
     note(paths, KEY, 1)
-    assert found()['recorders'].found == 'none runs'
+    assert found()['recorders'].found == 'none at work'
 
 
 def test_a_recorder_that_does_not_listen_now_lives(found, recorder):
@@ -164,8 +164,8 @@ def test_a_recorder_that_ends_meanwhile(found, recorder, paths):
     recorder(KEY, 1)
 
     def end(path):
-        paths.duty(KEY).unlink()
+        paths.respawn_spec(KEY).unlink()
         return 1
 
     with mock.patch.object(processes, 'listener_pid', autospec=True, side_effect=end):
-        assert found()['recorders'].found == 'none runs'
+        assert found()['recorders'].found == 'none at work'

@@ -14,7 +14,7 @@ from nova_qcache.cache.pins import Pins
 from nova_qcache.cmd import shell
 from nova_qcache.engine import manager as manager_module
 from nova_qcache.engine.boots import Boots
-from nova_qcache.reports.history import History
+from nova_qcache.reports.time_series import TimeSeries
 from tests.unit import builders
 
 
@@ -59,7 +59,7 @@ def manager_class():
 def manager(manager_class):
     made = manager_class.return_value
     made.boots = mock.create_autospec(Boots, instance=True)
-    made.history = mock.create_autospec(History, instance=True)
+    made.time_series = mock.create_autospec(TimeSeries, instance=True)
     made.pins = mock.create_autospec(Pins, instance=True)
     made.pins.all.return_value = {}
     return made

@@ -20,8 +20,8 @@ ERROR = Finding('three', Grade.ERROR, 'bad', 'Mend.')
     [([FINE], 0), ([FINE, WARNING], 0), ([ERROR, FINE], 1), ([FINE, WARNING, ERROR], 1)],
 )
 def test_check(run, manager_class, findings, code):
-    with mock.patch.object(preflight, 'examine', autospec=True) as examine:
-        examine.return_value = iter(findings)
+    with mock.patch.object(preflight, 'run_checks', autospec=True) as run_checks:
+        run_checks.return_value = iter(findings)
         ended = run('check', '-f', 'json')
     assert (ended.code, ended.err) == (code, '')
     assert json.loads(ended.out) == [
@@ -33,5 +33,5 @@ def test_check(run, manager_class, findings, code):
         }
         for finding in findings
     ]
-    assert examine.call_args.args[0].qcache.quota == '16'
+    assert run_checks.call_args.args[0].qcache.quota == '16'
     manager_class.assert_not_called()  # it would refuse what is to be found

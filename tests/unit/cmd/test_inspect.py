@@ -20,10 +20,10 @@ from tests.unit.builders import MIB
 
 PATH = pathlib.Path('/cache/file.qcow2')
 READY = CacheView(KEY, PATH, 'READY', 3 * MIB, MIB * 5 // 2, 'idle', builders.record(State.READY))
-WARMING = CacheView(
+RECORDING = CacheView(
     KEY,
     PATH,
-    'WARMING',
+    'RECORDING',
     16 * MIB,
     MIB,
     'a note',
@@ -59,8 +59,8 @@ OF_READY = {
     'recorder_pid': None,
     'daemon_pid': None,
 }
-OF_WARMING = OF_READY | {
-    'state': 'WARMING',
+OF_RECORDING = OF_READY | {
+    'state': 'RECORDING',
     'note': 'a note',
     'cache_bytes': MIB,
     'allocated_bytes': 16 * MIB,
@@ -87,7 +87,7 @@ OF_BROKEN = UNKNOWN | {
 
 @pytest.mark.parametrize(
     ('view', 'known'),
-    [(READY, OF_READY), (WARMING, OF_WARMING), (BROKEN, OF_BROKEN)],
+    [(READY, OF_READY), (RECORDING, OF_RECORDING), (BROKEN, OF_BROKEN)],
     ids=['ready', 'warming', 'broken'],
 )
 @pytest.mark.parametrize('command', [('list',), ('show', IMAGE)], ids=['list', 'show'])
@@ -105,7 +105,7 @@ def test_an_empty_list(run, manager):
 
 def test_a_list_for_people_is_as_wide_as_a_terminal(run, manager, monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
-    large = dataclasses.replace(WARMING, allocated=10**6 * MIB)
+    large = dataclasses.replace(RECORDING, allocated=10**4 * MIB)
     manager.caches.return_value = [READY, large, BROKEN]
     manager.pins.all.return_value = {IMAGE: Pin(IMAGE, None)}
     ended = run('list')
@@ -158,7 +158,7 @@ def test_show_of_nothing(run, manager):
     ended = run('show', IMAGE)
     assert (ended.code, ended.out) == (1, '')
     assert ended.err == (
-        f'There is no cache of image {IMAGE} here. `nova-qcache list` shows those that are.\n'
+        f'This host has no cache of image {IMAGE}. `nova-qcache list` shows its caches.\n'
     )
 
 

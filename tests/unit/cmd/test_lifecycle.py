@@ -20,7 +20,7 @@ from tests.unit.builders import KEY
 
 BASE = '/base/image'
 PATH = pathlib.Path('/cache/file.recording')
-VIEW = CacheView(KEY, PATH, 'WARMING', 1, 2, 'a note', builders.record())
+VIEW = CacheView(KEY, PATH, 'RECORDING', 1, 2, 'a note', builders.record())
 OLDER = CacheView(
     CacheKey(IMAGE, GENERATION.next()), PATH, 'STALE', 3, 4, '', builders.record(State.STALE)
 )
@@ -65,7 +65,7 @@ class TestRecord:
         manager.caches.return_value = [OLDER, VIEW]
         shown = run('record', IMAGE, '--base', BASE, '-f', 'json').json
         assert (shown['kind'], shown['socket']) == ('RECORD', '/run/x.nbd')
-        assert (shown['state'], shown['cache_bytes']) == ('WARMING', 2)
+        assert (shown['state'], shown['cache_bytes']) == ('RECORDING', 2)
         manager.boots.record.assert_called_once_with(
             IMAGE, BASE, 'raw', quota=None, progress=shell.progress
         )
@@ -83,7 +83,7 @@ class TestRecord:
     def test_no_quota(self, run, manager, quota):
         ended = run('record', IMAGE, '--base', BASE, f'--quota={quota}')
         assert (ended.code, ended.out) == (2, '')
-        assert f'argument --quota: {quota!r} is no amount: give' in ended.err
+        assert f'argument --quota: {quota!r} is not an amount: give' in ended.err
         manager.boots.record.assert_not_called()
 
 
@@ -99,7 +99,7 @@ class TestSeal:
     )
     def test_seal(self, run, manager, options, seconds):
         manager.seal.return_value = VIEW
-        assert run('seal', IMAGE, *options, '-f', 'json').json['state'] == 'WARMING'
+        assert run('seal', IMAGE, *options, '-f', 'json').json['state'] == 'RECORDING'
         manager.seal.assert_called_once_with(IMAGE, seconds, shell.progress)
 
 

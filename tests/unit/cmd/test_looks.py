@@ -10,7 +10,7 @@ import pytest
 from nova_qcache.bases import probe
 from nova_qcache.bases.file import FileSource
 from nova_qcache.bases.generation import Generations
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cmd import status
 from nova_qcache.model.key import CacheKey
 from nova_qcache.system.paths import Paths
@@ -81,22 +81,22 @@ def test_upgrade_check(short_folder, base, is_fresh):
 def test_where_there_is_a_cache(look, short_folder, base, command, there):
     paths = Paths(short_folder / 'cache', short_folder / 'run')
     paths.prepare()
-    store, source = Store(paths, 60), FileSource(str(base), 'raw')
+    catalog, source = Catalog(paths, 60), FileSource(str(base), 'raw')
     key = CacheKey(IMAGE, Generations(paths, 60).current(source))
     facts: dict[str, Any] = {'key': key, 'base': str(base), 'base_identity': source.identity()}
     if there == 'recorded':
-        builders.warm(store, **facts)
+        builders.warm(catalog, **facts)
     else:
-        record = builders.ready(store, **facts)
+        record = builders.ready(catalog, **facts)
         if there == 'stale':
-            store.retire(record, 'x')
+            catalog.retire(record, 'x')
         elif there == 'damaged':
-            os.truncate(store.paths.sealed(key), 1)
+            os.truncate(catalog.paths.sealed(key), 1)
         elif there == 'broken':
-            store.paths.record(key).write_bytes(b'x')
+            catalog.paths.record(key).write_bytes(b'x')
         elif there == 'touched':
             os.utime(base)
-    builders.ready(store, key=CacheKey(OTHER_IMAGE, key.generation))
+    builders.ready(catalog, key=CacheKey(OTHER_IMAGE, key.generation))
     before = tree(short_folder, base.parent)
     look(command)
     assert tree(short_folder, base.parent) == before

@@ -38,7 +38,7 @@ def test_a_pin_that_lasts_longer_is_the_one_that_is_shown(run, manager):
 
 
 def test_pin(run, manager):
-    manager.caches.return_value = [seen('READY'), seen('WARMING'), seen('COLD')]
+    manager.caches.return_value = [seen('READY'), seen('RECORDING'), seen('COLD')]
     assert run('pin', IMAGE, '-f', 'json').json == {
         'image_id': IMAGE,
         'until': None,
@@ -67,7 +67,7 @@ def test_pin_without_a_cache(run, manager):
 def test_no_number_of_hours(run, manager, hours):
     ended = run('pin', IMAGE, f'--for={hours}')
     assert ended.code == 2
-    assert 'is no number of hours up to 1000000' in ended.err
+    assert 'is not a number of hours up to 1000000' in ended.err
     manager.pins.pin.assert_not_called()
 
 

@@ -60,11 +60,11 @@ def test_a_recorder_is_made_of_options_and_arguments(run, service, base, short_f
         base_reconnect_seconds=9,
     )
     assert run('--base-format=qcow2', image_id=IMAGE.upper()) == 0
-    key, source, store, tool, settings = service.call_args.args
+    key, source, catalog, tool, settings = service.call_args.args
     assert key.image_id == IMAGE
     assert (source.reference, source.base_format) == (str(base), 'qcow2')
     assert source.reconnect_seconds == 9
-    assert store.paths == Paths(short_folder / 'cache', short_folder / 'run')
+    assert catalog.paths == Paths(short_folder / 'cache', short_folder / 'run')
     assert tool.program == '/opt/img'
     assert settings.quota == 16 * MIB
     assert (settings.cluster_size, settings.extended_l2) == (65536, True)
@@ -95,7 +95,7 @@ def test_a_generation_that_is_over_is_not_recorded(run, service, generations, ba
     now = generations.raise_before_write(source)
     assert run(f'--generation={before}') == 1
     assert (
-        f'the base was written meanwhile; it has generation {now} now' in capsys.readouterr().err
+        f'the base was written meanwhile and now has generation {now}' in capsys.readouterr().err
     )
     service.assert_not_called()
     assert run(f'--generation={before}', '--serve-only') == 0  # guests of before are served
@@ -155,7 +155,7 @@ def test_an_error_is_its_last_words(run, service, capsys, error):
         (['--base-format=vmdk'], IMAGE, "its format is 'vmdk'"),
         (['--base=relative'], IMAGE, 'it is not an absolute path'),
         (['--quota=0'], IMAGE, 'A quota of 0 bytes'),
-        (['--quota=-1'], IMAGE, "[qcache] quota = '-1': it is no amount"),
+        (['--quota=-1'], IMAGE, "[qcache] quota = '-1': it is not an amount"),
     ],
 )
 def test_arguments_that_make_no_sense(run, service, capsys, options, image_id, words):

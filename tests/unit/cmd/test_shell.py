@@ -180,7 +180,7 @@ def test_ctrl_c_is_one_line(run, manager, interrupted):
             )
         ended = run('list')
     assert (ended.code, ended.out) == (130, '')
-    assert ended.err == 'Interrupted. What has begun may go on: see `nova-qcache list`.\n'
+    assert ended.err == 'Interrupted. What was started may go on; see `nova-qcache list`.\n'
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def process(short_folder, script):
         (
             '$Q list >&-',
             1,
-            'Standard output is closed. Give nova-qcache one, if only /dev/null.\n',
+            'Standard output is closed. Redirect it, for example to /dev/null.\n',
         ),
         ('$Q list >/dev/full', 1, 'Standard output cannot be written: No space left on device.\n'),
         ('exec 3> >(true); wait $!; $Q list >&3', 141, ''),

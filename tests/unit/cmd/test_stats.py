@@ -9,10 +9,10 @@ import pytest
 
 from nova_qcache.cache.pool import PoolState
 from nova_qcache.reports import metrics
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.figures import ImageFigures
-from nova_qcache.reports.figures import SOURCES
-from nova_qcache.reports.history import Point
+from nova_qcache.reports.snapshot import ImageSnapshot
+from nova_qcache.reports.snapshot import Snapshot
+from nova_qcache.reports.snapshot import SOURCES
+from nova_qcache.reports.time_series import Point
 from nova_qcache.stats.counters import Counters
 from tests.unit import builders
 from tests.unit.builders import IMAGE
@@ -31,13 +31,13 @@ COUNTERS = builders.counters(
     last_used_at=1_700_000_001,
 )
 IMAGES = (
-    ImageFigures(IMAGE, COUNTERS, ('READY', 'STALE'), MIB * 5 // 2, 16 * MIB, is_pinned=True),
-    ImageFigures(OTHER_IMAGE, Counters()),
+    ImageSnapshot(IMAGE, COUNTERS, ('READY', 'STALE'), MIB * 5 // 2, 16 * MIB, is_pinned=True),
+    ImageSnapshot(OTHER_IMAGE, Counters()),
 )
 POOL = PoolState(
     budget=1024 * MIB, min_free=1, allocated=300, free=500, caches=2, recordings=1, reserved=50
 )
-FIGURES = Figures(
+FIGURES = Snapshot(
     at=1_700_000_002,
     host=COUNTERS,
     images=IMAGES,
@@ -74,9 +74,9 @@ COUNTED = {
 
 
 @pytest.fixture(autouse=True)
-def figures(manager):
-    manager.figures.return_value = FIGURES
-    manager.history.points.return_value = []
+def snapshot(manager):
+    manager.snapshot.return_value = FIGURES
+    manager.time_series.points.return_value = []
 
 
 def test_a_table_of_images(run):
@@ -188,14 +188,14 @@ def test_a_table_of_the_host_has_the_source_of_each_figure(run):
 
 
 def test_what_did_not_happen_is_said_too(run, manager):
-    manager.figures.return_value = Figures(0, Counters(), (), POOL)
+    manager.snapshot.return_value = Snapshot(0, Counters(), (), POOL)
     ended = run('stats', '--host')
     assert re.search(r'\| evictions +\| 0 ', ended.out)
     assert re.search(r'\| hit ratio +\| None ', ended.out)
 
 
 def test_nothing_there(run, manager):
-    manager.figures.return_value = Figures(0, Counters(), (), POOL)
+    manager.snapshot.return_value = Snapshot(0, Counters(), (), POOL)
     assert run('stats', '-f', 'json').json == []
     ended = run('stats')
     assert (ended.code, ended.err) == (0, '')
@@ -208,7 +208,7 @@ def test_metrics(run, tmp_path):
 
 
 def test_plot(run, manager, tmp_path):
-    manager.history.points.return_value = [Point(1, 2, 3, 4), Point(5, 6, 7, 8)]
+    manager.time_series.points.return_value = [Point(1, 2, 3, 4), Point(5, 6, 7, 8)]
     path = tmp_path / 'pool.svg'
     assert run('stats', '-f', 'json', f'--plot={path}').json
     text = path.read_text()
@@ -231,8 +231,8 @@ def test_a_file_that_cannot_be_written_is_one_error(run, option):
 
 @pytest.mark.parametrize('seconds', [2**40, 2**62])
 def test_a_time_that_no_calendar_has_is_shown_all_the_same(run, manager, seconds):
-    images = (ImageFigures(IMAGE, Counters(last_used_at=seconds)),)
-    manager.figures.return_value = Figures(seconds, Counters(), images, POOL)
+    images = (ImageSnapshot(IMAGE, Counters(last_used_at=seconds)),)
+    manager.snapshot.return_value = Snapshot(seconds, Counters(), images, POOL)
     (row,) = run('stats', '-f', 'json').json
     assert row['last_used_at']
     assert run('stats', '--host', '-f', 'json').json['gathered_at']

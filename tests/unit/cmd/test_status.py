@@ -18,7 +18,7 @@ from nova_qcache.checks.preflight import Finding
 from nova_qcache.checks.preflight import Grade
 from nova_qcache.cmd import shell
 from nova_qcache.cmd import status
-from nova_qcache.virt import seams
+from nova_qcache.virt import compatibility
 from tests.unit import builders
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -29,20 +29,20 @@ ERROR = Finding('three', Grade.ERROR, 'bad.', 'Mend.')
 NO_NOVA = {
     'check': 'nova',
     'result': 0,
-    'details': 'none is here: nova-qcache is used without it',
+    'details': 'Nova is not installed here: nova-qcache is used without it',
 }
 
 
 @pytest.fixture
-def examine():
-    with mock.patch.object(preflight, 'examine', autospec=True) as made:
+def run_checks():
+    with mock.patch.object(preflight, 'run_checks', autospec=True) as made:
         made.return_value = iter([])
         yield made
 
 
 @pytest.fixture
 def of_upgrade():
-    with mock.patch.object(upgrade, 'examine', autospec=True) as made:
+    with mock.patch.object(upgrade, 'run_checks', autospec=True) as made:
         made.return_value = iter([])
         yield made
 
@@ -67,7 +67,7 @@ def version():
 
 @pytest.fixture
 def moved():
-    with mock.patch.object(seams, 'moved', autospec=True) as made:
+    with mock.patch.object(compatibility, 'moved', autospec=True) as made:
         made.return_value = iter([])
         yield made
 
@@ -82,7 +82,7 @@ def find_spec():
 
 
 @pytest.fixture
-def check(short_folder, examine, of_upgrade, version, moved, find_spec, capsys):
+def check(short_folder, run_checks, of_upgrade, version, moved, find_spec, capsys):
     """Run ``upgrade check --json``: the exit code, and what was checked."""
 
     def call(**options):
@@ -105,16 +105,16 @@ def check(short_folder, examine, of_upgrade, version, moved, find_spec, capsys):
     ('findings', 'code'),
     [([FINE], 0), ([FINE, WARNING], 1), ([ERROR, FINE], 2), ([FINE, ERROR, WARNING], 2)],
 )
-def test_the_worst_finding_is_the_exit_code(check, examine, findings, code):
-    examine.return_value = iter(findings)
+def test_the_worst_finding_is_the_exit_code(check, run_checks, findings, code):
+    run_checks.return_value = iter(findings)
     ended, checks = check()
     assert ended == code
     assert [each['check'] for each in checks] == [*(each.subject for each in findings), 'nova']
-    assert examine.call_args.args[0].qcache.quota == '16'
+    assert run_checks.call_args.args[0].qcache.quota == '16'
 
 
-def test_each_finding_has_its_remedy(check, examine):
-    examine.return_value = iter([FINE, WARNING, ERROR])
+def test_each_finding_has_its_remedy(check, run_checks):
+    run_checks.return_value = iter([FINE, WARNING, ERROR])
     _, checks = check()
     assert [(each['result'], each['details']) for each in checks[:-1]] == [
         (0, 'found'),
@@ -123,8 +123,8 @@ def test_each_finding_has_its_remedy(check, examine):
     ]
 
 
-def test_what_only_an_upgrade_asks(check, examine, of_upgrade):
-    examine.return_value = iter([FINE])
+def test_what_only_an_upgrade_asks(check, run_checks, of_upgrade):
+    run_checks.return_value = iter([FINE])
     of_upgrade.return_value = iter([WARNING])
     ended, checks = check()
     assert ended == 1
@@ -133,22 +133,22 @@ def test_what_only_an_upgrade_asks(check, examine, of_upgrade):
 
 
 @pytest.mark.parametrize('subject', ['configuration', 'folders'])
-def test_folders_that_make_no_sense_are_not_looked_into(check, examine, of_upgrade, subject):
-    examine.return_value = iter([Finding(subject, Grade.ERROR, 'none', 'Mend.')])
+def test_folders_that_make_no_sense_are_not_looked_into(check, run_checks, of_upgrade, subject):
+    run_checks.return_value = iter([Finding(subject, Grade.ERROR, 'none', 'Mend.')])
     ended, checks = check()
     assert ended == 2
     assert [each['check'] for each in checks] == [subject, 'nova']
     of_upgrade.assert_not_called()
 
 
-def test_another_error_keeps_nobody_from_looking_into_folders(check, examine, of_upgrade):
-    examine.return_value = iter([Finding('qemu_img', Grade.ERROR, 'none', 'Install it.')])
+def test_another_error_keeps_nobody_from_looking_into_folders(check, run_checks, of_upgrade):
+    run_checks.return_value = iter([Finding('qemu_img', Grade.ERROR, 'none', 'Install it.')])
     check()
     of_upgrade.assert_called_once()
 
 
-def test_a_table_for_people(run_status, examine, of_upgrade, version):
-    examine.return_value = iter([WARNING])
+def test_a_table_for_people(run_status, run_checks, of_upgrade, version):
+    run_checks.return_value = iter([WARNING])
     ended = run_status('upgrade', 'check')
     assert ended[0] == 1
     assert 'nova-qcache Upgrade Check Results' in ended[1]
@@ -242,13 +242,13 @@ def test_a_call_that_is_none(run_status, arguments):
     assert err.startswith('usage: nova-qcache-status')
 
 
-def test_another_word_for_check(run_status, examine):
+def test_another_word_for_check(run_status, run_checks):
     assert run_status('upgrade', 'cheque') == (
         255,
         '',
-        '"upgrade cheque" is no command; give "upgrade check"\n',
+        '"upgrade cheque" is not a command; give "upgrade check"\n',
     )
-    examine.assert_not_called()
+    run_checks.assert_not_called()
 
 
 @pytest.mark.parametrize(('option', 'said'), [('--help', 'usage: '), ('--version', '')])
@@ -290,19 +290,21 @@ def test_a_path_with_an_option_that_nobody_knows(run_status, short_folder):
     assert err == 'no such option nowhere in group [DEFAULT]\n'
 
 
-def test_root_acts_as_the_owner_of_the_caches(run_status, short_folder, examine, of_upgrade):
+def test_root_acts_as_the_owner_of_the_caches(run_status, short_folder, run_checks, of_upgrade):
     order = mock.Mock()
     with mock.patch.object(shell, 'become_owner', autospec=True) as owner:
         order.attach_mock(owner, 'owner')
-        order.attach_mock(examine, 'examine')
+        order.attach_mock(run_checks, 'run_checks')
         run_status('upgrade', 'check')
     assert order.mock_calls == [
         mock.call.owner(short_folder / 'cache'),
-        mock.call.examine(mock.ANY),
+        mock.call.run_checks(mock.ANY),
     ]
 
 
-def test_it_reads_what_nova_qcache_reads(short_folder, monkeypatch, examine, of_upgrade, capsys):
+def test_it_reads_what_nova_qcache_reads(
+    short_folder, monkeypatch, run_checks, of_upgrade, capsys
+):
     """Without an option, the files that are found are those of the project and of that program."""
     home = short_folder / 'home'
     (home / '.nova' / 'nova-qcache.conf.d').mkdir(parents=True)
@@ -313,7 +315,7 @@ def test_it_reads_what_nova_qcache_reads(short_folder, monkeypatch, examine, of_
     (home / '.nova' / 'nova-qcache.conf.d' / 'x.conf').write_text('[qcache]\naudit_every = 3\n')
     monkeypatch.setitem(os.environ, 'HOME', str(home))
     assert status.main(['upgrade', 'check']) == 0
-    group = examine.call_args.args[0].qcache
+    group = run_checks.call_args.args[0].qcache
     assert (group.max_recorders, group.quota, group.audit_every) == (2, '8', 3)
     capsys.readouterr()
 

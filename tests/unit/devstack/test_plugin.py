@@ -155,10 +155,10 @@ def test_a_limited_base_is_a_slow_view_of_a_folder(devstack: DevStack):
     devstack.configure(QCACHE_BASE='limited', QCACHE_BASE_RATE='12M')
     devstack.stack()
     base = devstack.instances / '_base'
-    store = devstack.tree / 'opt/stack/data/nova-qcache-base'
+    catalog = devstack.tree / 'opt/stack/data/nova-qcache-base'
     assert 'install_package bindfs' in devstack.done()
-    assert f'bindfs -o allow_other --read-rate=12M {store} {base}' in devstack.done()
-    assert store.owner() == USER
+    assert f'bindfs -o allow_other --read-rate=12M {catalog} {base}' in devstack.done()
+    assert catalog.owner() == USER
     assert devstack.mounts() == [str(base)]
 
 
@@ -216,7 +216,7 @@ def test_stacking_again_unmounts_the_base_before_nova_empties_the_folder(devstac
 # -- extra and test-config
 
 
-def test_the_host_is_examined_as_the_user_of_nova_compute(devstack: DevStack):
+def test_the_host_is_checked_as_the_user_of_nova_compute(devstack: DevStack):
     devstack.must('stack', 'post-config')
     devstack.must('stack', 'extra')
     assert f'nova-qcache --config-file {devstack.nova_cpu_conf} check' in devstack.done()

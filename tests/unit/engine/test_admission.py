@@ -9,43 +9,43 @@ from nova_qcache.engine.admission import Admission
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import PlanKind
-from nova_qcache.model.plan import Wish
-from nova_qcache.stats.counter_store import Ledger
+from nova_qcache.model.plan import Policy
+from nova_qcache.stats.counter_store import CounterStore
 from nova_qcache.stats.counters import Counters
 from tests.unit.builders import BOOT
 from tests.unit.builders import IMAGE
 
 A_BOOT = Boot(*BOOT)
-WISHED = dataclasses.replace(A_BOOT, wish=Wish.ALWAYS)
+WISHED = dataclasses.replace(A_BOOT, policy=Policy.ALWAYS)
 
 
 @pytest.fixture
-def ledger(paths):
-    return Ledger(paths, 1)
+def counter_store(paths):
+    return CounterStore(paths, 1)
 
 
 @pytest.mark.parametrize(
-    ('since', 'before', 'wish', 'records'),
+    ('since', 'before', 'policy', 'records'),
     [
-        (1, 0, Wish.AUTO, True),
-        (3, 0, Wish.AUTO, False),
-        (3, 1, Wish.AUTO, False),
-        (3, 2, Wish.AUTO, True),
-        (3, 9, Wish.AUTO, True),
-        (3, 0, Wish.ALWAYS, True),
+        (1, 0, Policy.AUTO, True),
+        (3, 0, Policy.AUTO, False),
+        (3, 1, Policy.AUTO, False),
+        (3, 2, Policy.AUTO, True),
+        (3, 9, Policy.AUTO, True),
+        (3, 0, Policy.ALWAYS, True),
     ],
 )
-def test_the_nth_boot_records(ledger, since, before, wish, records):
-    ledger.add(IMAGE, Counters(boots=before))
-    refusal = Admission(ledger, since).refusal(dataclasses.replace(A_BOOT, wish=wish))
+def test_the_nth_boot_records(counter_store, since, before, policy, records):
+    counter_store.add(IMAGE, Counters(boots=before))
+    refusal = Admission(counter_store, since).refusal(dataclasses.replace(A_BOOT, policy=policy))
     assert (refusal is None) is records
     assert records or f'boot {before + 1} of the image' in str(refusal)
 
 
-@pytest.mark.parametrize('wish', Wish)
-def test_an_image_of_one_boot_is_never_recorded(ledger, wish):
-    boot = dataclasses.replace(A_BOOT, wish=wish, boots_once=True)
-    assert 'for this boot alone' in str(Admission(ledger, 1).refusal(boot))
+@pytest.mark.parametrize('policy', Policy)
+def test_an_image_of_one_boot_is_never_recorded(counter_store, policy):
+    boot = dataclasses.replace(A_BOOT, policy=policy, boots_once=True)
+    assert 'for this boot alone' in str(Admission(counter_store, 1).refusal(boot))
 
 
 # -- on the way of a boot
@@ -53,7 +53,7 @@ def test_an_image_of_one_boot_is_never_recorded(ledger, wish):
 
 @pytest.fixture
 def boots(conf, boots):
-    boots._admission = Admission(boots._store.ledger, 2)
+    boots._admission = Admission(boots._catalog.counter_store, 2)
     return boots
 
 
@@ -76,11 +76,11 @@ def test_who_comes_while_it_is_recorded_joins(boots, recorder, launch_start):
     assert launch_start.call_count == 1
 
 
-def test_a_boot_counts_when_it_has_started(boots, store):
+def test_a_boot_counts_when_it_has_started(boots, catalog):
     boots_of = (A_BOOT, WISHED, dataclasses.replace(A_BOOT, image_id='no image'))
     plans = [boots.plan(boot) for boot in boots_of]
-    assert store.ledger.of(IMAGE) == Counters()
+    assert catalog.counter_store.of(IMAGE) == Counters()
     for plan in plans:
         boots.count(plan)
-    counted = store.ledger.of(IMAGE)
+    counted = catalog.counter_store.of(IMAGE)
     assert (counted.boots, counted.records, counted.plain) == (2, 1, {'not-yet': 1})

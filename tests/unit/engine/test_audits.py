@@ -60,34 +60,34 @@ def clock():
 
 
 @pytest.fixture
-def audits(store, pool, spawn, client):
-    return Audits(store, pool, ['--config-file=/x'], EVERY)
+def audits(catalog, pool, spawn, client):
+    return Audits(catalog, pool, ['--config-file=/x'], EVERY)
 
 
 @pytest.fixture
-def ready(store):
-    return builders.ready(store)
+def ready(catalog):
+    return builders.ready(catalog)
 
 
 @pytest.fixture
-def due(store, ready):
-    count(store, plays=EVERY - 1)
+def due(catalog, ready):
+    count(catalog, plays=EVERY - 1)
 
 
-def count(store, **counted):
-    store.ledger.add(IMAGE, Counters(**counted))
+def count(catalog, **counted):
+    catalog.counter_store.add(IMAGE, Counters(**counted))
 
 
-def warm(store, key=AUDIT):
+def warm(catalog, key=AUDIT):
     """An audit makes its copy, or waits with it."""
-    return builders.warm(store, key=key, is_audit=True)
+    return builders.warm(catalog, key=key, is_audit=True)
 
 
-def test_an_audit_that_is_due_starts_and_the_boot_plays(audits, store, pool, spawn, client, due):
+def test_an_audit_that_is_due_starts_and_the_boot_plays(audits, catalog, pool, spawn, client, due):
     assert audits.plan(PLAY, QUOTA) is None
     pool.reserve.assert_called_once_with(AUDIT, QUOTA, evict=False)
     ((output, arguments), _) = spawn.call_args
-    assert output.name == str(store.paths.log(AUDIT))
+    assert output.name == str(catalog.paths.log(AUDIT))
     assert arguments == [
         *('--config-file=/x', '--base=/base', '--base-format=raw'),
         *(f'--generation={KEY.generation}', '--revision=2', '--audit', IMAGE),
@@ -106,15 +106,15 @@ def test_an_audit_that_is_due_starts_and_the_boot_plays(audits, store, pool, spa
         ({'plays': 10 * EVERY, 'audits': 1}, True),
     ],
 )
-def test_due(audits, store, spawn, ready, counted, starts):
-    count(store, **counted)
+def test_due(audits, catalog, spawn, ready, counted, starts):
+    count(catalog, **counted)
     audits.plan(PLAY, QUOTA)
     assert spawn.called == starts
 
 
-def test_never(store, pool, spawn, client, due):
-    warm(store)
-    assert Audits(store, pool, [], 0).plan(PLAY, QUOTA) is None
+def test_never(catalog, pool, spawn, client, due):
+    warm(catalog)
+    assert Audits(catalog, pool, [], 0).plan(PLAY, QUOTA) is None
     spawn.assert_not_called()
     client.assert_not_called()
 
@@ -125,8 +125,8 @@ def test_only_what_plays(audits, spawn, due):
     spawn.assert_not_called()
 
 
-def test_the_next_boot_is_audited(audits, store, pool, spawn, client, due):
-    warm(store)
+def test_the_next_boot_is_audited(audits, catalog, pool, spawn, client, due):
+    warm(catalog)
     client.return_value.claim.side_effect = [True]
     assert audits.plan(PLAY, QUOTA) == dataclasses.replace(
         PLAY,
@@ -134,18 +134,18 @@ def test_the_next_boot_is_audited(audits, store, pool, spawn, client, due):
         reason='an audit of its cache',
         revision=2,
         cache=None,
-        socket=str(store.paths.nbd_socket(AUDIT)),
+        socket=str(catalog.paths.nbd_socket(AUDIT)),
         is_audit=True,
     )
-    client.assert_called_once_with(store.paths.control_socket(AUDIT), mock.ANY)
+    client.assert_called_once_with(catalog.paths.control_socket(AUDIT), mock.ANY)
     assert client.call_args.args[1] < 1
     pool.reserve.assert_not_called()
     spawn.assert_not_called()
 
 
 @pytest.mark.parametrize('answer', [False, exception.RecorderUnreachable(path='/x', reason='y')])
-def test_one_that_does_not_wait(audits, store, spawn, client, due, answer):
-    warm(store)
+def test_one_that_does_not_wait(audits, catalog, spawn, client, due, answer):
+    warm(catalog)
     client.return_value.claim.side_effect = [answer]
     assert audits.plan(PLAY, QUOTA) is None
     assert client.return_value.claim.call_count == 1
@@ -153,60 +153,60 @@ def test_one_that_does_not_wait(audits, store, spawn, client, due, answer):
 
 
 @pytest.mark.parametrize('other', ['image', 'generation'])
-def test_one_at_a_time_on_this_host(audits, store, spawn, client, due, other):
+def test_one_at_a_time_on_this_host(audits, catalog, spawn, client, due, other):
     key = dataclasses.replace(AUDIT, image_id=builders.OTHER_IMAGE)
     if other == 'generation':
         key = dataclasses.replace(AUDIT, generation=KEY.generation.next())
-    warm(store, key)
+    warm(catalog, key)
     assert audits.plan(PLAY, QUOTA) is None
     spawn.assert_not_called()
     client.assert_not_called()
 
 
-def test_a_recording_is_no_audit(audits, store, spawn, due):
-    builders.warm(store, key=dataclasses.replace(KEY, image_id=builders.OTHER_IMAGE))
+def test_a_recording_is_no_audit(audits, catalog, spawn, due):
+    builders.warm(catalog, key=dataclasses.replace(KEY, image_id=builders.OTHER_IMAGE))
     again = dataclasses.replace(AUDIT, image_id=builders.OTHER_IMAGE)
-    builders.warm(store, key=again)  # beside a damaged one that has guests
+    builders.warm(catalog, key=again)  # beside a damaged one that has guests
     unreadable = again.next_revision()
-    store.paths.recording(unreadable).touch()
-    store.paths.record(unreadable).write_bytes(b'x')
+    catalog.paths.recording(unreadable).touch()
+    catalog.paths.record(unreadable).write_bytes(b'x')
     audits.plan(PLAY, QUOTA)
     spawn.assert_called_once()
 
 
 @pytest.mark.parametrize(('raised', 'starts'), [(0, False), (1, True)])
-def test_a_cache_that_is_full(audits, store, spawn, raised, starts):
+def test_a_cache_that_is_full(audits, catalog, spawn, raised, starts):
     """What it misses could not be seen, unless it may grow."""
-    warming = builders.warm(store)
-    path = store.paths.recording(KEY)
+    warming = builders.warm(catalog)
+    path = catalog.paths.recording(KEY)
     facts = sealed_file.describe(path, sealed_file.digest(path), FinishReason.QUOTA)
-    store.seal(warming, facts)
-    count(store, plays=EVERY)
+    catalog.seal(warming, facts)
+    count(catalog, plays=EVERY)
     audits.plan(PLAY, warming.quota + raised)
     assert spawn.called == starts
 
 
-def test_a_cache_with_a_larger_quota(audits, store, pool, due):
+def test_a_cache_with_a_larger_quota(audits, catalog, pool, due):
     audits.plan(PLAY, QUOTA - 1)
     pool.reserve.assert_called_once_with(AUDIT, QUOTA, evict=False)
 
 
 @pytest.mark.parametrize('there', ['a cache', 'guests'])
-def test_a_revision_of_which_something_is_left(audits, store, pool, due, there):
+def test_a_revision_of_which_something_is_left(audits, catalog, pool, due, there):
     with contextlib.ExitStack() as stack:
         if there == 'a cache':
-            store.retire(builders.ready(store, key=AUDIT), 'x', Staleness.DAMAGED)
+            catalog.retire(builders.ready(catalog, key=AUDIT), 'x', Staleness.DAMAGED)
         else:
-            stack.enter_context(builders.listening(store.paths.nbd_socket(AUDIT)))
+            stack.enter_context(builders.listening(catalog.paths.nbd_socket(AUDIT)))
         audits.plan(PLAY, QUOTA)
     pool.reserve.assert_called_once_with(AUDIT.next_revision(), QUOTA, evict=False)
 
 
-def test_a_cache_that_is_gone(audits, store, spawn, ready):
-    count(store, plays=EVERY)
-    store.retire(ready, 'x')
+def test_a_cache_that_is_gone(audits, catalog, spawn, ready):
+    count(catalog, plays=EVERY)
+    catalog.retire(ready, 'x')
     audits.plan(PLAY, QUOTA)
-    store.discard(KEY)
+    catalog.discard(KEY)
     audits.plan(PLAY, QUOTA)
     spawn.assert_not_called()
 
@@ -252,8 +252,8 @@ def test_a_start_that_fails_gives_its_room_back(audits, pool, spawn, due):
 
 
 @pytest.mark.parametrize('fault', [ZeroDivisionError, OSError, exception.QcacheError(reason='x')])
-def test_no_boot_fails(audits, store, pool, due, fault):
+def test_no_boot_fails(audits, catalog, pool, due, fault):
     pool.reserve.side_effect = fault
     assert audits.plan(PLAY, QUOTA) is None
-    with mock.patch.object(store.inventory, 'recordings', side_effect=fault, autospec=True):
+    with mock.patch.object(catalog.directory, 'recordings', side_effect=fault, autospec=True):
         assert audits.plan(PLAY, QUOTA) is None

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.engine.boots import Boots
 from nova_qcache.engine.host import Host
 from nova_qcache.keeper import launch as keeper
-from nova_qcache.keeper.examination import Request
-from nova_qcache.keeper.examination import Requests
+from nova_qcache.keeper.revalidation import Request
+from nova_qcache.keeper.revalidation import Requests
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
@@ -48,8 +48,8 @@ SURPRISES = [
 
 
 @pytest.fixture
-def ready(boots, store):
-    return builders.ready(store, base='memory://base')
+def ready(boots, catalog):
+    return builders.ready(catalog, base='memory://base')
 
 
 def test_no_cache_yet(boots, paths, launch_start, recorder):
@@ -73,21 +73,21 @@ def test_a_base_that_cannot_be_read_is_not_said_to_be_recorded(boots, source, in
     assert inspect_base.call_args.args[0] is source
 
 
-def test_a_cache_that_is_being_recorded(boots, store, launch_start, recorder):
-    builders.warm(store, base='memory://base')
+def test_a_cache_that_is_being_recorded(boots, catalog, launch_start, recorder):
+    builders.warm(catalog, base='memory://base')
     plan = boots.preview(*BOOT)
     assert (plan.kind, plan.reason) == (PlanKind.RECORD, 'the cache is being recorded')
     launch_start.assert_not_called()
     recorder.expect_guest.assert_not_called()
 
 
-def test_a_ready_cache(boots, ready, store, verifier):
+def test_a_ready_cache(boots, ready, catalog, verifier):
     expected = Plan(
         PlanKind.PLAY,
         'the cache is ready',
         *BOOT,
         generation=GENERATION,
-        cache=str(store.paths.sealed(KEY)),
+        cache=str(catalog.paths.sealed(KEY)),
     )
     assert boots.preview(*BOOT) == boots.plan(Boot(*BOOT)) == expected
 
@@ -97,8 +97,8 @@ def test_an_image_id_in_capitals_is_the_same_image(boots, ready):
     assert (plan.kind, plan.image_id) == (PlanKind.PLAY, IMAGE)
 
 
-def test_a_stale_cache(boots, ready, store):
-    store.retire(ready, 'the base differs')
+def test_a_stale_cache(boots, ready, catalog):
+    catalog.retire(ready, 'the base differs')
     plan = boots.preview(*BOOT)
     assert (plan.kind, plan.key) == (PlanKind.RECORD, KEY.next_revision())
 
@@ -107,7 +107,7 @@ def test_a_base_that_is_another_file(boots, ready, source, verifier):
     source.now = BaseIdentity(1, 2, 3)
     plan = boots.preview(*BOOT)
     assert plan.kind is PlanKind.PLAIN
-    assert f'`nova-qcache verify {IMAGE}` decides' in plan.reason
+    assert f'revalidate it with `nova-qcache verify {IMAGE}`' in plan.reason
 
 
 # -- times alone
@@ -116,17 +116,17 @@ HOURS = 3600
 
 
 @pytest.fixture
-def young(store):
+def young(catalog):
     """A cache that was sealed just now."""
-    return builders.ready(store, base='memory://base')
+    return builders.ready(catalog, base='memory://base')
 
 
 @pytest.fixture
-def old(young, store):
+def old(young, catalog):
     """A cache that was sealed long ago."""
     sealed = dataclasses.replace(young.sealed, sealed_at=1.0)
-    store.refresh(dataclasses.replace(young, sealed=sealed))
-    return store.load(KEY)
+    catalog.refresh(dataclasses.replace(young, sealed=sealed))
+    return catalog.load(KEY)
 
 
 def change_times(source):
@@ -134,7 +134,7 @@ def change_times(source):
 
 
 def asked(boots):
-    return Requests(boots._paths.examinations).pending()
+    return Requests(boots._paths.revalidations).pending()
 
 
 def test_times_alone_stop_no_boot_and_are_looked_into_once(boots, old, source, caplog):
@@ -142,7 +142,7 @@ def test_times_alone_stop_no_boot_and_are_looked_into_once(boots, old, source, c
         change_times(source)
         assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     assert asked(boots) == {KEY: Request(can_wait=True)}
-    Requests(boots._paths.examinations).done(KEY)
+    Requests(boots._paths.revalidations).done(KEY)
     change_times(source)
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAY
     assert asked(boots) == {}, 'it was compared within revalidate_hours'
@@ -175,7 +175,7 @@ def test_what_was_sealed_just_now_is_proved(boots, young, source):
 
 @pytest.mark.parametrize(('hours', 'is_asked'), [(0, False), (1, True), (10**6, False)])
 def test_how_often_is_an_option(
-    short_folder, store, source, launch_start, recorder, verifier, current, old, hours, is_asked
+    short_folder, catalog, source, launch_start, recorder, verifier, current, old, hours, is_asked
 ):
     boots = Boots(Host(builders.config(short_folder, revalidate_hours=hours)))
     change_times(source)
@@ -202,60 +202,60 @@ def test_the_keeper_is_started_for_it(boots, old, source, is_new):
     assert keep.called is is_new
 
 
-def test_another_hash_of_glance_is_examined(boots, store):
-    builders.ready(store, base='memory://base', image_hashes=('md5:1',))
+def test_another_hash_of_glance_is_revalidated(boots, catalog):
+    builders.ready(catalog, base='memory://base', image_hashes=('md5:1',))
     assert boots.plan(Boot(*BOOT, image_hash='md5:1')).kind is PlanKind.PLAY
     assert boots.plan(Boot(*BOOT, image_hash='md5:2')).cause is Cause.DOUBT
-    assert Requests(boots._paths.examinations).pending() == {KEY: Request('md5:2')}
+    assert Requests(boots._paths.revalidations).pending() == {KEY: Request('md5:2')}
 
 
-def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, store, verifier, source, caplog):
-    store.paths.sealed(KEY).write_bytes(b'')
+def test_a_cache_file_that_is_not_what_was_sealed(boots, ready, catalog, verifier, source, caplog):
+    catalog.paths.sealed(KEY).write_bytes(b'')
     source.now = BaseIdentity(source.now.size, source.now.inode, 3)
     with pytest.raises(exception.CacheBroken):
         boots.preview(*BOOT)
     plan = boots.plan(Boot(*BOOT))
     assert plan.kind is PlanKind.PLAIN
-    assert f'`nova-qcache remove {IMAGE}` clears it away' in plan.reason
+    assert f'`nova-qcache remove {IMAGE}` removes it' in plan.reason
     (line,) = caplog.messages
     assert line == f'Image {IMAGE} boots without a cache: {plan.reason}'
-    assert Requests(boots._paths.examinations).pending() == {KEY: Request()}
+    assert Requests(boots._paths.revalidations).pending() == {KEY: Request()}
 
 
-def test_a_base_that_was_written_waits_for_an_examination(boots, ready, current, store):
+def test_a_base_that_was_written_waits_for_a_revalidation(boots, ready, current, catalog):
     current.return_value = GENERATION.next()
     plan = boots.plan(Boot(*BOOT, image_hash='md5:1'))
     assert (plan.kind, plan.generation) == (PlanKind.PLAIN, GENERATION.next())
     assert 'the base was written' in plan.reason
-    assert Requests(boots._paths.examinations).pending() == {KEY: Request('md5:1')}
-    assert store.load(KEY) == ready
+    assert Requests(boots._paths.revalidations).pending() == {KEY: Request('md5:1')}
+    assert catalog.load(KEY) == ready
 
 
-def test_a_preview_asks_for_no_examination(boots, ready, current):
+def test_a_preview_asks_for_no_revalidation(boots, ready, current):
     current.return_value = GENERATION.next()
     assert boots.preview(*BOOT).kind is PlanKind.PLAIN
-    assert Requests(boots._paths.examinations).pending() == {}
+    assert Requests(boots._paths.revalidations).pending() == {}
 
 
-def test_an_examination_that_cannot_be_asked_for(boots, ready, current):
+def test_a_revalidation_that_cannot_be_asked_for(boots, ready, current):
     current.return_value = GENERATION.next()
-    boots._paths.examinations.rmdir()
+    boots._paths.revalidations.rmdir()
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
 
 
 @pytest.mark.parametrize('state', ['stale', 'warm', 'of another base'])
-def test_what_goes_with_no_base_of_now_is_retired(boots, current, store, state):
+def test_what_goes_with_no_base_of_now_is_retired(boots, current, catalog, state):
     if state == 'warm':
-        builders.warm(store, base='memory://base')
+        builders.warm(catalog, base='memory://base')
     else:
         base = 'memory://other' if state == 'of another base' else 'memory://base'
-        record = builders.ready(store, base=base)
+        record = builders.ready(catalog, base=base)
         if state == 'stale':
-            store.retire(record, 'x')
+            catalog.retire(record, 'x')
     current.return_value = GENERATION.next()
     plan = boots.plan(Boot(*BOOT))
     assert (plan.kind, plan.generation) == (PlanKind.RECORD, GENERATION.next())
-    assert store.load(KEY).state is (State.WARMING if state == 'warm' else State.STALE)
+    assert catalog.load(KEY).state is (State.RECORDING if state == 'warm' else State.STALE)
 
 
 @pytest.mark.parametrize('image_id', NOT_IMAGE_IDS.values(), ids=NOT_IMAGE_IDS)
@@ -283,8 +283,8 @@ def test_plan_never_raises(
     boots, find_source, current, recorder, launch_start, caplog, who, error
 ):
     with (
-        mock.patch.object(Store, 'records', autospec=True, return_value=[]) as records,
-        mock.patch.object(Store, 'keys', autospec=True, return_value=[]) as keys,
+        mock.patch.object(Catalog, 'records', autospec=True, return_value=[]) as records,
+        mock.patch.object(Catalog, 'keys', autospec=True, return_value=[]) as keys,
     ):
         guilty = {
             'source': find_source,
@@ -326,12 +326,12 @@ CAUSES = [
 @pytest.mark.parametrize(
     ('error', 'cause'), CAUSES, ids=[type(error).__name__ for error, _ in CAUSES]
 )
-def test_the_kind_of_reason_is_said_and_counted(boots, current, store, error, cause):
+def test_the_kind_of_reason_is_said_and_counted(boots, current, catalog, error, cause):
     current.side_effect = error
     plan = boots.plan(Boot(*BOOT))
     assert plan.cause is cause
     boots.count(plan)
-    assert store.ledger.of(IMAGE).plain == {cause.value: 1}
+    assert catalog.counter_store.of(IMAGE).plain == {cause.value: 1}
 
 
 @pytest.mark.parametrize('wanted', [True, False])
@@ -339,7 +339,7 @@ def test_a_keeper_is_started_where_it_is_wanted(boots, conf, current, ready, wan
     conf.set_override('start_keeper', wanted, 'qcache')
     current.return_value = GENERATION.next()
     with mock.patch.object(keeper, 'ensure', autospec=True) as ensure:
-        boots.plan(Boot(*BOOT))  # it leaves something to examine
+        boots.plan(Boot(*BOOT))  # it leaves something to revalidate
         boots.record(*BOOT)
     file = f'--config-file={conf.config_file[0]}'
     assert ensure.call_args_list == [mock.call(boots._paths, [file])] * (2 if wanted else 0)

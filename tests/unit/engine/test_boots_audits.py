@@ -26,15 +26,15 @@ def audits(boots):
 
 
 @pytest.fixture(autouse=True)
-def ready(store):
-    return builders.ready(store, base='memory://base')
+def ready(catalog):
+    return builders.ready(catalog, base='memory://base')
 
 
 def leased(boots):
     return [lease.key for lease in boots._leases.active()]
 
 
-def test_an_audit_has_a_lease_and_is_counted(boots, audits, store, recorder):
+def test_an_audit_has_a_lease_and_is_counted(boots, audits, catalog, recorder):
     recorder.status.side_effect = builders.status
     plan = boots.plan(builders.boot(consumer='instance'))
     assert (plan.kind, plan.key, plan.is_audit) == (PlanKind.RECORD, AUDIT, True)
@@ -42,13 +42,13 @@ def test_an_audit_has_a_lease_and_is_counted(boots, audits, store, recorder):
     assert (play.kind, play.key, quota) == (PlanKind.PLAY, KEY, 16 * MIB)
     assert leased(boots) == [AUDIT]
     boots.count(plan)
-    counted = store.ledger.of(KEY.image_id)
+    counted = catalog.counter_store.of(KEY.image_id)
     assert (counted.boots, counted.audits, counted.records) == (1, 1, 0)
 
 
 @pytest.mark.parametrize('phase', [Phase.SERVING, Phase.LEAVING, None])
 def test_an_audit_that_was_ended_before_the_lease_is_no_reason_not_to_play(
-    boots, audits, store, recorder, phase
+    boots, audits, catalog, recorder, phase
 ):
     if phase is not None:  # or nobody answers
         recorder.status.side_effect = lambda: builders.status(phase)
@@ -56,11 +56,11 @@ def test_an_audit_that_was_ended_before_the_lease_is_no_reason_not_to_play(
     assert (plan.kind, plan.key) == (PlanKind.PLAY, KEY)
     assert leased(boots) == [KEY]
     boots.count(plan)
-    assert store.ledger.of(KEY.image_id).plays == 1
+    assert catalog.counter_store.of(KEY.image_id).plays == 1
 
 
 def test_guests_that_cannot_use_a_recorder_are_not_audited(boots, audits):
-    plan = boots.plan(builders.boot(obstacle='AppArmor keeps guests from the socket'))
+    plan = boots.plan(builders.boot(no_recording='AppArmor keeps guests from the socket'))
     assert plan.kind is PlanKind.PLAY
     audits.plan.assert_not_called()
 

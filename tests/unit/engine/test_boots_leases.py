@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
@@ -37,8 +37,8 @@ def all_levels(caplog):
 
 
 @pytest.fixture
-def ready(boots, store):
-    return builders.ready(store, base='memory://base')
+def ready(boots, catalog):
+    return builders.ready(catalog, base='memory://base')
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_lease_lasts_as_long_as_the_option_says(boots, ready, paths, conf):
 PLAIN = {
     'no image': lambda boots: boots.plan(Boot('x', *BOOT[1:], consumer=INSTANCE)),
     'another format, and an obstacle': lambda boots: boots.plan(
-        Boot(*BOOT[:2], 'qcow2', consumer=INSTANCE, obstacle=OBSTACLE)
+        Boot(*BOOT[:2], 'qcow2', consumer=INSTANCE, no_recording=OBSTACLE)
     ),
 }
 
@@ -119,17 +119,19 @@ def test_a_plan_that_is_plain_ends_the_lease_of_before(boots, ready, leased, ask
     assert leased() == {OTHER_INSTANCE: KEY}
 
 
-def test_the_lease_of_a_stale_cache_becomes_one_of_the_next_recording(boots, ready, store, leased):
+def test_the_lease_of_a_stale_cache_becomes_one_of_the_next_recording(
+    boots, ready, catalog, leased
+):
     boots.plan(Boot(*BOOT, consumer=INSTANCE))
-    store.retire(ready, 'x')
+    catalog.retire(ready, 'x')
     assert boots.plan(Boot(*BOOT, consumer=INSTANCE)).kind is PlanKind.RECORD
     assert leased() == {INSTANCE: KEY.next_revision()}
 
 
-def test_an_obstacle_ends_the_lease_of_before(boots, ready, store, leased):
+def test_a_reason_ends_the_lease_of_before(boots, ready, catalog, leased):
     boots.plan(Boot(*BOOT, consumer=INSTANCE))
-    store.discard(KEY)
-    boots.plan(Boot(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE))
+    catalog.discard(KEY)
+    boots.plan(Boot(*BOOT, consumer=INSTANCE, no_recording=OBSTACLE))
     assert leased() == {}
 
 
@@ -149,28 +151,28 @@ def test_a_recorder_that_does_not_record_ends_the_lease(boots, leased, launch_st
 
 
 @pytest.mark.parametrize('end', ['discard', 'retire', 'replace'])
-def test_a_cache_that_goes_between_preview_and_lease(boots, ready, store, leased, end):
-    judge = boots._judge.judge
+def test_a_cache_that_goes_between_preview_and_lease(boots, ready, catalog, leased, end):
+    lookup = boots._lookup.find
 
     def and_then_it_goes(*arguments):
-        judgement = judge(*arguments)
+        result = lookup(*arguments)
         if end == 'retire':
-            store.retire(ready, 'x')
+            catalog.retire(ready, 'x')
         else:
-            store.discard(KEY)
+            catalog.discard(KEY)
         if end == 'replace':
-            builders.warm(store)
-        return judgement
+            builders.warm(catalog)
+        return result
 
-    with mock.patch.object(boots._judge, 'judge', autospec=True, side_effect=and_then_it_goes):
+    with mock.patch.object(boots._lookup, 'find', autospec=True, side_effect=and_then_it_goes):
         plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
-    reason = 'the cache has just gone'
+    reason = 'its cache was removed meanwhile'
     assert plan == Plan(PlanKind.PLAIN, reason, *BOOT, generation=GENERATION, cause=Cause.STALE)
     assert leased() == {}
 
 
 def test_a_cache_that_is_locked_for_long(boots, ready, paths, leased):
-    boots._store = Store(paths, 0)
+    boots._catalog = Catalog(paths, 0)
     with locks.lease(paths.locks, IMAGE, 0):
         plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
     assert plan.kind is PlanKind.PLAIN
@@ -180,16 +182,16 @@ def test_a_cache_that_is_locked_for_long(boots, ready, paths, leased):
 
 def test_a_boot_that_plays_waits_for_no_state_that_is_written(boots, ready, paths):
     """On a disk to which others write much, that takes seconds."""
-    boots._store = Store(paths, 0)
+    boots._catalog = Catalog(paths, 0)
     with locks.image(paths.locks, IMAGE, 0):
         plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
     assert plan.kind is PlanKind.PLAY
 
 
 @pytest.mark.parametrize('kind', ['play', 'record'])
-def test_a_lease_that_cannot_be_taken(boots, store, leased, launch_start, kind):
+def test_a_lease_that_cannot_be_taken(boots, catalog, leased, launch_start, kind):
     if kind == 'play':
-        builders.ready(store, base='memory://base')
+        builders.ready(catalog, base='memory://base')
     full = OSError(errno.ENOSPC, 'No space left on device')
     with mock.patch.object(Leases, 'take', autospec=True, side_effect=full):
         plan = boots.plan(Boot(*BOOT, consumer=INSTANCE))
@@ -203,44 +205,44 @@ def test_a_consumer_that_makes_no_sense_stops_no_boot(boots, ready, consumer):
     boots.release(consumer)
 
 
-# -- an obstacle
+# -- a reason not to record
 
 
-def warm(store):
-    builders.warm(store, base='memory://base')
+def warm(catalog):
+    builders.warm(catalog, base='memory://base')
 
 
-@pytest.mark.parametrize('there', [lambda store: None, warm], ids=['cold', 'warm'])
-def test_an_obstacle_keeps_from_recording(
-    boots, store, leased, launch_start, recorder, caplog, there
+@pytest.mark.parametrize('there', [lambda catalog: None, warm], ids=['cold', 'warm'])
+def test_a_reason_keeps_from_recording(
+    boots, catalog, leased, launch_start, recorder, caplog, there
 ):
-    there(store)
-    before = store.load(KEY)
-    plan = boots.plan(Boot(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE))
+    there(catalog)
+    before = catalog.load(KEY)
+    plan = boots.plan(Boot(*BOOT, consumer=INSTANCE, no_recording=OBSTACLE))
     assert plan == Plan(
         PlanKind.PLAIN, OBSTACLE, *BOOT, generation=GENERATION, cause=Cause.CONFINED
     )
     launch_start.assert_not_called()
     recorder.expect_guest.assert_not_called()
     assert leased() == {}
-    assert store.load(KEY) == before
+    assert catalog.load(KEY) == before
     assert not caplog.records, 'whoever knows of the obstacle has said so once'
 
 
-def test_an_obstacle_keeps_nobody_from_playing(boots, ready, leased):
-    plan = boots.plan(Boot(*BOOT, consumer=INSTANCE, obstacle=OBSTACLE))
+def test_a_reason_keeps_nobody_from_playing(boots, ready, leased):
+    plan = boots.plan(Boot(*BOOT, consumer=INSTANCE, no_recording=OBSTACLE))
     assert (plan.kind, plan.reason) == (PlanKind.PLAY, 'the cache is ready')
     assert leased() == {INSTANCE: KEY}
 
 
-def test_an_obstacle_does_not_hide_what_else_is_wrong(boots, ready, store):
-    store.paths.sealed(KEY).unlink()
-    assert 'is not fit for use' in boots.plan(Boot(*BOOT, obstacle=OBSTACLE)).reason
+def test_a_reason_does_not_hide_what_else_is_wrong(boots, ready, catalog):
+    catalog.paths.sealed(KEY).unlink()
+    assert 'cannot be used' in boots.plan(Boot(*BOOT, no_recording=OBSTACLE)).reason
 
 
-@pytest.mark.parametrize('obstacle', [None, ''])
-def test_no_obstacle(boots, obstacle):
-    assert boots.plan(Boot(*BOOT, obstacle=obstacle)).kind is PlanKind.RECORD
+@pytest.mark.parametrize('no_recording', [None, ''])
+def test_no_problem(boots, no_recording):
+    assert boots.plan(Boot(*BOOT, no_recording=no_recording)).kind is PlanKind.RECORD
 
 
 # -- folders that vanish
@@ -287,8 +289,8 @@ def test_a_warning_concerns_every_image(boots, paths, caplog):
     assert [level for level, _ in said(caplog)] == [logging.WARNING, logging.INFO]
 
 
-def test_a_ready_cache_whose_folder_vanished_is_not_given_up(boots, ready, paths, store):
+def test_a_ready_cache_whose_folder_vanished_is_not_given_up(boots, ready, paths, catalog):
     paths.cache_path.rename(f'{paths.cache_path}.away')
     boots.plan(Boot(*BOOT))
     os.rename(f'{paths.cache_path}.away', paths.cache_path)
-    assert store.load(KEY).state is State.READY
+    assert catalog.load(KEY).state is State.READY

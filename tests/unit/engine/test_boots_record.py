@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.pool import Pool
 from nova_qcache.model.plan import Boot
@@ -60,15 +60,15 @@ def test_a_recorder_that_does_not_record(boots, launch_start, recorder, phase):
     launch_start.assert_not_called()
 
 
-def test_what_a_recorder_has_dropped_and_left_keeps_one_boot_plain(boots, store, recorder):
-    builders.warm(store, base='memory://base')
+def test_what_a_recorder_has_dropped_and_left_keeps_one_boot_plain(boots, catalog, recorder):
+    builders.warm(catalog, base='memory://base')
     recorder.status.side_effect = recorder.expect_guest.side_effect = None
     recorder.status.return_value = recorder.expect_guest.return_value = builders.status(
         Phase.SERVING, note='dropped: x'
     )
     assert boots.plan(Boot(*BOOT)).kind is PlanKind.PLAIN
-    assert store.keys() == []
-    with builders.listening(store.paths.nbd_socket(KEY)):
+    assert catalog.keys() == []
+    with builders.listening(catalog.paths.nbd_socket(KEY)):
         assert boots.preview(*BOOT).key == KEY.next_revision()
 
 
@@ -95,9 +95,9 @@ def test_a_new_recorder_with_a_quota_of_its_own(boots, launch_start):
 
 @pytest.mark.parametrize('quota', [None, '16', '16M', '3'])
 def test_a_recording_is_joined_if_it_has_the_quota_that_is_asked_for(
-    boots, store, recorder, quota
+    boots, catalog, recorder, quota
 ):
-    builders.warm(store, base='memory://base', quota=16 * MIB)
+    builders.warm(catalog, base='memory://base', quota=16 * MIB)
     recorder.status.side_effect = recorder.expect_guest.side_effect = None
     recorder.status.return_value = recorder.expect_guest.return_value = builders.status()
     if quota != '3':
@@ -111,8 +111,8 @@ def test_a_recording_is_joined_if_it_has_the_quota_that_is_asked_for(
     recorder.expect_guest.assert_not_called()
 
 
-def test_a_recording_that_died_gets_the_quota_that_is_asked_for(boots, store, launch_start):
-    builders.warm(store, base='memory://base', quota=16 * MIB)
+def test_a_recording_that_died_gets_the_quota_that_is_asked_for(boots, catalog, launch_start):
+    builders.warm(catalog, base='memory://base', quota=16 * MIB)
     boots.record(*BOOT, quota='3')
     assert '--quota=3' in launch_start.call_args.args[2]
 
@@ -166,7 +166,7 @@ def test_a_base_that_cannot_be_read_in_places(boots, recorder, launch_start):
     plan = boots.plan(Boot(*BOOT))
     recorder.expect_guest.assert_not_called()  # it would stay for who never comes
     assert (plan.kind, plan.cause) == (PlanKind.PLAIN, Cause.FAILED)
-    assert 'its base cannot be read in places' in plan.reason
+    assert 'some blocks of its base cannot be read' in plan.reason
     launch_start.assert_not_called()
 
 
@@ -191,38 +191,38 @@ def test_a_recorder_that_does_not_start(boots, launch_start, error):
     assert boots.plan(Boot(*BOOT)) == Plan(PlanKind.PLAIN, str(error), *BOOT, cause=Cause.FAILED)
 
 
-def test_caches_of_older_generations_are_retired(boots, store, current):
-    builders.ready(store, base='memory://base')
+def test_caches_of_older_generations_are_retired(boots, catalog, current):
+    builders.ready(catalog, base='memory://base')
     current.return_value = GENERATION.next()
     boots.record(*BOOT)
-    after = store.load(KEY)
+    after = catalog.load(KEY)
     assert after.state is State.STALE
     assert f'the base has generation {GENERATION.next()} now' in after.stale_reason
-    assert store.ledger.of(IMAGE).invalidations == {'written': 1}
+    assert catalog.counter_store.of(IMAGE).invalidations == {'written': 1}
 
 
-def test_what_cannot_be_recorded_takes_the_place_of_nothing(boots, store, current, launch_start):
-    before = builders.ready(store)
+def test_what_cannot_be_recorded_takes_the_place_of_nothing(boots, catalog, current, launch_start):
+    before = builders.ready(catalog)
     current.return_value = GENERATION.next()
     launch_start.side_effect = exception.RecorderFailed(image_id=IMAGE, reason='no such export')
     with pytest.raises(exception.RecorderFailed):
         boots.record(IMAGE, 'memory://misspelt', 'raw')
-    assert store.load(KEY) == before
-    assert store.ledger.of(IMAGE).invalidations == {}
+    assert catalog.load(KEY) == before
+    assert catalog.counter_store.of(IMAGE).invalidations == {}
 
 
 @pytest.mark.parametrize('base', [('memory://other', 'raw'), ('memory://base', 'qcow2')])
-def test_a_cache_of_another_base_makes_way_for_a_recording(boots, store, launch_start, base):
-    builders.ready(store, base=base[0], base_format=base[1])
+def test_a_cache_of_another_base_makes_way_for_a_recording(boots, catalog, launch_start, base):
+    builders.ready(catalog, base=base[0], base_format=base[1])
     plan = boots.plan(Boot(*BOOT))
     assert (plan.kind, plan.key) == (PlanKind.RECORD, KEY.next_revision())
-    assert "the image has the base 'memory://base' (raw) now" in store.load(KEY).stale_reason
+    assert "the image has the base 'memory://base' (raw) now" in catalog.load(KEY).stale_reason
 
 
 def test_a_stale_cache_that_has_guests_makes_way_for_a_recording(
-    boots, store, launch_start, paths, recorder
+    boots, catalog, launch_start, paths, recorder
 ):
-    store.retire(builders.ready(store, base='memory://base'), 'damaged', Staleness.DAMAGED)
+    catalog.retire(builders.ready(catalog, base='memory://base'), 'damaged', Staleness.DAMAGED)
     second = KEY.next_revision()
     plan = boots.plan(Boot(*BOOT, consumer='instance'))
     assert (plan.kind, plan.key) == (PlanKind.RECORD, second)
@@ -234,23 +234,23 @@ def test_a_stale_cache_that_has_guests_makes_way_for_a_recording(
     recorder.drop.assert_not_called()
 
 
-def test_caches_of_other_images_are_left_alone(boots, store, current):
+def test_caches_of_other_images_are_left_alone(boots, catalog, current):
     other = type(KEY)(builders.OTHER_IMAGE, GENERATION)
-    before = builders.ready(store, key=other)
+    before = builders.ready(catalog, key=other)
     current.return_value = GENERATION.next()
     boots.record(*BOOT)
-    assert store.load(other) == before
+    assert catalog.load(other) == before
 
 
-def test_a_file_of_an_older_generation_that_lost_its_record(boots, store, current):
-    store.paths.sealed(KEY).touch()
+def test_a_file_of_an_older_generation_that_lost_its_record(boots, catalog, current):
+    catalog.paths.sealed(KEY).touch()
     current.return_value = GENERATION.next()
     assert boots.record(*BOOT).kind is PlanKind.RECORD
-    assert store.paths.sealed(KEY).exists()
+    assert catalog.paths.sealed(KEY).exists()
 
 
-def test_a_recording_of_an_older_generation_is_dropped(boots, store, current, recorder):
-    builders.warm(store)
+def test_a_recording_of_an_older_generation_is_dropped(boots, catalog, current, recorder):
+    builders.warm(catalog)
     recorder.status.side_effect = recorder.drop.side_effect = None
     recorder.status.return_value = recorder.drop.return_value = builders.status()
     current.return_value = GENERATION.next()
@@ -258,8 +258,8 @@ def test_a_recording_of_an_older_generation_is_dropped(boots, store, current, re
     recorder.drop.assert_called_once_with()
 
 
-def test_a_recorder_of_an_older_generation_that_has_just_left(boots, store, current, recorder):
-    builders.warm(store)
+def test_a_recorder_of_an_older_generation_that_has_just_left(boots, catalog, current, recorder):
+    builders.warm(catalog)
     recorder.status.side_effect = None
     recorder.status.return_value = builders.status()
     current.return_value = GENERATION.next()
@@ -334,9 +334,11 @@ def test_a_start_that_hangs_stops_no_boot_of_another_image(boots, launch_start, 
 
 @pytest.mark.parametrize('answer', ['serving', 'failed'])
 @pytest.mark.parametrize('consumer', ['', 'instance'])
-def test_what_was_sealed_meanwhile_is_played(boots, store, paths, launch_start, answer, consumer):
+def test_what_was_sealed_meanwhile_is_played(
+    boots, catalog, paths, launch_start, answer, consumer
+):
     def sealed_meanwhile(*arguments):
-        builders.ready(store, base='memory://base')
+        builders.ready(catalog, base='memory://base')
         if answer == 'failed':
             raise exception.RecorderFailed(image_id=IMAGE, reason='x')
         return builders.status(Phase.SERVING)
@@ -348,22 +350,22 @@ def test_what_was_sealed_meanwhile_is_played(boots, store, paths, launch_start, 
     assert leased == ([KEY] if consumer else [])
 
 
-def test_what_was_sealed_meanwhile_of_another_content_is_not_played(boots, store, launch_start):
+def test_what_was_sealed_meanwhile_of_another_content_is_not_played(boots, catalog, launch_start):
     def sealed_meanwhile(*arguments):
-        builders.ready(store, base='memory://base', image_hashes=('md5:1',))
+        builders.ready(catalog, base='memory://base', image_hashes=('md5:1',))
         return builders.status(Phase.SERVING)
 
     launch_start.side_effect = sealed_meanwhile
     assert boots.plan(Boot(*BOOT, image_hash='md5:2')).kind is PlanKind.PLAIN
 
 
-def test_what_was_sealed_and_removed_meanwhile_is_not_played(boots, store, launch_start):
+def test_what_was_sealed_and_removed_meanwhile_is_not_played(boots, catalog, launch_start):
     def sealed_meanwhile(*arguments):
-        builders.ready(store, base='memory://base')
+        builders.ready(catalog, base='memory://base')
         return builders.status(Phase.SERVING)
 
     launch_start.side_effect = sealed_meanwhile
-    with mock.patch.object(Store, 'lease', autospec=True, return_value=False) as lease:
+    with mock.patch.object(Catalog, 'lease', autospec=True, return_value=False) as lease:
         plan = boots.plan(Boot(*BOOT, consumer='instance'))
     assert (plan.kind, plan.cause) == (PlanKind.PLAIN, Cause.STALE)
     assert lease.call_args.args[1] == KEY

@@ -38,19 +38,19 @@ def boot(base):
     return (IMAGE, str(base), 'raw')
 
 
-def recorded(boots, store, boot):
+def recorded(boots, catalog, boot):
     """Make a READY cache of a base that is a real file."""
     generation = boots.plan(Boot(*boot)).generation
     assert generation is not None
     identity = plugins.source(*boot[1:]).identity()
     key = CacheKey(IMAGE, generation)
-    builders.ready(store, key=key, base=boot[1], base_identity=identity)
+    builders.ready(catalog, key=key, base=boot[1], base_identity=identity)
     assert boots.plan(Boot(*boot)).kind is PlanKind.PLAY
     return generation
 
 
-def test_no_cache_of_before_a_write_is_used(on_disk, store, boot):
-    before = recorded(on_disk, store, boot)
+def test_no_cache_of_before_a_write_is_used(on_disk, catalog, boot):
+    before = recorded(on_disk, catalog, boot)
     on_disk.announce_write(*boot[1:])
     plan = on_disk.plan(Boot(*boot))
     assert (plan.kind, plan.generation) == (PlanKind.PLAIN, before.next())

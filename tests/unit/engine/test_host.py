@@ -17,5 +17,5 @@ def test_a_configuration_that_makes_no_sense(short_folder, options):
 
 def test_a_cache_folder_that_is_a_file(short_folder):
     (short_folder / 'cache').write_text('')
-    with pytest.raises(exception.FolderUnfit, match='it is no folder'):
+    with pytest.raises(exception.FolderUnfit, match='it is not a folder'):
         Host(builders.config(short_folder))

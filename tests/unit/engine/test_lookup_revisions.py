@@ -5,7 +5,7 @@ the others."""
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.engine.lookup import Judge
+from nova_qcache.engine.lookup import Lookup
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.plan import PlanKind
 from nova_qcache.model.source import BaseIdentity
@@ -20,79 +20,79 @@ SECOND = KEY.next_revision()
 THIRD = SECOND.next_revision()
 
 
-def ready(store, key):
-    return builders.ready(store, key=key, base='memory://base')
+def ready(catalog, key):
+    return builders.ready(catalog, key=key, base='memory://base')
 
 
 @pytest.fixture
-def judge(store, generations, current):
-    judge = Judge(store, generations)
-    return lambda: judge.judge(builders.boot(), builders.MemorySource()).plan
+def lookup(catalog, generations, current):
+    lookup = Lookup(catalog, generations)
+    return lambda: lookup.find(builders.boot(), builders.MemorySource()).plan
 
 
-def test_the_newest_that_is_ready_is_played(judge, store):
+def test_the_newest_that_is_ready_is_played(lookup, catalog):
     for key in (KEY, THIRD, SECOND):
-        ready(store, key)
-    assert (judge().kind, judge().revision) == (PlanKind.PLAY, 3)
-    assert judge().cache == str(store.paths.sealed(THIRD))
-    assert judge().key == THIRD
+        ready(catalog, key)
+    assert (lookup().kind, lookup().revision) == (PlanKind.PLAY, 3)
+    assert lookup().cache == str(catalog.paths.sealed(THIRD))
+    assert lookup().key == THIRD
 
 
-def test_one_that_is_being_recorded_is_not(judge, store):
-    ready(store, KEY)
-    builders.warm(store, key=SECOND, base='memory://base', is_audit=True)
-    assert (judge().kind, judge().key) == (PlanKind.PLAY, KEY)
+def test_one_that_is_being_recorded_is_not(lookup, catalog):
+    ready(catalog, KEY)
+    builders.warm(catalog, key=SECOND, base='memory://base', is_audit=True)
+    assert (lookup().kind, lookup().key) == (PlanKind.PLAY, KEY)
 
 
-def test_the_first_may_be_gone_or_stale(judge, store):
-    first = ready(store, KEY)
-    ready(store, SECOND)
-    store.retire(first, 'there is a new revision', Staleness.REVISION)
-    assert judge().key == SECOND
-    store.discard(KEY)
-    assert (judge().kind, judge().key) == (PlanKind.PLAY, SECOND)
+def test_the_first_may_be_gone_or_stale(lookup, catalog):
+    first = ready(catalog, KEY)
+    ready(catalog, SECOND)
+    catalog.retire(first, 'there is a new revision', Staleness.REVISION)
+    assert lookup().key == SECOND
+    catalog.discard(KEY)
+    assert (lookup().kind, lookup().key) == (PlanKind.PLAY, SECOND)
 
 
-def test_when_the_newest_is_damaged_the_one_before_plays(judge, store):
-    ready(store, KEY)
-    store.retire(ready(store, SECOND), 'its digest is another', Staleness.DAMAGED)
-    assert (judge().kind, judge().key) == (PlanKind.PLAY, KEY)
+def test_when_the_newest_is_damaged_the_one_before_plays(lookup, catalog):
+    ready(catalog, KEY)
+    catalog.retire(ready(catalog, SECOND), 'its digest is another', Staleness.DAMAGED)
+    assert (lookup().kind, lookup().key) == (PlanKind.PLAY, KEY)
 
 
-def test_a_broken_record_of_the_newest_is_no_reason_to_boot_plain(judge, store):
-    ready(store, KEY)
-    ready(store, SECOND)
-    store.paths.record(SECOND).write_text('x')
-    assert (judge().kind, judge().key) == (PlanKind.PLAY, KEY)
-    store.paths.record(KEY).write_text('x')
-    assert (judge().kind, judge().key) == (PlanKind.RECORD, THIRD)
+def test_a_broken_record_of_the_newest_is_no_reason_to_boot_plain(lookup, catalog):
+    ready(catalog, KEY)
+    ready(catalog, SECOND)
+    catalog.paths.record(SECOND).write_text('x')
+    assert (lookup().kind, lookup().key) == (PlanKind.PLAY, KEY)
+    catalog.paths.record(KEY).write_text('x')
+    assert (lookup().kind, lookup().key) == (PlanKind.RECORD, THIRD)
 
 
-def test_a_revision_of_another_generation_is_another_cache(judge, store):
-    ready(store, CacheKey(IMAGE, GENERATION.next(), 2))
-    assert judge().kind is PlanKind.PLAIN  # it may be the same content: that is found out
+def test_a_revision_of_another_generation_is_another_cache(lookup, catalog):
+    ready(catalog, CacheKey(IMAGE, GENERATION.next(), 2))
+    assert lookup().kind is PlanKind.PLAIN  # it may be the same content: that is found out
 
 
-def test_a_boot_keeps_the_revision_that_it_was_told(boots, store, paths):
-    ready(store, KEY)
-    ready(store, SECOND)
+def test_a_boot_keeps_the_revision_that_it_was_told(boots, catalog, paths):
+    ready(catalog, KEY)
+    ready(catalog, SECOND)
     plan = boots.plan(builders.boot(consumer='instance'))
     assert plan.key == SECOND
     (lease,) = boots._leases.active()
     assert lease.key == SECOND
 
 
-def test_nothing_is_recorded_beside_a_revision_that_plays(boots, store, launch_start):
-    ready(store, SECOND)
+def test_nothing_is_recorded_beside_a_revision_that_plays(boots, catalog, launch_start):
+    ready(catalog, SECOND)
     with pytest.raises(exception.WrongState, match='is READY'):
         boots.record(*builders.BOOT)
-    assert store.load(SECOND).state is State.READY
+    assert catalog.load(SECOND).state is State.READY
     launch_start.assert_not_called()
 
 
-def test_a_revision_that_was_proved_again_stays_what_it_is(manager, store, verifier, source):
-    ready(store, KEY)
-    ready(store, SECOND)
+def test_a_revision_that_was_proved_again_stays_what_it_is(manager, catalog, verifier, source):
+    ready(catalog, KEY)
+    ready(catalog, SECOND)
     source.now = BaseIdentity(1, 2, 3)
     assert manager.boots.plan(builders.boot()).kind is PlanKind.PLAIN
     (asked,) = manager.boots._requests.pending()

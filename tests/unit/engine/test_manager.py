@@ -10,7 +10,7 @@ from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import cleanup
 from nova_qcache.cache import view
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
@@ -61,8 +61,8 @@ def no_sleep():
         yield made
 
 
-def stale(store):
-    store.retire(builders.ready(store), 'damaged')
+def stale(catalog):
+    catalog.retire(builders.ready(catalog), 'damaged')
 
 
 def says(*phases, guests=0):
@@ -77,15 +77,15 @@ class TestCaches:
         assert manager.caches() == []
         assert manager.caches(IMAGE) == []
 
-    def test_the_newest_of_an_image_is_last(self, manager, store):
-        builders.ready(store, key=KEY, created_at=1.0)
-        builders.ready(store, key=NEWER, created_at=2.0)
-        builders.ready(store, key=OTHER, created_at=3.0)
+    def test_the_newest_of_an_image_is_last(self, manager, catalog):
+        builders.ready(catalog, key=KEY, created_at=1.0)
+        builders.ready(catalog, key=NEWER, created_at=2.0)
+        builders.ready(catalog, key=OTHER, created_at=3.0)
         assert [view.key for view in manager.caches()] == [OTHER, KEY, NEWER]
         assert [view.key for view in manager.caches(IMAGE.upper())] == [KEY, NEWER]
 
-    def test_what_serves_guests_of_a_cache_that_is_gone(self, manager, store, served, at_work):
-        builders.ready(store)
+    def test_what_serves_guests_of_a_cache_that_is_gone(self, manager, catalog, served, at_work):
+        builders.ready(catalog)
         served.return_value = {NEWER, OTHER}
         at_work.status.return_value = builders.status(Phase.SERVING, guests=1)
         assert [view.key for view in manager.caches()] == [OTHER, NEWER, KEY]
@@ -101,34 +101,34 @@ class TestCaches:
 
 
 class TestSeal:
-    def test_it_is_asked_for(self, manager, store, at_work):
-        builders.warm(store)
+    def test_it_is_asked_for(self, manager, catalog, at_work):
+        builders.warm(catalog)
         view = manager.seal(IMAGE)
         at_work.seal.assert_called_once_with()
-        assert (view.key, view.state) == (KEY, 'WARMING')
+        assert (view.key, view.state) == (KEY, 'RECORDING')
 
-    def test_it_is_waited_for(self, manager, store, at_work, no_sleep):
-        warm = builders.warm(store)
+    def test_it_is_waited_for(self, manager, catalog, at_work, no_sleep):
+        warm = builders.warm(catalog)
         answers = iter(says(Phase.RECORDING, Phase.RECORDING, Phase.SEALING, Phase.SERVING))
 
         def status():
             answer = next(answers, builders.status(Phase.SERVING))
-            if answer.phase is Phase.SERVING and store.load(KEY).state is State.WARMING:
-                store.seal(warm, builders.sealed())
+            if answer.phase is Phase.SERVING and catalog.load(KEY).state is State.RECORDING:
+                catalog.seal(warm, builders.sealed())
             return answer
 
         at_work.status.side_effect = status
         assert manager.seal(IMAGE, wait_seconds=60).state == 'READY'
 
-    def test_a_recorder_that_leaves_after_it(self, manager, store, at_work, no_sleep):
-        warm = builders.warm(store)
-        at_work.seal.side_effect = lambda: store.seal(warm, builders.sealed())
+    def test_a_recorder_that_leaves_after_it(self, manager, catalog, at_work, no_sleep):
+        warm = builders.warm(catalog)
+        at_work.seal.side_effect = lambda: catalog.seal(warm, builders.sealed())
         at_work.status.side_effect = [builders.status(), UNREACHABLE, UNREACHABLE]
         assert manager.seal(IMAGE, wait_seconds=60).state == 'READY'
 
     @pytest.mark.parametrize('ended', ['dead', 'dropped'])
-    def test_a_recorder_that_ends_without_it(self, manager, store, at_work, no_sleep, ended):
-        warm = builders.warm(store)
+    def test_a_recorder_that_ends_without_it(self, manager, catalog, at_work, no_sleep, ended):
+        warm = builders.warm(catalog)
         dropped = builders.status(Phase.SERVING, note='sealing failed: leaks')
         answers = {
             'dead': [builders.status(), builders.status(), UNREACHABLE],
@@ -136,14 +136,14 @@ class TestSeal:
         }
         at_work.status.side_effect = answers[ended]
         if ended == 'dropped':
-            at_work.seal.side_effect = lambda: store.discard_recording(warm.key)
+            at_work.seal.side_effect = lambda: catalog.discard_recording(warm.key)
         with pytest.raises(exception.NotSealed) as caught:
             manager.seal(IMAGE, wait_seconds=60)
         said = {'dead': 'No recorder answers', 'dropped': 'sealing failed: leaks'}[ended]
         assert f'The cache of image {IMAGE} was not sealed: {said}' in str(caught.value)
 
-    def test_a_recorder_that_is_slow_to_answer(self, manager, store, at_work, no_sleep):
-        warm = builders.warm(store)
+    def test_a_recorder_that_is_slow_to_answer(self, manager, catalog, at_work, no_sleep):
+        warm = builders.warm(catalog)
         waits = [UNREACHABLE] * 2
         answers = iter(says(Phase.RECORDING, *waits, Phase.SERVING, Phase.SERVING))
 
@@ -151,16 +151,16 @@ class TestSeal:
             answer = next(answers)
             if isinstance(answer, Exception):
                 raise answer
-            if answer.phase is Phase.SERVING and store.load(KEY).state is State.WARMING:
-                store.seal(warm, builders.sealed())
+            if answer.phase is Phase.SERVING and catalog.load(KEY).state is State.RECORDING:
+                catalog.seal(warm, builders.sealed())
             return answer
 
         at_work.status.side_effect = status
         with mock.patch.object(processes, 'listener_pid', autospec=True, return_value=1):
             assert manager.seal(IMAGE, wait_seconds=60).state == 'READY'
 
-    def test_it_takes_too_long(self, manager, store, at_work, no_sleep):
-        builders.warm(store)
+    def test_it_takes_too_long(self, manager, catalog, at_work, no_sleep):
+        builders.warm(catalog)
         at_work.status.return_value = builders.status(Phase.SEALING)
         with pytest.raises(exception.DeadlinePassed) as caught:
             manager.seal(IMAGE, wait_seconds=1e-9)
@@ -170,18 +170,18 @@ class TestSeal:
     def test_nothing_to_seal(self, manager, at_work):
         with pytest.raises(exception.CacheNotFound) as caught:
             manager.seal(IMAGE)
-        assert f'There is no cache of image {IMAGE} here' in str(caught.value)
+        assert f'This host has no cache of image {IMAGE}' in str(caught.value)
         at_work.seal.assert_not_called()
 
     @pytest.mark.parametrize('seconds', [0, 60])
-    def test_what_is_sealed_already(self, manager, store, at_work, seconds):
-        builders.ready(store)
+    def test_what_is_sealed_already(self, manager, catalog, at_work, seconds):
+        builders.ready(catalog)
         view = manager.seal(IMAGE, wait_seconds=seconds)
         assert (view.key, view.state) == (KEY, 'READY')
         at_work.seal.assert_not_called()
 
-    def test_a_cache_that_is_no_recording(self, manager, store, at_work):
-        stale(store)
+    def test_a_cache_that_is_no_recording(self, manager, catalog, at_work):
+        stale(catalog)
         with pytest.raises(exception.CacheNotReady) as caught:
             manager.seal(IMAGE)
         said = f'The cache of image {IMAGE} is STALE: nothing is being recorded. The next boot'
@@ -198,36 +198,36 @@ class TestSeal:
         )
         at_work.seal.assert_not_called()
 
-    def test_a_recording_beside_a_cache(self, manager, store, at_work):
-        builders.ready(store)
-        builders.warm(store, key=NEWER, created_at=1.0)
+    def test_a_recording_beside_a_cache(self, manager, catalog, at_work):
+        builders.ready(catalog)
+        builders.warm(catalog, key=NEWER, created_at=1.0)
         assert manager.seal(IMAGE).key == NEWER
         at_work.seal.assert_called_once_with()
 
-    def test_nobody_to_ask(self, manager, store):
-        builders.warm(store)
+    def test_nobody_to_ask(self, manager, catalog):
+        builders.warm(catalog)
         with pytest.raises(exception.RecorderUnreachable):
             manager.seal(IMAGE)
 
 
 class TestInvalidate:
-    def test_a_ready_cache(self, manager, store, find_source, source, raised):
-        builders.ready(store)
+    def test_a_ready_cache(self, manager, catalog, find_source, source, raised):
+        builders.ready(catalog)
         assert manager.invalidate(IMAGE) == [KEY]
-        assert store.load(KEY).stale_reason == 'invalidated by an operator'
+        assert catalog.load(KEY).stale_reason == 'invalidated by an operator'
         raised.assert_called_once_with(mock.ANY, source)
         find_source.assert_called_with('/base/image', 'raw', reconnect_seconds=300)
 
-    def test_the_generation_rises_first(self, manager, store, raised):
-        builders.ready(store)
+    def test_the_generation_rises_first(self, manager, catalog, raised):
+        builders.ready(catalog)
         raised.side_effect = exception.FolderUnfit(path='x', reason='y', remedy='z')
         with pytest.raises(exception.FolderUnfit):
             manager.invalidate(IMAGE)
-        assert store.load(KEY).state is State.READY
+        assert catalog.load(KEY).state is State.READY
 
-    def test_every_base_of_the_image(self, manager, store, find_source, raised):
-        builders.ready(store, base='/one')
-        builders.ready(store, key=NEWER, base='/two')
+    def test_every_base_of_the_image(self, manager, catalog, find_source, raised):
+        builders.ready(catalog, base='/one')
+        builders.ready(catalog, key=NEWER, base='/two')
         manager.invalidate(IMAGE, '/three', 'qcow2')
         asked = [call.args for call in find_source.call_args_list]
         assert asked[0] == ('/three', 'qcow2'), 'it is looked for first'
@@ -238,8 +238,8 @@ class TestInvalidate:
         assert manager.invalidate(IMAGE, '/base') == []
         raised.assert_called_once()
 
-    def test_a_base_that_is_not_there(self, manager, store, raised):
-        builders.ready(store)
+    def test_a_base_that_is_not_there(self, manager, catalog, raised):
+        builders.ready(catalog)
         unfit = exception.InvalidBase(base='x', reason='No such file', remedy='Give one')
         with (
             mock.patch.object(builders.MemorySource, 'identity', autospec=True, side_effect=unfit),
@@ -247,56 +247,56 @@ class TestInvalidate:
         ):
             manager.invalidate(IMAGE, '/nonexistent')
         raised.assert_not_called()
-        assert store.load(KEY).state is State.READY
+        assert catalog.load(KEY).state is State.READY
 
     def test_neither_cache_nor_base(self, manager, raised):
         with pytest.raises(exception.CacheNotFound):
             manager.invalidate(IMAGE)
         raised.assert_not_called()
 
-    def test_a_recording_is_dropped(self, manager, store, at_work, raised):
-        builders.warm(store)
+    def test_a_recording_is_dropped(self, manager, catalog, at_work, raised):
+        builders.warm(catalog)
         assert manager.invalidate(IMAGE) == [KEY]
         at_work.drop.assert_called_once_with()
-        assert store.load(KEY).state is State.WARMING, 'its recorder forgets it'
+        assert catalog.load(KEY).state is State.RECORDING, 'its recorder forgets it'
 
-    def test_a_recorder_that_has_just_left(self, manager, store, recorder, raised):
-        builders.ready(store)
+    def test_a_recorder_that_has_just_left(self, manager, catalog, recorder, raised):
+        builders.ready(catalog)
         recorder.status.side_effect = None
         recorder.status.return_value = builders.status(Phase.SERVING)
         manager.invalidate(IMAGE)
-        assert store.load(KEY).state is State.STALE
+        assert catalog.load(KEY).state is State.STALE
 
     def test_what_serves_guests_of_a_cache_that_is_gone(
-        self, manager, store, served, at_work, raised
+        self, manager, catalog, served, at_work, raised
     ):
         served.return_value = {KEY}
         with pytest.raises(exception.CacheNotFound):
             manager.invalidate(IMAGE)
         raised.assert_not_called()
 
-    def test_a_broken_record_is_no_hindrance(self, manager, store, raised):
-        builders.ready(store)
-        store.paths.record(NEWER).write_bytes(b'nonsense')
+    def test_a_broken_record_is_no_hindrance(self, manager, catalog, raised):
+        builders.ready(catalog)
+        catalog.paths.record(NEWER).write_bytes(b'nonsense')
         assert set(manager.invalidate(IMAGE)) == {KEY, NEWER}
-        assert store.load(KEY).state is State.STALE
+        assert catalog.load(KEY).state is State.STALE
 
 
 class TestRemove:
     @pytest.mark.parametrize('there', [builders.warm, builders.ready])
-    def test_all_of_an_image(self, manager, store, there):
-        there(store)
-        there(store, key=NEWER)
-        other = there(store, key=OTHER)
+    def test_all_of_an_image(self, manager, catalog, there):
+        there(catalog)
+        there(catalog, key=NEWER)
+        other = there(catalog, key=OTHER)
         assert set(manager.remove(IMAGE)) == {KEY, NEWER}
-        assert store.keys() == [OTHER]
-        assert store.load(OTHER) == other
+        assert catalog.keys() == [OTHER]
+        assert catalog.load(OTHER) == other
 
-    def test_broken_files(self, manager, store):
-        store.paths.record(KEY).write_bytes(b'nonsense')
-        store.paths.recording(NEWER).write_bytes(b'lost')
+    def test_broken_files(self, manager, catalog):
+        catalog.paths.record(KEY).write_bytes(b'nonsense')
+        catalog.paths.recording(NEWER).write_bytes(b'lost')
         manager.remove(IMAGE)
-        assert store.keys() == []
+        assert catalog.keys() == []
 
     def test_nothing(self, manager):
         with pytest.raises(exception.CacheNotFound):
@@ -308,41 +308,41 @@ class TestRemove:
         assert manager.remove(IMAGE) == [KEY]
         at_work.leave.assert_called_once_with()
 
-    def test_the_daemon_of_a_recorder_that_has_died(self, manager, store, served):
-        builders.warm(store)
+    def test_the_daemon_of_a_recorder_that_has_died(self, manager, catalog, served):
+        builders.warm(catalog)
         served.return_value = {NEWER}
         with mock.patch.object(cleanup, 'end_daemon', autospec=True) as end:
             assert set(manager.remove(IMAGE)) == {KEY, NEWER}
         assert {call.args[1] for call in end.call_args_list} == {KEY, NEWER}
 
-    def test_guests_of_a_recorder_keep_everything(self, manager, store, at_work):
-        builders.ready(store)
-        builders.ready(store, key=NEWER)
+    def test_guests_of_a_recorder_keep_everything(self, manager, catalog, at_work):
+        builders.ready(catalog)
+        builders.ready(catalog, key=NEWER)
         at_work.status.side_effect = says(Phase.SERVING, Phase.SERVING, guests=2)
         with pytest.raises(exception.CacheInUse, match='2 guests read through its recorder'):
             manager.remove(IMAGE)
-        assert len(store.keys()) == 2
+        assert len(catalog.keys()) == 2
         at_work.leave.assert_not_called()
 
-    def test_guests_of_the_file_keep_it(self, manager, store):
-        builders.ready(store)
+    def test_guests_of_the_file_keep_it(self, manager, catalog):
+        builders.ready(catalog)
         with (
             mock.patch.object(files, 'used_by_qemu', autospec=True, return_value=True),
             pytest.raises(exception.CacheInUse, match='a process of qemu has it open'),
         ):
             manager.remove(IMAGE)
-        assert store.keys() == [KEY]
+        assert catalog.keys() == [KEY]
 
     @pytest.mark.parametrize('guests', [0, 2])
-    def test_force(self, manager, store, at_work, guests):
-        builders.ready(store)
+    def test_force(self, manager, catalog, at_work, guests):
+        builders.ready(catalog)
         at_work.status.side_effect = [*says(Phase.SERVING, guests=guests), UNREACHABLE]
         assert manager.remove(IMAGE, force=True) == [KEY]
-        assert store.keys() == []
+        assert catalog.keys() == []
         at_work.dismiss.assert_called_once_with()
 
-    def test_a_recorder_without_guests_is_sent_away(self, manager, store, at_work, no_sleep):
-        builders.warm(store)
+    def test_a_recorder_without_guests_is_sent_away(self, manager, catalog, at_work, no_sleep):
+        builders.warm(catalog)
         at_work.status.side_effect = says(
             Phase.RECORDING, Phase.SEALING, Phase.SERVING, Phase.LEAVING, UNREACHABLE
         )
@@ -351,64 +351,64 @@ class TestRemove:
         at_work.leave.assert_called_once_with()
         at_work.dismiss.assert_not_called()
         assert at_work.status.call_count == 5
-        assert store.keys() == []
+        assert catalog.keys() == []
 
-    def test_its_daemon_ends_after_it(self, manager, store, paths, at_work, no_sleep):
+    def test_its_daemon_ends_after_it(self, manager, catalog, paths, at_work, no_sleep):
         """Until then the file is open, whether or not its record can be read."""
-        builders.warm(store)
+        builders.warm(catalog)
         paths.record(KEY).write_bytes(b'')
         at_work.status.side_effect = [builders.status(), *[UNREACHABLE] * 3]
         with mock.patch.object(processes, 'listener_pid', autospec=True) as listener:
             listener.side_effect = [1235, 1235, None]
             manager.remove(IMAGE)
         listener.assert_called_with(paths.nbd_socket(KEY))
-        assert store.keys() == []
+        assert catalog.keys() == []
 
     def test_a_boot_that_comes_meanwhile_keeps_its_recorder(
-        self, manager, store, paths, at_work, no_sleep
+        self, manager, catalog, paths, at_work, no_sleep
     ):
-        builders.warm(store)
+        builders.warm(catalog)
         at_work.leave.side_effect = lambda: Leases(paths.leases, 300).take('boot', KEY)
         with pytest.raises(exception.CacheInUse, match='the boot of boot'):
             manager.remove(IMAGE)
-        assert store.keys() == [KEY]
+        assert catalog.keys() == [KEY]
 
-    def test_a_recorder_with_guests_serves_them_on(self, manager, store, at_work, no_sleep):
-        builders.warm(store)
+    def test_a_recorder_with_guests_serves_them_on(self, manager, catalog, at_work, no_sleep):
+        builders.warm(catalog)
         at_work.status.side_effect = says(Phase.RECORDING, Phase.SEALING, Phase.SERVING, guests=1)
         manager.remove(IMAGE, force=True)
-        assert store.keys() == []
+        assert catalog.keys() == []
 
-    def test_a_recorder_that_leaves_by_itself_meanwhile(self, manager, store, at_work):
-        builders.warm(store)
+    def test_a_recorder_that_leaves_by_itself_meanwhile(self, manager, catalog, at_work):
+        builders.warm(catalog)
         at_work.drop.side_effect = UNREACHABLE
         at_work.status.side_effect = [builders.status(), UNREACHABLE]
         manager.remove(IMAGE)
-        assert store.keys() == []
+        assert catalog.keys() == []
 
 
 class TestSweep:
-    def test_what_nobody_fills(self, manager, store, paths, leased_and_ended):
-        builders.warm(store)
-        before = builders.ready(store, key=OTHER)
-        assert manager.sweep() == []  # a boot that is on its way may need it
+    def test_what_nobody_fills(self, manager, catalog, paths, leased_and_ended):
+        builders.warm(catalog)
+        before = builders.ready(catalog, key=OTHER)
+        assert manager.clean_up() == []  # a boot that is on its way may need it
         Leases(paths.leases, 300).release('lasting')
-        assert manager.sweep() == [KEY]
-        assert store.keys() == [OTHER]
-        assert store.load(OTHER) == before
+        assert manager.clean_up() == [KEY]
+        assert catalog.keys() == [OTHER]
+        assert catalog.load(OTHER) == before
         assert leased_and_ended() == []
-        assert manager.sweep() == []
+        assert manager.clean_up() == []
 
-    def test_a_lock_that_somebody_holds(self, conf, manager, store, paths):
-        builders.warm(store)
-        manager._store = Store(paths, 0)
+    def test_a_lock_that_somebody_holds(self, conf, manager, catalog, paths):
+        builders.warm(catalog)
+        manager._catalog = Catalog(paths, 0)
         with (
             locks.image(paths.locks, IMAGE, 0),
             pytest.raises(exception.LockTimeout, match=f'image-{IMAGE}'),
         ):
-            manager.sweep()
-        assert store.load(KEY).state is State.WARMING
-        assert manager.sweep() == [KEY]
+            manager.clean_up()
+        assert catalog.load(KEY).state is State.RECORDING
+        assert manager.clean_up() == [KEY]
 
     @pytest.fixture
     def leased_and_ended(self, paths):
@@ -418,17 +418,17 @@ class TestSweep:
 
 
 class TestVerify:
-    def test_every_ready_cache(self, manager, store, verifier, source):
-        record = builders.ready(store)
-        newer = builders.ready(store, key=NEWER, created_at=2e9)
+    def test_every_ready_cache(self, manager, catalog, verifier, source):
+        record = builders.ready(catalog)
+        newer = builders.ready(catalog, key=NEWER, created_at=2e9)
         found = list(manager.verify(IMAGE))
         assert found == [verifier.verify.return_value] * 2
         asked = [call.args[:2] for call in verifier.verify.call_args_list]
         assert asked == [(record, source), (newer, source)]
 
-    def test_others_are_passed_over(self, manager, store, verifier):
-        store.retire(builders.ready(store), 'old')
-        record = builders.ready(store, key=NEWER)
+    def test_others_are_passed_over(self, manager, catalog, verifier):
+        catalog.retire(builders.ready(catalog), 'old')
+        record = builders.ready(catalog, key=NEWER)
         list(manager.verify(IMAGE))
         assert verifier.verify.call_args.args[0] == record
         verifier.verify.assert_called_once()
@@ -437,39 +437,41 @@ class TestVerify:
         ('there', 'state', 'remedy'),
         [(builders.warm, 'DIRTY', 'The next boot'), (stale, 'STALE', 'The next boot')],
     )
-    def test_nothing_to_verify(self, manager, store, verifier, there, state, remedy):
+    def test_nothing_to_verify(self, manager, catalog, verifier, there, state, remedy):
         with pytest.raises(exception.CacheNotFound):
             list(manager.verify(IMAGE))
-        there(store)
+        there(catalog)
         with pytest.raises(exception.CacheNotReady) as caught:
             list(manager.verify(IMAGE))
         assert f'{IMAGE} is {state}: only a READY cache is compared' in str(caught.value)
         assert remedy in str(caught.value)
         verifier.verify.assert_not_called()
 
-    def test_what_is_being_recorded(self, manager, store, at_work):
-        builders.warm(store)
-        with pytest.raises(exception.CacheNotReady, match=f'WARMING.*`nova-qcache seal {IMAGE}`'):
+    def test_what_is_being_recorded(self, manager, catalog, at_work):
+        builders.warm(catalog)
+        with pytest.raises(
+            exception.CacheNotReady, match=f'RECORDING.*`nova-qcache seal {IMAGE}`'
+        ):
             list(manager.verify(IMAGE))
 
 
-# -- figures
+# -- snapshots
 
 
-def test_what_is_forgotten_stays_in_the_sums_of_the_host(manager, store):
-    store.ledger.add(IMAGE, Counters(boots=3, saved_bytes=5))
+def test_what_is_forgotten_stays_in_the_sums_of_the_host(manager, catalog):
+    catalog.counter_store.add(IMAGE, Counters(boots=3, saved_bytes=5))
     manager.forget(IMAGE.upper())
-    seen = manager.figures()
+    seen = manager.snapshot()
     assert seen.images == ()
     assert (seen.host.boots, seen.host.saved_bytes) == (3, 5)
     with pytest.raises(exception.InvalidImageId):
         manager.forget('../past')
 
 
-def test_what_caches_take_counts_on_their_own_device(manager, store, tmp_path):
-    builders.ready(store, bytes(8192))
+def test_what_caches_take_counts_on_their_own_device(manager, catalog, tmp_path):
+    builders.ready(catalog, bytes(8192))
     allocated = manager.allocated_beside(manager.paths.cache_path)
-    assert allocated == store.inventory.allocated() > 0
+    assert allocated == catalog.directory.allocated() > 0
     assert manager.allocated_beside('/proc') == 0
     with pytest.raises(OSError, match='missing'):
         manager.allocated_beside(str(tmp_path / 'missing'))

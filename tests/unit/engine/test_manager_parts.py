@@ -16,7 +16,7 @@ from nova_qcache.engine.manager import Manager
 from tests.unit import builders
 
 PARTS = {
-    host_module: ('Generations', 'Leases', 'LibvirtDomains', 'Pins', 'Pool', 'Store', 'Usage'),
+    host_module: ('Generations', 'Leases', 'LibvirtDomains', 'Pins', 'Pool', 'Catalog', 'Usage'),
     boots_module: ('Admission', 'Audits', 'Requests'),
     manager_module: ('QemuImg', 'QemuIo', 'Verifier'),
 }
@@ -31,7 +31,7 @@ def parts():
             for module, names in PARTS.items()
             for name in names
         }
-        made['Store'].return_value.ledger = 'the ledger'
+        made['Catalog'].return_value.counter_store = 'the counter store'
         yield made
 
 
@@ -54,12 +54,12 @@ def test_each_part_gets_what_concerns_it(parts, conf, short_folder):
     paths = Manager(conf).paths
     one = {name: part.return_value for name, part in parts.items()}
     said = {name: part.call_args.args for name, part in parts.items() if name != 'Leases'}
-    store, usage, leases = one['Store'], one['Usage'], one['Leases']
+    catalog, usage, leases = one['Catalog'], one['Usage'], one['Leases']
     *_, policy, limits, reservations, seconds = said.pop('Pool')
     assert isinstance(policy, eviction.LeastValuable)
     assert limits == pool.limits(conf, paths.cache_path)
     assert (reservations, seconds) == (leases, 7)
-    assert parts['Pool'].call_args.args[:3] == (store, one['Pins'], usage)
+    assert parts['Pool'].call_args.args[:3] == (catalog, one['Pins'], usage)
     assert parts['Leases'].call_args_list == [
         mock.call(paths.leases, 301),
         mock.call(paths.reservations, 31 + 60),
@@ -67,17 +67,17 @@ def test_each_part_gets_what_concerns_it(parts, conf, short_folder):
     instances = str(short_folder / 'instances')
     file = f'--config-file={short_folder / "nova.conf"}'
     assert said == {
-        'Admission': (store.ledger, 3),
-        'Audits': (store, one['Pool'], [file], 5),
+        'Admission': (catalog.counter_store, 3),
+        'Audits': (catalog, one['Pool'], [file], 5),
         'Generations': (paths, 7),
         'LibvirtDomains': ('test:///here',),
         'Pins': (paths, 7),
         'QemuImg': ('/x/qemu-img',),
         'QemuIo': ('/x/qemu-io',),
-        'Requests': (paths.examinations,),
-        'Store': (paths, 7),
+        'Requests': (paths.revalidations,),
+        'Catalog': (paths, 7),
         'Usage': (paths, leases, said['Usage'][2], one['LibvirtDomains']),
-        'Verifier': (store, one['Generations'], one['QemuImg'], one['QemuIo']),
+        'Verifier': (catalog, one['Generations'], one['QemuImg'], one['QemuIo']),
     }
     assert str(said['Usage'][2]) == instances
 

@@ -57,14 +57,14 @@ class TestRemoveOfWhatIsUsed:
         return Leases(paths.leases, 300)
 
     @pytest.fixture
-    def kept(self, store):
+    def kept(self, catalog):
         """Two caches of the image, and a way to see that nothing of them has changed."""
-        before = [builders.ready(store), builders.ready(store, key=NEWER)]
+        before = [builders.ready(catalog), builders.ready(catalog, key=NEWER)]
 
         def check():
-            assert [store.load(KEY), store.load(NEWER)] == before
+            assert [catalog.load(KEY), catalog.load(NEWER)] == before
             for record in before:
-                assert store.require_unchanged(record).read_bytes() == b'cached'
+                assert catalog.require_unchanged(record).read_bytes() == b'cached'
 
         return check
 
@@ -92,31 +92,31 @@ class TestRemoveOfWhatIsUsed:
 
     def test_nobody_can_tell(self, manager, kept, domains):
         domains.documents.side_effect = exception.DomainsUnknown(uri='x:///', reason='y')
-        with pytest.raises(exception.CacheInUse, match=r'cannot be told: y\. .*add --force'):
+        with pytest.raises(exception.CacheInUse, match=r'domains at .* use: y\. .*add --force'):
             manager.remove(IMAGE)
         kept()
 
-    def test_a_recording_of_a_domain_is_not_dropped(self, manager, store, at_work, leases):
-        before = builders.warm(store)
+    def test_a_recording_of_a_domain_is_not_dropped(self, manager, catalog, at_work, leases):
+        before = builders.warm(catalog)
         leases.take(INSTANCE, KEY)
         with pytest.raises(exception.CacheInUse):
             manager.remove(IMAGE)
         at_work.drop.assert_not_called()
         at_work.leave.assert_not_called()
-        assert store.load(KEY) == before
+        assert catalog.load(KEY) == before
 
-    def test_force(self, manager, store, kept, leases, domains):
+    def test_force(self, manager, catalog, kept, leases, domains):
         leases.take(INSTANCE, KEY)
         domains.documents.side_effect = exception.DomainsUnknown(uri='x:///', reason='y')
         assert set(manager.remove(IMAGE, force=True)) == {KEY, NEWER}
-        assert store.keys() == []
+        assert catalog.keys() == []
         domains.documents.assert_not_called()
 
-    def test_those_of_other_images_do_not_count(self, manager, store, kept, leases, paths):
-        builders.ready(store, key=OTHER)
+    def test_those_of_other_images_do_not_count(self, manager, catalog, kept, leases, paths):
+        builders.ready(catalog, key=OTHER)
         leases.take(INSTANCE, OTHER)
         manager.remove(IMAGE)
-        assert store.keys() == [OTHER]
+        assert catalog.keys() == [OTHER]
 
     def test_a_boot_that_comes_after_the_first_look(self, manager, kept, leases):
         """It is seen by the second one, under the lock."""
@@ -136,7 +136,7 @@ class TestRemoveOfWhatIsUsed:
             manager.remove(IMAGE)
         kept()
 
-    def test_the_last_look_is_under_the_lock(self, manager, store, kept, paths, domains):
+    def test_the_last_look_is_under_the_lock(self, manager, catalog, kept, paths, domains):
         """Whoever takes a lease then waits, and finds no cache."""
         held = []
 
@@ -152,7 +152,7 @@ class TestRemoveOfWhatIsUsed:
         manager.remove(IMAGE)
         assert held == [False, False, True, True]
         taken = mock.Mock()
-        assert not store.lease(KEY, taken)
+        assert not catalog.lease(KEY, taken)
         taken.assert_not_called()
 
 
@@ -163,23 +163,23 @@ class TestWhoTellsOfDomains:
             made.return_value.documents.side_effect = lambda: iter(())
             yield made
 
-    def remove(self, store, conf, *domains):
+    def remove(self, catalog, conf, *domains):
         manager = Manager(conf, *domains)
-        builders.ready(store)
+        builders.ready(catalog)
         manager.remove(IMAGE)
 
-    def test_the_libvirt_of_the_configuration(self, short_folder, store, made):
-        self.remove(store, builders.config(short_folder, libvirt_uri='x:///'))
+    def test_the_libvirt_of_the_configuration(self, short_folder, catalog, made):
+        self.remove(catalog, builders.config(short_folder, libvirt_uri='x:///'))
         made.assert_called_once_with('x:///')
         assert made.return_value.documents.call_count == 2
 
-    def test_somebody_else(self, short_folder, store, made):
+    def test_somebody_else(self, short_folder, catalog, made):
         domains = mock.create_autospec(Domains, instance=True)
         domains.documents.side_effect = lambda: iter(())
-        self.remove(store, builders.config(short_folder, libvirt_uri='x:///'), domains)
+        self.remove(catalog, builders.config(short_folder, libvirt_uri='x:///'), domains)
         made.assert_not_called()
         assert domains.documents.call_count == 2
 
-    def test_nobody(self, conf, store, made):
-        self.remove(store, conf)
+    def test_nobody(self, conf, catalog, made):
+        self.remove(catalog, conf)
         made.assert_not_called()

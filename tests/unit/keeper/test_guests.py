@@ -62,19 +62,19 @@ def paused(paths, failed=('vda',), *, full=False, document=None):
 
 
 def test_nobody(guests, domains):
-    guests.look()
+    guests.run_once()
     domains.resume.assert_not_called()
 
 
 def test_one_goes_on(guests, paths, domains, daemon):
     domains.paused.return_value = [paused(paths)]
-    guests.look()
+    guests.run_once()
     domains.resume.assert_called_once_with(UUID)
 
 
 def test_one_whose_daemon_is_not_back(guests, paths, domains):
     domains.paused.return_value = [paused(paths)]
-    guests.look()
+    guests.run_once()
     domains.resume.assert_not_called()
 
 
@@ -90,7 +90,7 @@ def test_one_whose_daemon_is_not_back(guests, paths, domains):
 )
 def test_one_who_is_paused_for_something_else(guests, paths, domains, daemon, change):
     domains.paused.return_value = [paused(paths, **change)]
-    guests.look()
+    guests.run_once()
     domains.resume.assert_not_called()
 
 
@@ -99,7 +99,7 @@ def test_repeats_are_bounded(guests, paths, domains, daemon, clock):
     times = []
     for _ in range(1000):
         before = domains.resume.call_count
-        guests.look()
+        guests.run_once()
         if domains.resume.call_count > before:
             times.append(clock.return_value)
         clock.return_value += 1
@@ -116,26 +116,26 @@ def test_pauses_begin_anew_after_a_guest_has_run_for_a_while(
     for _ in range(4):
         domains.paused.return_value = [paused(paths)]
         before = domains.resume.call_count
-        guests.look()
+        guests.run_once()
         clock.return_value += 1
-        guests.look()
+        guests.run_once()
         resumed = domains.resume.call_count - before
         domains.paused.return_value = []
         for _ in range(seconds):
             clock.return_value += 1
-            guests.look()
+            guests.run_once()
     assert (resumed < 2) == waits
 
 
 def test_another_day_it_is_resumed_again(guests, paths, domains, daemon, clock):
     domains.paused.return_value = [paused(paths)]
     for _ in range(1000):
-        guests.look()
+        guests.run_once()
         clock.return_value += 1
         if domains.resume.call_count == 12:
             break
     clock.return_value += 601
-    guests.look()
+    guests.run_once()
     assert domains.resume.call_count == 13
 
 
@@ -154,7 +154,7 @@ def resumes(guests, domains, clock, seconds):
     """Return how often a domain is resumed in so many seconds, and is paused again each time."""
     before = domains.resume.call_count
     for _ in range(seconds):
-        guests.look()
+        guests.run_once()
         clock.return_value += 1
     return domains.resume.call_count - before
 
@@ -193,7 +193,7 @@ def test_who_is_not_connected_holds_the_recorder(guests, paths, domains, recorde
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))] * 2
     recorder.status.side_effect = None
     recorder.status.return_value = builders.status(Phase.SERVING, guests=1)
-    guests.look()
+    guests.run_once()
     recorder.hold.assert_called_once_with()
 
 
@@ -202,22 +202,22 @@ def test_who_is_connected_needs_no_hold(guests, paths, domains, recorder):
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
     recorder.status.side_effect = None
     recorder.status.return_value = builders.status(Phase.SERVING, guests=1)
-    guests.look()
+    guests.run_once()
     recorder.hold.assert_not_called()
 
 
 def test_it_looks_at_all_domains_now_and_then(guests, domains, clock):
     for _ in range(25):
-        guests.look()
+        guests.run_once()
         clock.return_value += 1
     assert domains.living.call_count == 3
 
 
-def test_a_lost_duty_is_known_by_the_guest(guests, paths, domains, recorder):
+def test_a_lost_respawn_spec_is_known_by_the_guest(guests, paths, domains, recorder):
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
     base = overlay.Backing('/base', 'raw')
     with mock.patch.object(overlay, 'backing', autospec=True, return_value=base) as asked:
-        guests.look()
+        guests.run_once()
     assert str(asked.call_args.args[0]) == '/instances/1/disk'
     wanted = [*ARGUMENTS, '--base=/base', '--base-format=raw', KEY.image_id]
     assert respawn.read(paths, KEY) == wanted
@@ -227,11 +227,11 @@ def test_a_lost_duty_is_known_by_the_guest(guests, paths, domains, recorder):
 def test_a_guest_whose_base_nobody_knows(guests, paths, domains, recorder, answer):
     domains.living.return_value = [('domain one', xml(paths.nbd_socket(KEY)))]
     with mock.patch.object(overlay, 'backing', autospec=True, side_effect=[answer]):
-        guests.look()
+        guests.run_once()
     assert respawn.read(paths, KEY) is None
 
 
 def test_what_is_no_xml(guests, paths, domains):
     domains.living.return_value = [('domain one', '<domain')]
     with pytest.raises(exception.DomainsUnknown):
-        guests.look()
+        guests.run_once()

@@ -51,11 +51,11 @@ def test_one_that_was_just_started_is_enough(paths, popen):
 def test_what_goes_wrong_is_no_boots_business(paths, popen, caplog, error):
     popen.side_effect = error
     launch.ensure(paths, [])
-    assert 'The keeper cannot be started' in caplog.text
+    assert 'Failed to start the keeper' in caplog.text
 
 
 def test_no_folder(paths, popen, caplog):
     paths.control.rmdir()
     launch.ensure(paths, [])
     popen.assert_not_called()
-    assert 'The keeper cannot be started' in caplog.text
+    assert 'Failed to start the keeper' in caplog.text

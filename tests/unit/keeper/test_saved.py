@@ -73,7 +73,7 @@ def saved(paths, leases, domains, events, happened):
 
 def test_it_looks_after_it_has_begun_to_listen(saved, domains, events):
     events.listen.side_effect = lambda: domains.strip_saved.assert_not_called()
-    saved.look()
+    saved.run_once()
     events.listen.assert_called_once_with()
     domains.strip_saved.assert_called_once_with()
 
@@ -82,7 +82,7 @@ def test_it_looks_again_at_each_event(saved, domains, happened):
     """Also at one that comes while it looks."""
     looks = iter([happened.set, happened.set, lambda: None])
     domains.strip_saved.side_effect = lambda: next(looks)() or []
-    saved.look()
+    saved.run_once()
     assert domains.strip_saved.call_count == 3
 
 
@@ -100,17 +100,17 @@ def test_a_boot_of_many_asks_for_the_xml_of_all_only_now_and_then(saved, domains
 
     domains.strip_saved.side_effect = strip_saved
     with mock.patch.object(time, 'monotonic', autospec=True, side_effect=lambda: clock[0]):
-        saved.look()
+        saved.run_once()
         assert domains.living.call_count == 2
         # It has asked at the first and at the sixth.
         assert needed == [False, False, True, True, True, True, False, True]
         assert saved.is_needed()
-        saved.look()
+        saved.run_once()
         assert not saved.is_needed()
 
 
 def test_nobody_is_there(saved):
-    saved.look()
+    saved.run_once()
     assert not saved.is_needed()
 
 
@@ -120,16 +120,16 @@ def test_as_long_as_a_guest_runs_on_a_chain_somebody_is_there(saved, domains, re
         ('domain one', xml('')),
         ('domain two', request.getfixturevalue(kind)),
     ]
-    saved.look()
+    saved.run_once()
     assert saved.is_needed()
     domains.living.return_value = [('domain one', xml(''))]
-    saved.look()
+    saved.run_once()
     assert not saved.is_needed()
 
 
 def test_a_guest_whose_xml_nobody_can_read_may_have_a_chain(saved, domains, unreadable):
     domains.living.return_value = [('domain one', unreadable), ('domain two', xml(''))]
-    saved.look()
+    saved.run_once()
     assert saved.is_needed()
 
 
@@ -139,18 +139,18 @@ def test_until_libvirt_has_told_somebody_is_there_for_a_while(saved, events, dom
     asked.side_effect = exception.DomainsUnknown(uri='x', reason='not there yet')
     assert saved.is_needed()
     with pytest.raises(exception.DomainsUnknown):
-        saved.look()
+        saved.run_once()
     assert saved.is_needed()
     much_later = time.monotonic() + 600
     with mock.patch.object(time, 'monotonic', autospec=True, return_value=much_later):
         assert not saved.is_needed()
     asked.side_effect = None
-    saved.look()
+    saved.run_once()
     assert not saved.is_needed()
 
 
 def test_a_boot_that_is_on_its_way_needs_somebody(saved, leases):
-    saved.look()
+    saved.run_once()
     leases.take('an-instance', KEY)
     assert saved.is_needed()
     leases.release('an-instance')
@@ -159,16 +159,16 @@ def test_a_boot_that_is_on_its_way_needs_somebody(saved, leases):
 
 def test_who_does_not_tell_changes_nothing(saved, domains, playing):
     domains.living.return_value = [('domain one', playing)]
-    saved.look()
+    saved.run_once()
     domains.living.side_effect = exception.DomainsUnknown(uri='x', reason='away')
     with pytest.raises(exception.DomainsUnknown):
-        saved.look()
+        saved.run_once()
     assert saved.is_needed()
 
 
 def test_one_that_was_stripped_needs_nobody(saved, domains, recorder, recording, caplog):
     domains.strip_saved.return_value = [Saved('one', recording)]
-    saved.look()
+    saved.run_once()
     assert not saved.is_needed()
     recorder.hold.assert_not_called()
     assert [each for each in caplog.records if each.levelno > logging.INFO] == []
@@ -179,11 +179,11 @@ def test_one_that_cannot_be_stripped_keeps_its_recorder(
 ):
     domains.strip_saved.return_value = [Saved('one', recording, ERROR)]
     for _ in range(3):
-        saved.look()
+        saved.run_once()
     assert saved.is_needed()
     assert recorder.hold.call_count == 3
     said = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
-    assert said == [f'The saved state of domain one keeps naming its cache: {ERROR}']
+    assert said == [f'Failed to remove the cache from the saved state of domain one: {ERROR}']
 
 
 def test_each_one_that_cannot_be_stripped_is_named(saved, domains, caplog):
@@ -191,10 +191,11 @@ def test_each_one_that_cannot_be_stripped_is_named(saved, domains, caplog):
     names = ['instance-00000001', 'instance-00000002']
     domains.strip_saved.return_value = [Saved(name, '', ERROR) for name in names]
     for _ in range(3):
-        saved.look()
+        saved.run_once()
     said = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
     assert said == [
-        f'The saved state of domain {name} keeps naming its cache: {ERROR}' for name in names
+        f'Failed to remove the cache from the saved state of domain {name}: {ERROR}'
+        for name in names
     ]
 
 
@@ -204,6 +205,6 @@ def test_one_that_cannot_be_stripped_and_names_no_recorder(
 ):
     document = request.getfixturevalue(what) if what else ''
     domains.strip_saved.return_value = [Saved('one', document, ERROR)]
-    saved.look()
+    saved.run_once()
     assert saved.is_needed()
     recorder.hold.assert_not_called()

@@ -8,10 +8,10 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.keeper import service
-from nova_qcache.keeper.examination import Examiner
-from nova_qcache.keeper.examination import Requests
 from nova_qcache.keeper.guests import Guests
-from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper.respawner import Respawner
+from nova_qcache.keeper.revalidation import Requests
+from nova_qcache.keeper.revalidation import Revalidator
 from nova_qcache.keeper.saved import SavedGuests
 from nova_qcache.keeper.service import Keeper
 from nova_qcache.system import locks
@@ -32,13 +32,13 @@ def hasty():
 
 @pytest.fixture
 def parts():
-    revival = mock.create_autospec(Revival, instance=True)
-    revival.look.return_value = 0
+    respawner = mock.create_autospec(Respawner, instance=True)
+    respawner.run_once.return_value = 0
     requests = mock.create_autospec(Requests, instance=True)
     requests.pending.return_value = {}
-    examiner = mock.create_autospec(Examiner, instance=True)
+    revalidator = mock.create_autospec(Revalidator, instance=True)
     guests = mock.create_autospec(Guests, instance=True)
-    return revival, requests, examiner, guests
+    return respawner, requests, revalidator, guests
 
 
 @pytest.fixture
@@ -49,24 +49,24 @@ def keeper(paths, parts):
 def test_it_ends_when_there_is_nothing_to_keep(keeper, parts, paths):
     paths.keeper_log.touch()
     keeper.run()
-    revival, _, examiner, guests = parts
-    assert revival.look.called and examiner.look.called and guests.look.called
+    respawner, _, revalidator, guests = parts
+    assert respawner.run_once.called and revalidator.run_once.called and guests.run_once.called
     assert not paths.keeper_log.exists()
     with locks.keeper(paths.locks, 0):
         pass
 
 
 def test_it_stays_as_long_as_it_is_needed(keeper, parts):
-    revival, requests, _, _ = parts
-    revival.look.side_effect = [1] * 40 + [0] * 1000
+    respawner, requests, _, _ = parts
+    respawner.run_once.side_effect = [1] * 40 + [0] * 1000
     requests.pending.side_effect = [{'x': ''}] * 40 + [{}] * 1000
     keeper.run()
-    assert revival.look.call_count > 80
+    assert respawner.run_once.call_count > 80
 
 
 def test_who_comes_while_it_is_about_to_end_is_not_lost(keeper, parts, paths):
     """A recorder that was told that there is a keeper, and is killed then."""
-    revival, _, _, _ = parts
+    respawner, _, _, _ = parts
     held: list[bool] = []
 
     def look():
@@ -84,7 +84,7 @@ def test_who_comes_while_it_is_about_to_end_is_not_lost(keeper, parts, paths):
         thread.join()
         return asked[0]
 
-    revival.look.side_effect = ask
+    respawner.run_once.side_effect = ask
     keeper.run()
     last = held.index(False)
     assert held[last + 1 :].count(True) > 1, 'it goes on'
@@ -92,8 +92,8 @@ def test_who_comes_while_it_is_about_to_end_is_not_lost(keeper, parts, paths):
 
 
 def test_it_ends_when_told(keeper, parts):
-    revival, _, _, _ = parts
-    revival.look.return_value = 1
+    respawner, _, _, _ = parts
+    respawner.run_once.return_value = 1
     timer = threading.Timer(0.05, keeper.stop)
     timer.start()
     keeper.run()
@@ -114,48 +114,48 @@ def test_one_at_a_time(keeper, paths, parts):
         other.start()
         other.join()
     assert 'keeper' in failures[0]
-    parts[0].look.assert_not_called()
+    parts[0].run_once.assert_not_called()
 
 
 @pytest.mark.parametrize('error', [OSError(5, 'x'), ValueError('a fault')])
-def test_a_look_that_fails_is_taken_again(keeper, parts, caplog, error):
-    revival, _, _, guests = parts
+def test_a_task_that_fails_is_run_again(keeper, parts, caplog, error):
+    respawner, _, _, guests = parts
     seen = threading.Event()
 
     def look():
-        if guests.look.call_count == 1:
+        if guests.run_once.call_count == 1:
             raise error
         seen.set()
 
-    guests.look.side_effect = look
-    revival.look.side_effect = lambda: 0 if seen.is_set() else 1
+    guests.run_once.side_effect = look
+    respawner.run_once.side_effect = lambda: 0 if seen.is_set() else 1
     keeper.run()
     assert seen.is_set()
-    assert 'The keeper' in caplog.text
+    assert 'the keeper' in caplog.text
 
 
 def test_folders_that_cannot_be_read_are_no_idleness(keeper, parts):
-    revival, _, _, _ = parts
-    revival.look.side_effect = [PermissionError(13, 'x')] * 30 + [0] * 1000
+    respawner, _, _, _ = parts
+    respawner.run_once.side_effect = [PermissionError(13, 'x')] * 30 + [0] * 1000
     keeper.run()
-    assert revival.look.call_count > 30
+    assert respawner.run_once.call_count > 30
 
 
 def test_it_ends_with_its_folders(keeper, parts):
-    parts[0].look.side_effect = FileNotFoundError(2, 'x')
+    parts[0].run_once.side_effect = FileNotFoundError(2, 'x')
     keeper.run()
 
 
 def test_it_stays_as_long_as_a_guest_may_be_saved(paths, parts):
     saved = mock.create_autospec(SavedGuests, instance=True)
     saved.is_needed.side_effect = [True] * 40 + [False] * 1000
-    revival, requests, examiner, guests = parts
-    Keeper(paths, revival, requests, examiner, guests, saved).run()
+    respawner, requests, revalidator, guests = parts
+    Keeper(paths, respawner, requests, revalidator, guests, saved).run()
     assert saved.is_needed.call_count > 40
-    assert saved.look.called
+    assert saved.run_once.called
 
 
 def test_no_libvirt(paths, parts):
-    revival, requests, examiner, guests = parts
-    Keeper(paths, revival, requests, examiner, None).run()
-    guests.look.assert_not_called()
+    respawner, requests, revalidator, guests = parts
+    Keeper(paths, respawner, requests, revalidator, None).run()
+    guests.run_once.assert_not_called()

@@ -40,7 +40,7 @@ maybe = st.none() | numbers
 
 @st.composite
 def records(draw):
-    state = draw(st.sampled_from([State.WARMING, State.READY, State.STALE]))
+    state = draw(st.sampled_from([State.RECORDING, State.READY, State.STALE]))
     return builders.record(
         state,
         key=dataclasses.replace(KEY, revision=draw(st.integers(1, 10**9 - 1))),
@@ -54,7 +54,7 @@ def records(draw):
         created_at=draw(times),
         stale_reason=draw(st.text()),
         is_audit=draw(st.booleans()),
-        sealed=None if state is State.WARMING else draw(seals),
+        sealed=None if state is State.RECORDING else draw(seals),
     )
 
 
@@ -147,6 +147,14 @@ def test_people_find_a_field_in_its_line_and_in_the_order_of_names():
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + '\n'
 
 
+def test_a_recording_has_its_former_name_in_the_file():
+    """Older versions read it; either name is understood."""
+    text = dumps(builders.record(State.RECORDING))
+    assert json.loads(text)['state'] == 'WARMING'
+    for name in (b'WARMING', b'RECORDING'):
+        assert read(text.replace(b'WARMING', name)).state is State.RECORDING
+
+
 def test_a_record_that_is_begun_has_no_seal_and_no_reason():
     needed = [
         field.name
@@ -191,8 +199,8 @@ def test_a_missing_field_is_named():
         ({'created_at': float('inf')}, 'created_at is out of range'),
         ({'extended_l2': 0}, 'extended_l2 is 0 and not of type bool'),
         ({'state': 'WARM'}, "'WARM' is not a valid State"),
-        ({'state': 'WARMING'}, 'state WARMING does not go with'),
-        ({'state': 'COLD'}, 'state COLD does not go with'),
+        ({'state': 'WARMING'}, 'state WARMING contradicts what'),
+        ({'state': 'COLD'}, 'state COLD contradicts what'),
         ({'image_id': builders.OTHER_IMAGE}, f'it is about {builders.OTHER_IMAGE}'),
         ({'generation': {'epoch': '0123456789ab', 'n': 4}}, f'it is about {IMAGE}.0123456789ab.4'),
         ({'generation': {'epoch': '../../../../', 'n': 3}}, 'is not an epoch'),
@@ -240,7 +248,7 @@ def test_a_newer_version_is_not_guessed_at():
     with pytest.raises(exception.RecordTooNew) as caught:
         loads(b'{"version": 2, "all": "else"}', PATH, KEY)
     said = str(caught.value)
-    assert f'has version 2 and this nova-qcache reads up to {VERSION}' in said
+    assert f'has version 2, but this nova-qcache reads up to {VERSION}' in said
     assert PATH in said
     assert 'upgrade nova-qcache' in said
     assert f'`nova-qcache remove {IMAGE}`' in said

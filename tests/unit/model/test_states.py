@@ -14,9 +14,9 @@ from nova_qcache.model.states import State
 from tests.unit.builders import IMAGE
 
 ALLOWED = {
-    (State.COLD, State.WARMING),
-    (State.WARMING, State.READY),
-    (State.WARMING, State.COLD),
+    (State.COLD, State.RECORDING),
+    (State.RECORDING, State.READY),
+    (State.RECORDING, State.COLD),
     (State.READY, State.STALE),
     (State.READY, State.COLD),
     (State.STALE, State.COLD),
@@ -40,13 +40,13 @@ def test_refused(state, wanted):
 
 
 def test_only_a_seal_makes_ready():
-    assert {state for state, wanted in ALLOWED if wanted is State.READY} == {State.WARMING}
+    assert {state for state, wanted in ALLOWED if wanted is State.READY} == {State.RECORDING}
 
 
 @pytest.mark.parametrize(
     ('kind', 'words'),
     [
-        (State, ['COLD', 'WARMING', 'READY', 'STALE']),
+        (State, ['COLD', 'RECORDING', 'READY', 'STALE']),
         (Staleness, ['changed', 'written', 'damaged', 'revision', 'operator']),
         (FinishReason, ['quota', 'idle', 'last-guest', 'max-time', 'operator']),
         (Phase, ['starting', 'recording', 'sealing', 'serving', 'leaving']),

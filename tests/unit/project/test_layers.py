@@ -26,7 +26,7 @@ BY_NAME = {
     # One module knows that nova-compute may have greenthreads.
     'nova_qcache/system/native.py': {"'eventlet'", "'eventlet.tpool'"},
     'nova_qcache/reports/plot.py': {"'matplotlib.dates'"},
-    'nova_qcache/virt/seams.py': {"f'{_LIBVIRT}.{module}'"},
+    'nova_qcache/virt/compatibility.py': {"f'{_LIBVIRT}.{module}'"},
 }
 """Which files import what by its name: import-linter reads only statements."""
 

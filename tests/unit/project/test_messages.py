@@ -36,9 +36,9 @@ REASONS = {
     'nova_qcache/engine/admission.py': ('refusal',),
     'nova_qcache/engine/boots.py': ('_leased',),
     'nova_qcache/checks/confinement.py': ('_of_apparmor', '_of_selinux'),
-    'nova_qcache/engine/lookup.py': ('_judged', '_playing', '_without_a_cache'),
-    'nova_qcache/checks/process_survival.py': ('obstacle',),
-    'nova_qcache/virt/eligibility.py': ('_refusal', 'boot', 'obstacle'),
+    'nova_qcache/engine/lookup.py': ('_result_for', '_playing', '_without_a_cache'),
+    'nova_qcache/checks/process_survival.py': ('problem',),
+    'nova_qcache/virt/eligibility.py': ('_refusal', 'boot', 'refusal_of'),
 }
 """The functions that say why a boot is plain, or why nothing can be recorded."""
 NOT_PLAIN = {'the cache is being recorded', 'no cache yet', 'the cache is ready'}
@@ -128,7 +128,7 @@ def _reasons_in(node: ast.AST) -> Iterator[str]:
             found = [value]
         case ast.Call(func=ast.Name(id='Refusal') | ast.Attribute(attr='Refusal'), args=arguments):
             found = list(arguments)
-        case ast.Call(func=ast.Name(id='_plain' | '_doubt'), args=arguments):
+        case ast.Call(func=ast.Name(id='_plain' | '_needs_revalidation'), args=arguments):
             found = list(arguments)
         case ast.Call(keywords=keywords):
             found = [each.value for each in keywords if each.arg == 'reason']
@@ -221,11 +221,11 @@ def test_a_message_over_two_lines_is_found() -> None:
         ),
         (
             'nova_qcache/virt/eligibility.py',
-            "def obstacle():\n    return Refusal('its disk is round')",
+            "def refusal_of():\n    return Refusal('its disk is round')",
         ),
         (
             'nova_qcache/engine/lookup.py',
-            "def _judged():\n    return _plain(plan, 'it is Monday', Cause.STALE)",
+            "def _result_for():\n    return _plain(plan, 'it is Monday', Cause.STALE)",
         ),
     ],
 )

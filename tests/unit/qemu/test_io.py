@@ -156,7 +156,7 @@ def test_killed(player):
 def test_silence_has_an_end(player):
     with (
         mock.patch.object(io, '_STALL_SECONDS', 0.05),
-        pytest.raises(exception.DeadlinePassed, match='See whether the base hangs'),
+        pytest.raises(exception.DeadlinePassed, match='Check whether the base hangs'),
     ):
         compare(player.play('', ending='exec sleep 1000'))
 

@@ -241,7 +241,7 @@ OTHERS = {
 @pytest.mark.parametrize('content', OTHERS.values(), ids=OTHERS)
 def test_no_qcow2(image, content):
     said = refusal(image, content)
-    assert ('it is no qcow2 image' in said) or not content
+    assert ('it is not a qcow2 image' in said) or not content
 
 
 def test_what_cannot_be_read(tmp_path):

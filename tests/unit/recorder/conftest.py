@@ -15,9 +15,9 @@ from tests.unit.recorder.stage import Stage
 
 
 @pytest.fixture
-def stage(store):
-    def seal(its_store, tool, record, reason):
-        return its_store.seal(record, builders.sealed(reason=reason))
+def stage(catalog):
+    def seal(its_catalog, tool, record, reason):
+        return its_catalog.seal(record, builders.sealed(reason=reason))
 
     with (
         mock.patch.object(service, 'ServingDaemon', autospec=True) as daemon_class,
@@ -26,12 +26,12 @@ def stage(store):
         mock.patch.object(sealer, 'seal', autospec=True, side_effect=seal) as sealing,
         mock.patch.object(finish, '_HOLD_SECONDS', 1),  # of some hundred looks
     ):
-        made = Stage(store, daemon_class, open_recording, sealing)
+        made = Stage(catalog, daemon_class, open_recording, sealing)
         daemon_class.adopt.return_value = None
         daemon_class.start.side_effect = made.daemon
         daemon_class.serve.side_effect = made.serve
         connections.side_effect = made.count
         open_recording.side_effect = lambda *arguments: builders.warm(
-            store, b'empty', key=made.key
+            catalog, b'empty', key=made.key
         )
         yield made

@@ -8,7 +8,7 @@ recorder counts them. It lives in virtual time.
 import asyncio
 from unittest import mock
 
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.states import State
 from nova_qcache.qemu import block_graph
 from nova_qcache.qemu.img import QemuImg
@@ -32,9 +32,9 @@ class Stage:
     """What a recorder finds around itself."""
 
     def __init__(
-        self, store: Store, daemon_class: mock.Mock, open_recording: mock.Mock, seal: mock.Mock
+        self, catalog: Catalog, daemon_class: mock.Mock, open_recording: mock.Mock, seal: mock.Mock
     ) -> None:
-        self.store = store
+        self.catalog = catalog
         self.key = KEY
         """Of the cache that is recorded."""
         self.is_audit = False
@@ -88,16 +88,16 @@ class Stage:
         return self.script(self.counted)
 
     def ask(self, recorder, command):
-        """Say this at the recorder's door as soon as it records."""
-        self.on_record = recorder._door._handlers[command]
+        """Say this to the recorder's control server as soon as it records."""
+        self.on_record = recorder._control_server._handlers[command]
 
     def grow(self):
-        with open(self.store.paths.recording(self.key), 'ab') as file:
+        with open(self.catalog.paths.recording(self.key), 'ab') as file:
             file.write(b'recorded')
 
     @property
     def state(self):
-        record = self.store.load(self.key)
+        record = self.catalog.load(self.key)
         return record.state if record else State.COLD
 
 
@@ -107,13 +107,13 @@ def run(stage, limits=HASTY, prepare=lambda recorder: None, **settings):
     async def live():
         told = Settings(16 * MIB, 4096, False, limits, 'qsd', audit=stage.is_audit, **settings)
         tool = mock.create_autospec(QemuImg, instance=True)
-        recorder = Recorder(stage.key, builders.MemorySource(), stage.store, tool, told)
+        recorder = Recorder(stage.key, builders.MemorySource(), stage.catalog, tool, told)
         prepare(recorder)
         await recorder.run()
         return recorder
 
     recorder = virtual_time.run(live())
-    assert not stage.store.paths.control_socket(stage.key).exists()
+    assert not stage.catalog.paths.control_socket(stage.key).exists()
     return recorder
 
 

@@ -41,12 +41,12 @@ def adopt(stage, nodes):
 
 
 def test_a_recording_goes_on(stage):
-    builders.warm(stage.store, b'recorded before')
+    builders.warm(stage.catalog, b'recorded before')
     found = adopt(stage, RECORDING)
     one_guest_until(stage, lambda: stage.state is State.READY)
     run(stage, HASTY)
     (daemon,) = found
-    assert stage.store.load(KEY).sealed.reason is FinishReason.IDLE
+    assert stage.catalog.load(KEY).sealed.reason is FinishReason.IDLE
     daemon.record.assert_not_called()
     daemon.seal.assert_awaited_once()
     daemon.stop.assert_awaited_once()
@@ -55,53 +55,53 @@ def test_a_recording_goes_on(stage):
 
 
 def test_a_seal_that_was_interrupted_is_done_again(stage):
-    builders.warm(stage.store)
+    builders.warm(stage.catalog)
     adopt(stage, SEALED)
     one_guest_until(stage, lambda: stage.state is State.READY)
     run(stage, PATIENT)
-    assert stage.store.load(KEY).sealed.reason is FinishReason.QUOTA
+    assert stage.catalog.load(KEY).sealed.reason is FinishReason.QUOTA
 
 
 @pytest.mark.parametrize(('missing', 'sealed'), [(0, True), (1, False)])
 def test_a_threshold_that_nobody_heard_of(stage, missing, sealed):
     threshold = quota.threshold(MIB, 65536)
-    builders.warm(stage.store, b'x' * (threshold - missing), quota=MIB, cluster_size=65536)
+    builders.warm(stage.catalog, b'x' * (threshold - missing), quota=MIB, cluster_size=65536)
     adopt(stage, RECORDING)
     stage.script = lambda count: 1 if count < 5 else 0
     run(stage, PATIENT)
-    record = stage.store.load(KEY)
+    record = stage.catalog.load(KEY)
     reason = record and record.sealed.reason
     assert (reason is FinishReason.QUOTA) == sealed
 
 
 def test_a_daemon_that_plays(stage):
-    before = builders.ready(stage.store)
+    before = builders.ready(stage.catalog)
     found = adopt(stage, SEALED)
     run(stage)
     (daemon,) = found
-    assert stage.store.load(KEY) == before
+    assert stage.catalog.load(KEY) == before
     daemon.seal.assert_not_called()
     daemon.stop.assert_awaited_once()
 
 
 def test_a_daemon_that_serves_the_base_alone_fills_no_cache(stage):
-    builders.warm(stage.store)
+    builders.warm(stage.catalog)
     found = adopt(stage, PLAIN)
     run(stage)
-    assert stage.store.keys() == []
+    assert stage.catalog.keys() == []
     found[0].seal.assert_not_called()
 
 
 def test_a_recording_without_a_record_is_ended(stage):
-    stage.store.paths.recording(KEY).write_bytes(b'lost')
+    stage.catalog.paths.recording(KEY).write_bytes(b'lost')
     found = adopt(stage, RECORDING)
     run(stage)
-    assert stage.store.keys() == []
+    assert stage.catalog.keys() == []
     found[0].seal.assert_awaited_once()
 
 
 def test_a_record_that_cannot_be_read_ends_the_recorder_and_not_the_daemon(stage):
-    stage.store.paths.record(KEY).write_bytes(b'nonsense')
+    stage.catalog.paths.record(KEY).write_bytes(b'nonsense')
     found = adopt(stage, RECORDING)
     with pytest.raises(exception.RecordBroken):
         run(stage)
@@ -114,35 +114,35 @@ def test_a_record_that_cannot_be_read_ends_the_recorder_and_not_the_daemon(stage
 @pytest.mark.parametrize('there', ['nothing', 'warm', 'ready', 'stale', 'broken'])
 def test_guests_of_a_dead_daemon_are_served_again(stage, there):
     if there == 'warm':
-        builders.warm(stage.store)
+        builders.warm(stage.catalog)
     elif there != 'nothing':
-        record = builders.ready(stage.store)
+        record = builders.ready(stage.catalog)
         if there == 'stale':
-            stage.store.retire(record, 'x')
+            stage.catalog.retire(record, 'x')
         if there == 'broken':
-            stage.store.paths.record(KEY).write_bytes(b'x')
-    before, found = builders.files(stage.store), []
-    stage.on_serve = lambda: found.append(builders.files(stage.store))
+            stage.catalog.paths.record(KEY).write_bytes(b'x')
+    before, found = builders.files(stage.catalog), []
+    stage.on_serve = lambda: found.append(builders.files(stage.catalog))
     run(stage, serve_only=True, arguments=('--base=/b',))
     (daemon,) = stage.daemons
     daemon.record.assert_not_called()
-    path = str(stage.store.paths.sealed(KEY))
+    path = str(stage.catalog.paths.sealed(KEY))
     assert daemon.plays == ([path] if there == 'ready' else [])
     assert found == [before], 'they wait for no disk'
     daemon.stop.assert_awaited_once()
     if there in ('nothing', 'warm'):
         assert stage.state is State.COLD, 'what was being recorded is dirty'
-    assert respawn.read(stage.store.paths, KEY) is None
+    assert respawn.read(stage.catalog.paths, KEY) is None
 
 
 def test_a_dead_daemon_whose_base_is_away_is_tried_again_later(stage):
-    respawn.note(stage.store.paths, KEY, ['x'])
+    respawn.note(stage.catalog.paths, KEY, ['x'])
 
     failed = exception.ToolFailed(command='x', code=1, reason='y')
     stage.daemon_class.serve.side_effect = failed
     with pytest.raises(exception.ToolFailed):
         run(stage, serve_only=True, arguments=('--base=/b',))
-    assert respawn.read(stage.store.paths, KEY) == ['--base=/b']
+    assert respawn.read(stage.catalog.paths, KEY) == ['--base=/b']
 
 
 def test_somebody_who_will_come_back_is_waited_for(stage):
@@ -151,7 +151,7 @@ def test_somebody_who_will_come_back_is_waited_for(stage):
     def prepare(recorder):
         def ask(command):
             happened.append(command)
-            recorder._door._handlers[command]()
+            recorder._control_server._handlers[command]()
 
         def guests(count):
             if count == 1:
@@ -165,45 +165,45 @@ def test_somebody_who_will_come_back_is_waited_for(stage):
     assert happened == ['hold', 'leave'], 'it did not leave by itself'
 
 
-# -- its duty
+# -- its respawn spec
 
 
-def test_a_recorder_at_work_has_a_duty(stage):
+def test_a_recorder_at_work_has_a_respawn_spec(stage):
     seen = []
-    stage.on_record = lambda: seen.append(respawn.read(stage.store.paths, KEY))
+    stage.on_record = lambda: seen.append(respawn.read(stage.catalog.paths, KEY))
     run(stage, arguments=('--base=/b', 'x'))
     assert seen == [['--base=/b', 'x']]
-    assert respawn.read(stage.store.paths, KEY) is None
+    assert respawn.read(stage.catalog.paths, KEY) is None
 
 
-def test_a_daemon_that_is_left_to_its_guests_is_a_duty(stage):
+def test_a_daemon_that_is_left_to_its_guests_keeps_its_respawn_spec(stage):
     stage.script = lambda count: 1
     stage.on_record = lambda: asyncio.get_running_loop().call_later(
         5, signal.raise_signal, signal.SIGTERM
     )
     run(stage, FAITHFUL, arguments=('--base=/b',))
     stage.daemons[0].leave.assert_awaited_once()
-    assert respawn.read(stage.store.paths, KEY) == ['--base=/b']
+    assert respawn.read(stage.catalog.paths, KEY) == ['--base=/b']
 
 
 @pytest.mark.parametrize('there', ['ready', 'no room'])
 def test_guests_that_wait_are_not_forgotten_by_a_start_that_fails(stage, there):
     """The keeper serves them: they need no recording."""
-    respawn.note(stage.store.paths, KEY, ['of one that was killed'])
+    respawn.note(stage.catalog.paths, KEY, ['of one that was killed'])
     if there == 'ready':
-        builders.ready(stage.store)
+        builders.ready(stage.catalog)
     else:
         stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='')
     with pytest.raises(exception.QcacheError):
         run(stage, arguments=('--base=/b',))
-    assert respawn.read(stage.store.paths, KEY) == ['--base=/b']
+    assert respawn.read(stage.catalog.paths, KEY) == ['--base=/b']
 
 
-def test_a_start_that_fails_is_no_duty(stage):
+def test_a_start_that_fails_leaves_no_respawn_spec(stage):
     stage.open_recording.side_effect = exception.NoReservation(path='x', reason='y', remedy='z')
     with pytest.raises(exception.NoReservation):
         run(stage)
-    assert respawn.read(stage.store.paths, KEY) is None
+    assert respawn.read(stage.catalog.paths, KEY) is None
 
 
 # -- a boot that is on its way
@@ -220,12 +220,12 @@ def test_a_start_that_fails_is_no_duty(stage):
 def test_who_was_told_to_come(stage, command, leased, left):
     happened: list = []
     if leased:
-        Leases(stage.store.paths.leases, 300).take('boot', KEY)
+        Leases(stage.catalog.paths.leases, 300).take('boot', KEY)
 
     def prepare(recorder):
         def ask(command):
             happened.append(command)
-            recorder._door._handlers[command]()
+            recorder._control_server._handlers[command]()
 
         def guests(count):
             if count == 1:

@@ -9,7 +9,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.cache.leases import Leases
-from nova_qcache.cache.space import Occupancy
+from nova_qcache.cache.space import SpaceUsage
 from nova_qcache.model.states import FinishReason
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
@@ -96,20 +96,20 @@ def test_nothing_is_measured_of_a_daemon_that_is_gone(bytes_read):
 def audited(stage, bytes_read):
     """A READY cache; what the stage's recorder records is an audit of it."""
 
-    def copy(store, tool, source, key, record, quota):
+    def copy(catalog, tool, source, key, record, quota):
         stage.copied.append((record, quota))
-        return builders.warm(store, b'copied', key=key, is_audit=True)
+        return builders.warm(catalog, b'copied', key=key, is_audit=True)
 
     stage.key, stage.is_audit, stage.copied = AUDIT, True, []
     with (
         mock.patch.object(opener, 'open_copy', autospec=True, side_effect=copy) as stage.open_copy,
         mock.patch.object(recording, 'PATIENCE_SECONDS', 0.1),
     ):
-        yield builders.ready(stage.store)
+        yield builders.ready(stage.catalog)
 
 
 def count(stage):
-    return stage.store.ledger.of(KEY.image_id)
+    return stage.catalog.counter_store.of(KEY.image_id)
 
 
 def reads(bytes_read, number):
@@ -118,18 +118,18 @@ def reads(bytes_read, number):
 
 
 def require_untouched(stage, audited):
-    assert stage.store.load(KEY) == audited
-    stage.store.require_unchanged(audited)
-    assert stage.store.keys() == [KEY]
+    assert stage.catalog.load(KEY) == audited
+    stage.catalog.require_unchanged(audited)
+    assert stage.catalog.keys() == [KEY]
 
 
 def test_a_cache_that_serves_all(stage, audited, bytes_read):
     reads(bytes_read, MIB)
-    stage.script = lambda number: 1 if stage.state is State.WARMING else 0
+    stage.script = lambda number: 1 if stage.state is State.RECORDING else 0
     run(stage, HASTY, rerecord_miss_percent=0)
     (daemon,) = stage.daemons
     require_untouched(stage, audited)
-    daemon.replace.assert_awaited_once_with(stage.store.paths.sealed(KEY))
+    daemon.replace.assert_awaited_once_with(stage.catalog.paths.sealed(KEY))
     daemon.seal.assert_not_called()
     stage.seal.assert_not_called()
     assert count(stage) == Counters(audited_bytes=MIB, boot_bytes=MIB)
@@ -138,14 +138,14 @@ def test_a_cache_that_serves_all(stage, audited, bytes_read):
 @pytest.mark.parametrize(('percent', 'again'), [(50, False), (49, True)])
 def test_a_cache_that_misses_much(stage, audited, bytes_read, percent, again):
     reads(bytes_read, GROWTH)  # from the copy; its source is behind a socket
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage, HASTY, rerecord_miss_percent=percent)
     if not again:
         require_untouched(stage, audited)
         return
-    assert stage.store.load(AUDIT).state is State.READY
-    assert stage.store.load(AUDIT).sealed.reason is FinishReason.IDLE
-    assert stage.store.load(KEY).state is State.STALE
+    assert stage.catalog.load(AUDIT).state is State.READY
+    assert stage.catalog.load(AUDIT).sealed.reason is FinishReason.IDLE
+    assert stage.catalog.load(KEY).state is State.STALE
     stage.daemons[0].replace.assert_not_called()
     assert count(stage) == Counters(
         recordings=1,
@@ -164,11 +164,11 @@ def test_the_copy_has_the_larger_quota(stage, audited):
 
 
 def test_the_room_of_a_copy_that_is_dropped_is_free_at_once(stage, audited):
-    reservations = Leases(stage.store.paths.reservations, 300)
-    occupancy = Occupancy(stage.store, reservations)
+    reservations = Leases(stage.catalog.paths.reservations, 300)
+    space = SpaceUsage(stage.catalog, reservations)
     of_another = AUDIT.next_revision()
     for key in (AUDIT, of_another):
-        occupancy.reserve(key, 16 * MIB)
+        space.reserve(key, 16 * MIB)
     run(stage)
     assert [lease.key for lease in reservations.active()] == [of_another]
 
@@ -186,9 +186,9 @@ def test_a_claim(stage, audited):
     def prepare(recorder):
         def script(number):
             if number in (5, 15):  # the reply counts as well
-                answers.append(recorder._door._handlers['claim']()['claimed'])
+                answers.append(recorder._control_server._handlers['claim']()['claimed'])
             if number == 25:
-                recorder._door._handlers['dismiss']()
+                recorder._control_server._handlers['dismiss']()
             return 0
 
         stage.script = script
@@ -206,8 +206,8 @@ def test_an_audit_whose_base_cannot_be_read_in_places_is_not_claimed(stage, audi
         def script(number):
             recorder._unreadable._blocks = {0: 4096}
             if number == 5:
-                answers.append(recorder._door._handlers['claim']()['claimed'])
-                recorder._door._handlers['dismiss']()
+                answers.append(recorder._control_server._handlers['claim']()['claimed'])
+                recorder._control_server._handlers['dismiss']()
             return 0
 
         stage.script = script
@@ -223,7 +223,9 @@ def test_a_recording_cannot_be_claimed(stage):
 
     def prepare(recorder):
         stage.script = lambda number: 1 if number < 3 else 0
-        stage.on_record = lambda: answers.append(recorder._door._handlers['claim']()['claimed'])
+        stage.on_record = lambda: answers.append(
+            recorder._control_server._handlers['claim']()['claimed']
+        )
 
     run(stage, PATIENT, prepare)
     assert answers == [False]
@@ -239,18 +241,18 @@ def test_guests_keep_a_copy_that_cannot_be_replaced(stage, audited, bytes_read, 
 
     stage.on_daemon = on_daemon
     if broken == 'unchanged':
-        os.utime(stage.store.paths.sealed(KEY), ns=(1, 1))
-    stage.script = lambda number: 1 if stage.state is State.WARMING else 0
+        os.utime(stage.catalog.paths.sealed(KEY), ns=(1, 1))
+    stage.script = lambda number: 1 if stage.state is State.RECORDING else 0
     run(stage, HASTY)
     stage.daemons[0].seal.assert_awaited_once()
-    assert stage.store.load(KEY) == audited
-    assert stage.store.keys() == [KEY]
+    assert stage.catalog.load(KEY) == audited
+    assert stage.catalog.keys() == [KEY]
 
 
 def test_a_seal_that_fails_gives_the_guests_the_audited_cache(stage, audited, bytes_read):
     reads(bytes_read, GROWTH)
     stage.seal.side_effect = exception.CacheBroken(path='/x', reason='leaks', image_id='y')
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage, HASTY, rerecord_miss_percent=0)
     stage.daemons[0].replace.assert_awaited_once()
     require_untouched(stage, audited)
@@ -265,16 +267,16 @@ def test_a_cache_that_is_found_to_be_wrong_takes_its_copy_with_it(
     seal = stage.seal.side_effect
 
     def retire_and_seal(*arguments):
-        stage.store.retire(audited, 'damaged', Staleness.DAMAGED)
+        stage.catalog.retire(audited, 'damaged', Staleness.DAMAGED)
         return seal(*arguments)
 
     if when == 'before':
-        stage.on_record = lambda: stage.store.retire(audited, 'damaged', Staleness.DAMAGED)
+        stage.on_record = lambda: stage.catalog.retire(audited, 'damaged', Staleness.DAMAGED)
     else:
         stage.seal.side_effect = retire_and_seal
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage, HASTY, rerecord_miss_percent=0)
-    assert stage.store.load(KEY).state is State.STALE
+    assert stage.catalog.load(KEY).state is State.STALE
     assert stage.state in (State.COLD, State.STALE)
     assert (stage.state is State.COLD) == (when == 'before')
 
@@ -289,7 +291,7 @@ def test_a_daemon_that_ends_is_replaced_by_one_that_plays(stage, audited):
     run(stage, PATIENT)
     first, second = stage.daemons
     first.replace.assert_not_called()
-    assert second.plays == [str(stage.store.paths.sealed(KEY))]
+    assert second.plays == [str(stage.catalog.paths.sealed(KEY))]
     require_untouched(stage, audited)
     assert count(stage) == Counters()
 
@@ -307,37 +309,37 @@ def adopt(stage, nodes=RECORDING):
 
 @pytest.mark.parametrize('nodes', [RECORDING, {block_graph.CACHE_FILE_NODE}, {'old'}])
 def test_an_audit_whose_recorder_was_killed_measures_nothing(stage, audited, nodes):
-    builders.warm(stage.store, b'copied and more', key=AUDIT)
+    builders.warm(stage.catalog, b'copied and more', key=AUDIT)
     found = adopt(stage, nodes)
     run(stage, HASTY, serve_only=True)
-    found[0].replace.assert_awaited_once_with(stage.store.paths.sealed(KEY))
+    found[0].replace.assert_awaited_once_with(stage.catalog.paths.sealed(KEY))
     require_untouched(stage, audited)
     assert count(stage) == Counters()
 
 
 def test_one_that_was_killed_when_nothing_is_left_to_audit(stage, audited):
-    stage.store.discard(KEY)
-    builders.warm(stage.store, b'copied and more', key=AUDIT)
+    stage.catalog.discard(KEY)
+    builders.warm(stage.catalog, b'copied and more', key=AUDIT)
     found = adopt(stage)
     run(stage, HASTY, serve_only=True)
     found[0].seal.assert_awaited_once()
-    assert stage.store.keys() == []
+    assert stage.catalog.keys() == []
 
 
 @pytest.mark.parametrize('state', [State.READY, State.STALE])
 def test_one_that_was_killed_right_after_the_seal(stage, audited, state):
-    revision = builders.ready(stage.store, key=AUDIT)
+    revision = builders.ready(stage.catalog, key=AUDIT)
     if state is State.STALE:
-        stage.store.retire(revision, 'x')
+        stage.catalog.retire(revision, 'x')
     adopt(stage, {block_graph.CACHE_FILE_NODE})
     run(stage, HASTY, serve_only=True)
-    assert stage.store.load(AUDIT).state is state
-    before = stage.store.load(KEY).state
+    assert stage.catalog.load(AUDIT).state is state
+    before = stage.catalog.load(KEY).state
     assert before is (State.STALE if state is State.READY else State.READY)
 
 
 def test_guests_of_an_audit_whose_daemon_is_dead(stage, audited):
-    builders.warm(stage.store, b'copied and more', key=AUDIT)
+    builders.warm(stage.catalog, b'copied and more', key=AUDIT)
     run(stage, HASTY, serve_only=True)
     assert stage.daemons[0].plays == []
     require_untouched(stage, audited)
@@ -361,4 +363,4 @@ def test_nothing_to_audit(stage, bytes_read):
     with pytest.raises(exception.WrongState):
         run(stage)
     assert stage.daemons == []
-    assert not pathlib.Path(stage.store.paths.recording(AUDIT)).exists()
+    assert not pathlib.Path(stage.catalog.paths.recording(AUDIT)).exists()

@@ -10,11 +10,11 @@ import pytest
 from nova_qcache.model.states import FinishReason
 from nova_qcache.recorder.finish import FinishPoint
 from nova_qcache.recorder.finish import Limits
-from nova_qcache.recorder.finish import Verdict
+from nova_qcache.recorder.finish import NextStep
 
 LIMITS = Limits(idle=10, settle=4, longest=100, grace=3, lease=50)
 EMPTY = 1000
-GO_ON = Verdict.GO_ON
+GO_ON = NextStep.GO_ON
 
 
 def expect(now):
@@ -50,18 +50,18 @@ def watch(steps):
 
 
 SCENARIOS = {
-    'nobody comes': ([(0, 0, 0), (49, 0, 0), (50, 0, 0)], Verdict.DROP),
-    'nobody comes any more': ([nobody, (0, 0, 0)], Verdict.DROP),
-    'dismissed before its last guest left': ([(1, 0, 1), nobody, (2, 0, 0)], Verdict.DROP),
+    'nobody comes': ([(0, 0, 0), (49, 0, 0), (50, 0, 0)], NextStep.DROP),
+    'nobody comes any more': ([nobody, (0, 0, 0)], NextStep.DROP),
+    'dismissed before its last guest left': ([(1, 0, 1), nobody, (2, 0, 0)], NextStep.DROP),
     'expected again after that': ([(1, 0, 1), nobody, expect(1), (2, 0, 0)], GO_ON),
     'an outage is no idleness': ([(1, 0, 1), (2, 9, 1), outage(11), (20, 9, 1)], GO_ON),
     'an outage is no rest': (
         [(1, 0, 1), (2, 9, 1), (7, 9, 1), outage(8), (9, 9, 0), (13, 9, 0)],
-        Verdict.DROP,
+        NextStep.DROP,
     ),
     'somebody who will come back': ([hold(40), (50, 0, 0), (69, 0, 0)], GO_ON),
-    'who did not come back': ([hold(40), (50, 0, 0), (70, 0, 0)], Verdict.DROP),
-    'dismissed, whoever may come back': ([hold(1), nobody, (2, 0, 0)], Verdict.DROP),
+    'who did not come back': ([hold(40), (50, 0, 0), (70, 0, 0)], NextStep.DROP),
+    'dismissed, whoever may come back': ([hold(1), nobody, (2, 0, 0)], NextStep.DROP),
     'a guest that still may come': ([(49.9, 0, 0)], GO_ON),
     'another that still may come': ([(1, 0, 0), expect(30), (79, 0, 0)], GO_ON),
     'two leases, one guest': ([expect(1), (2, 0, 1), (3, 0, 0), (49, 0, 0)], GO_ON),
@@ -70,14 +70,14 @@ SCENARIOS = {
     'reads again just in time': ([(1, 0, 1), (2, 9, 1), (11, 10, 1), (20, 10, 1)], GO_ON),
     'idle only since it came': ([(1, 0, 0), (20, 0, 1), (21, 0, 1)], GO_ON),
     'reads nothing': ([(1, 0, 1), (50, 0, 1), (100, 0, 1)], GO_ON),
-    'reads nothing for too long': ([(1, 0, 1), (101, 0, 1)], Verdict.DROP),
+    'reads nothing for too long': ([(1, 0, 1), (101, 0, 1)], NextStep.DROP),
     'reads for ever': (
         [(1, 0, 1), *((at, at, 1) for at in range(2, 101)), (101, 101, 1)],
         FinishReason.MAX_TIME,
     ),
     'leaves in the middle of its boot': (
         [(1, 0, 1), (2, 9, 1), (4, 20, 0), (7, 20, 0)],
-        Verdict.DROP,
+        NextStep.DROP,
     ),
     'left in the middle, and may be back': (
         [(1, 0, 1), (2, 9, 1), (4, 20, 0), (6.9, 20, 0)],
@@ -93,7 +93,7 @@ SCENARIOS = {
     ),
     'not quiet for long enough': (
         [(1, 0, 1), (2, 9, 1), (5.9, 9, 1), (5.95, 9, 0), (9, 9, 0)],
-        Verdict.DROP,
+        NextStep.DROP,
     ),
     'hard reboot': (
         [(1, 0, 1), (2, 9, 1), (6, 9, 1), (7, 9, 0), (9.9, 9, 0), (9.95, 9, 1)],
@@ -105,7 +105,7 @@ SCENARIOS = {
     ),
     'quiet without a guest is not quiet': (
         [(1, 0, 1), expect(1), (2, 9, 1), (3, 9, 0), (40, 9, 1), (41, 9, 0), (44, 9, 0)],
-        Verdict.DROP,
+        NextStep.DROP,
     ),
     'idle without a guest is not idle': (
         [(1, 0, 1), expect(1), (2, 9, 1), (3, 9, 0), (40, 9, 1), (49, 9, 1)],
@@ -139,11 +139,11 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.parametrize(('steps', 'verdict'), SCENARIOS.values(), ids=SCENARIOS)
-def test_scenario(steps, verdict):
+@pytest.mark.parametrize(('steps', 'next_step'), SCENARIOS.values(), ids=SCENARIOS)
+def test_scenario(steps, next_step):
     *before, last = watch(steps)
     assert set(before) <= {GO_ON}
-    assert last is verdict
+    assert last is next_step
 
 
 def test_recorded_and_guests():
@@ -156,22 +156,22 @@ def test_recorded_and_guests():
 
 
 @pytest.mark.parametrize(
-    ('steps', 'verdict'),
+    ('steps', 'next_step'),
     [
         ([(0, 0)], GO_ON),
-        ([(50, 0)], Verdict.LEAVE),
+        ([(50, 0)], NextStep.LEAVE),
         ([(1, 1), (1000, 1)], GO_ON),
         ([(1, 1), (5, 0)], GO_ON),
         ([(1, 1), (5, 0), (7.9, 0)], GO_ON),
-        ([(1, 1), (5, 0), (8, 0)], Verdict.LEAVE),
+        ([(1, 1), (5, 0), (8, 0)], NextStep.LEAVE),
         ([expect(1), (2, 1), (5, 0), (50.9, 0)], GO_ON),
-        ([expect(1), (2, 1), (5, 0), (51, 0)], Verdict.LEAVE),
-        ([expect(1), nobody, (1, 0)], Verdict.LEAVE),
+        ([expect(1), (2, 1), (5, 0), (51, 0)], NextStep.LEAVE),
+        ([expect(1), nobody, (1, 0)], NextStep.LEAVE),
         ([expect(1), nobody, (1, 1)], GO_ON),
         ([nobody, expect(1), (5, 0)], GO_ON),
     ],
 )
-def test_while_serving(steps, verdict):
+def test_while_serving(steps, next_step):
     point = FinishPoint(LIMITS, 0, EMPTY)
     for step in steps:
         if callable(step):
@@ -179,12 +179,12 @@ def test_while_serving(steps, verdict):
         else:
             now, guests = step
             point.observe(now, 0, guests)
-    assert point.while_serving(now) is verdict
+    assert point.while_serving(now) is next_step
 
 
 @dataclasses.dataclass
 class History:
-    """What has happened, kept as simply as can be, to judge a verdict by."""
+    """What has happened, kept as simply as can be, to check a next step by."""
 
     now: float = 0
     recorded: int = 0
@@ -240,29 +240,29 @@ def test_ready_is_only_what_is_worth_it_and_nobody_is_left_behind(given_steps):
         if expected:
             point.expect_guest(history.now)
             history.leases.append(history.now + LIMITS.lease)
-        verdict = point.while_recording(history.now)
+        next_step = point.while_recording(history.now)
         serving = point.while_serving(history.now)
         assert point.recorded == history.recorded
 
-        if isinstance(verdict, FinishReason):
+        if isinstance(next_step, FinishReason):
             assert history.recorded, 'nothing is no cache'
             assert history.ever_quiet or history.age >= LIMITS.longest
-        if verdict is FinishReason.IDLE:
+        if next_step is FinishReason.IDLE:
             assert guests
             assert history.quiet >= LIMITS.idle
-        if verdict is FinishReason.MAX_TIME:
+        if next_step is FinishReason.MAX_TIME:
             assert history.age >= LIMITS.longest
-        assert verdict not in (FinishReason.QUOTA, FinishReason.OPERATOR), 'not for it to say'
+        assert next_step not in (FinishReason.QUOTA, FinishReason.OPERATOR), 'not for it to say'
 
         abandoned = (
             not guests and not history.leases and history.now - history.gone_at >= LIMITS.grace
         )
-        assert (serving is Verdict.LEAVE) == abandoned
-        if verdict is FinishReason.LAST_GUEST:
+        assert (serving is NextStep.LEAVE) == abandoned
+        if next_step is FinishReason.LAST_GUEST:
             assert abandoned
-        if verdict is Verdict.DROP:
+        if next_step is NextStep.DROP:
             assert abandoned or history.age >= LIMITS.longest
-        if verdict is GO_ON:
+        if next_step is GO_ON:
             assert not abandoned
             assert history.age < LIMITS.longest
 
@@ -286,10 +286,10 @@ def audit(steps):
 
 AUDITS = {
     'waits for a guest that nobody announced': ([(999, 0, 0, 0)], GO_ON),
-    'waits in vain': ([(1000, 0, 0, 0)], Verdict.DROP),
+    'waits in vain': ([(1000, 0, 0, 0)], NextStep.DROP),
     'waits for one that is late': ([expect(990), (1001, 0, 0, 0), (1039, 0, 0, 0)], GO_ON),
     'whoever was expected did not come': ([expect(10), (61, 0, 0, 0), (999, 0, 0, 0)], GO_ON),
-    'told that nobody comes': ([nobody, (1, 0, 0, 0)], Verdict.DROP),
+    'told that nobody comes': ([nobody, (1, 0, 0, 0)], NextStep.DROP),
     'nothing was missed': (
         [(1, 0, 1, 0), (2, 0, 1, 9999), (11, 0, 1, 9999), (12, 0, 1, 9999)],
         FinishReason.IDLE,
@@ -307,7 +307,7 @@ AUDITS = {
     'misses': ([(1, 0, 1, 0), (9, 7, 1, 0), (12, 7, 1, 0)], GO_ON),
     'leaves in the middle of its boot': (
         [(1, 0, 1, 0), (2, 0, 1, 9999), (4, 0, 0, 9999), (7, 0, 0, 9999)],
-        Verdict.DROP,
+        NextStep.DROP,
     ),
     'leaves after it was quiet': (
         [(1, 0, 1, 0), (2, 0, 1, 9999), (6, 0, 1, 9999), (7, 0, 0, 9999), (10, 0, 0, 9999)],
@@ -315,7 +315,7 @@ AUDITS = {
     ),
     'waits for no second guest': (
         [(1, 0, 1, 0), (2, 0, 1, 9999), (4, 0, 0, 9999), (7, 0, 0, 9999)],
-        Verdict.DROP,
+        NextStep.DROP,
     ),
     'reads the same for ever': (
         [(1, 0, 1, 0), *((at, 0, 1, at * 999) for at in range(2, 21)), (21, 0, 1, 21 * 999)],
@@ -335,11 +335,11 @@ AUDITS = {
 }
 
 
-@pytest.mark.parametrize(('steps', 'verdict'), AUDITS.values(), ids=AUDITS)
-def test_audit(steps, verdict):
+@pytest.mark.parametrize(('steps', 'next_step'), AUDITS.values(), ids=AUDITS)
+def test_audit(steps, next_step):
     *before, last = audit(steps)
     assert set(before) <= {GO_ON}
-    assert last is verdict
+    assert last is next_step
 
 
 def test_awaiting():
@@ -364,7 +364,7 @@ def test_an_audit_that_serves_is_not_patient():
     point = FinishPoint(LIMITS, 0, EMPTY, PATIENCE)
     point.observe(4, EMPTY, 0)
     assert point.while_recording(4) is GO_ON
-    assert point.while_serving(4) is Verdict.LEAVE
+    assert point.while_serving(4) is NextStep.LEAVE
 
 
 def test_who_came_and_when():

@@ -116,7 +116,7 @@ def test_another_one_was_just_leaving(paths, popen, client):
     [
         (b'Full.', 'Full.'),
         (b'first\nThe base is empty.\n\n', 'The base is empty.'),
-        (b'', 'it said nothing'),
+        (b'', 'it printed no error'),
         (b'\xff\n', '\N{REPLACEMENT CHARACTER}'),
     ],
 )
@@ -151,7 +151,7 @@ def test_it_fails_and_its_log_is_gone(paths, popen, client):
     popen.side_effect = lambda *arguments, **options: paths.log(KEY).unlink() or mock.DEFAULT
     popen.return_value.poll.return_value = 1
     client.status.side_effect = SILENCE
-    with pytest.raises(exception.RecorderFailed, match='it said nothing'):
+    with pytest.raises(exception.RecorderFailed, match='it printed no error'):
         start(paths)
 
 

@@ -26,41 +26,41 @@ def tool():
     return made
 
 
-def seal(store, tool, record):
-    return asyncio.run(sealer.seal(store, tool, record, FinishReason.IDLE))
+def seal(catalog, tool, record):
+    return asyncio.run(sealer.seal(catalog, tool, record, FinishReason.IDLE))
 
 
-def test_ready(store, tool):
-    record = builders.warm(store, b'cached')
-    ready = seal(store, tool, record)
-    path = store.paths.sealed(KEY)
+def test_ready(catalog, tool):
+    record = builders.warm(catalog, b'cached')
+    ready = seal(catalog, tool, record)
+    path = catalog.paths.sealed(KEY)
     assert ready.state is State.READY
-    assert store.load(KEY) == ready
-    assert store.require_unchanged(ready) == path
+    assert catalog.load(KEY) == ready
+    assert catalog.require_unchanged(ready) == path
     assert (ready.sealed.size, ready.sealed.reason) == (6, FinishReason.IDLE)
     assert stat.S_IMODE(path.stat().st_mode) == 0o440
-    tool.check.assert_called_once_with(store.paths.recording(KEY))
+    tool.check.assert_called_once_with(catalog.paths.recording(KEY))
 
 
-def test_its_bytes_are_on_disk_before_it_is_ready(store, tool):
-    record = builders.warm(store)
+def test_its_bytes_are_on_disk_before_it_is_ready(catalog, tool):
+    record = builders.warm(catalog)
     synced = []
     sync = files.sync_file
 
     def note(path):
-        synced.append((path, store.load(KEY).state))
+        synced.append((path, catalog.load(KEY).state))
         sync(path)
 
     with mock.patch.object(files, 'sync_file', autospec=True, side_effect=note):
-        seal(store, tool, record)
-    assert synced[0] == (store.paths.recording(KEY), State.WARMING)
+        seal(catalog, tool, record)
+    assert synced[0] == (catalog.paths.recording(KEY), State.RECORDING)
 
 
 @pytest.mark.parametrize('mode', [0o600, 0o440])
-def test_space_that_was_not_needed_is_given_back(store, tool, mode):
+def test_space_that_was_not_needed_is_given_back(catalog, tool, mode):
     """Also by an ordinary user, of a file that a killed recorder had sealed."""
-    record = builders.warm(store)
-    path = store.paths.recording(KEY)
+    record = builders.warm(catalog)
+    path = catalog.paths.recording(KEY)
     path.chmod(mode)
 
     tool.check.return_value = 3
@@ -69,79 +69,79 @@ def test_space_that_was_not_needed_is_given_back(store, tool, mode):
         assert path.stat().st_mode & stat.S_IWUSR
 
     with mock.patch.object(files, 'release_tail', autospec=True, side_effect=release) as made:
-        seal(store, tool, record)
+        seal(catalog, tool, record)
     made.assert_called_once_with(path, 3)
 
 
-def test_what_its_tables_do_not_use_is_given_back(store, tool):
+def test_what_its_tables_do_not_use_is_given_back(catalog, tool):
     """Where the quota was reached, writes of the last moment have failed."""
     tool.check.return_value = 6
-    record = builders.warm(store, b'cachedgarbage')
-    assert seal(store, tool, record).sealed.size == 6
-    assert store.paths.sealed(KEY).read_bytes() == b'cached'
+    record = builders.warm(catalog, b'cachedgarbage')
+    assert seal(catalog, tool, record).sealed.size == 6
+    assert catalog.paths.sealed(KEY).read_bytes() == b'cached'
 
 
-def test_a_cache_of_nothing_is_none(store, tool):
+def test_a_cache_of_nothing_is_none(catalog, tool):
     tool.cached_extents.return_value = []
-    assert 'nothing is cached in it' in refusal(store, tool, builders.warm(store))
+    assert 'it caches nothing' in refusal(catalog, tool, builders.warm(catalog))
 
 
-def test_after_a_recorder_was_killed_between_the_rename_and_the_record(store, tool):
-    record = builders.warm(store)
-    store.paths.recording(KEY).rename(store.paths.sealed(KEY))
-    ready = seal(store, tool, record)
-    assert store.load(KEY) == ready
-    assert store.require_unchanged(ready) == store.paths.sealed(KEY)
+def test_after_a_recorder_was_killed_between_the_rename_and_the_record(catalog, tool):
+    record = builders.warm(catalog)
+    catalog.paths.recording(KEY).rename(catalog.paths.sealed(KEY))
+    ready = seal(catalog, tool, record)
+    assert catalog.load(KEY) == ready
+    assert catalog.require_unchanged(ready) == catalog.paths.sealed(KEY)
 
 
-def refusal(store, tool, record):
+def refusal(catalog, tool, record):
     with pytest.raises(exception.CacheBroken) as caught:
-        seal(store, tool, record)
-    assert store.load(KEY) == record
-    assert not store.paths.sealed(KEY).exists()
+        seal(catalog, tool, record)
+    assert catalog.load(KEY) == record
+    assert not catalog.paths.sealed(KEY).exists()
     said = str(caught.value)
-    assert repr(str(store.paths.recording(KEY))) in said
+    assert repr(str(catalog.paths.recording(KEY))) in said
     return said
 
 
-def test_tables_that_are_not_clean(store, tool):
+def test_tables_that_are_not_clean(catalog, tool):
     tool.check.side_effect = exception.ToolFailed(command='check', code=3, reason='leaks')
-    assert 'leaks' in refusal(store, tool, builders.warm(store))
+    assert 'leaks' in refusal(catalog, tool, builders.warm(catalog))
 
 
 @pytest.mark.parametrize('name', ['release_tail', 'sync_file'])
-def test_a_disk_that_fails(store, tool, name):
-    record = builders.warm(store)
+def test_a_disk_that_fails(catalog, tool, name):
+    record = builders.warm(catalog)
     broken = OSError(errno.EIO, 'Input/output error')
     with mock.patch.object(files, name, autospec=True, side_effect=broken):
-        assert 'Input/output error' in refusal(store, tool, record)
+        assert 'Input/output error' in refusal(catalog, tool, record)
 
 
 @pytest.mark.parametrize(('size', 'fits'), [(8, True), (9, False)])
-def test_the_quota_is_kept(store, tool, size, fits):
-    record = builders.warm(store, b'x' * size, quota=8)
+def test_the_quota_is_kept(catalog, tool, size, fits):
+    record = builders.warm(catalog, b'x' * size, quota=8)
     if fits:
-        assert seal(store, tool, record).state is State.READY
+        assert seal(catalog, tool, record).state is State.READY
     else:
-        assert 'it has 9 bytes and its quota is 8' in refusal(store, tool, record)
+        assert 'its 9 bytes exceed its quota of 8' in refusal(catalog, tool, record)
 
 
-def test_a_recording_that_was_dropped_meanwhile(store, tool):
-    record = builders.warm(store)
+def test_a_recording_that_was_dropped_meanwhile(catalog, tool):
+    record = builders.warm(catalog)
 
     def check(path):
-        store.paths.record(KEY).unlink()
+        catalog.paths.record(KEY).unlink()
         return 1 << 40
 
     tool.check.side_effect = check
     with pytest.raises(exception.WrongState):
-        seal(store, tool, record)
-    assert store.load(KEY) is None
+        seal(catalog, tool, record)
+    assert catalog.load(KEY) is None
 
 
-def test_a_recording_without_a_file(store, tool):
-    record = builders.warm(store)
-    store.paths.recording(KEY).unlink()
+def test_a_recording_without_a_file(catalog, tool):
+    record = builders.warm(catalog)
+    catalog.paths.recording(KEY).unlink()
     with pytest.raises(exception.CacheBroken):
-        seal(store, tool, record)
-    assert store.load(KEY) == record
+        seal(catalog, tool, record)
+    assert catalog.load(KEY) == record

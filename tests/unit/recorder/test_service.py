@@ -8,7 +8,7 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.states import FinishReason
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
@@ -36,7 +36,7 @@ def test_nobody_comes(stage):
     daemon.seal.assert_awaited_once()
     daemon.stop.assert_awaited_once()
     stage.seal.assert_not_called()
-    assert stage.store.keys() == []
+    assert stage.catalog.keys() == []
 
 
 def test_a_guest_that_reads_all_it_needs(stage):
@@ -44,7 +44,7 @@ def test_a_guest_that_reads_all_it_needs(stage):
     run(stage)
     (daemon,) = stage.daemons
     assert stage.state is State.READY
-    assert stage.store.load(KEY).sealed.reason is FinishReason.IDLE
+    assert stage.catalog.load(KEY).sealed.reason is FinishReason.IDLE
     daemon.seal.assert_awaited_once()
     daemon.stop.assert_awaited_once()
 
@@ -53,13 +53,13 @@ def test_the_threshold_ends_the_recording(stage):
     stage.events = 1
     one_guest_until(stage, lambda: stage.state is State.READY)
     run(stage, PATIENT)
-    assert stage.store.load(KEY).sealed.reason is FinishReason.QUOTA
+    assert stage.catalog.load(KEY).sealed.reason is FinishReason.QUOTA
 
 
 def test_a_recording_is_counted(stage):
     one_guest_until(stage, lambda: stage.state is State.READY)
     run(stage)
-    counted = stage.store.ledger.of(KEY.image_id)
+    counted = stage.catalog.counter_store.of(KEY.image_id)
     seconds = counted.recording_seconds
     assert 0 < seconds < 600
     assert counted == Counters(
@@ -71,9 +71,9 @@ def test_a_recording_that_is_dropped_is_counted(stage):
     one_guest_until(stage, lambda: stage.state is State.COLD)
     run(stage, PATIENT, lambda recorder: stage.ask(recorder, 'drop'))
     stage.on_record, stage.script = lambda: None, lambda count: 0
-    builders.warm(stage.store, b'of one that was killed')
+    builders.warm(stage.catalog, b'of one that was killed')
     run(stage)
-    counted = stage.store.ledger.of(KEY.image_id)
+    counted = stage.catalog.counter_store.of(KEY.image_id)
     assert counted == Counters(dropped_recordings=3, recorded_bytes=counted.recorded_bytes)
 
 
@@ -89,7 +89,7 @@ def test_leave_is_for_when_no_guest_is_connected(stage):
     one_guest_until(stage, lambda: stage.counted > 5)
     run(stage, FAITHFUL, lambda recorder: stage.ask(recorder, 'leave'))
     assert stage.counted > 5
-    assert stage.store.keys() == []
+    assert stage.catalog.keys() == []
 
 
 @pytest.mark.parametrize('part', ['the generation', 'the file'])
@@ -105,7 +105,7 @@ def test_a_seal_that_fails_costs_the_recording_and_no_guest(stage, part):
     with settled:
         run(stage)
     (daemon,) = stage.daemons
-    assert stage.store.keys() == []
+    assert stage.catalog.keys() == []
     daemon.stop.assert_awaited_once()
 
 
@@ -119,14 +119,14 @@ def test_what_a_daemon_goes_on_to_write_keeps_its_name(stage, command):
     def script(count):
         if count == 2:
             stage.grow()
-        seen.append((stage.state, stage.store.paths.recording(KEY).exists()))
+        seen.append((stage.state, stage.catalog.paths.recording(KEY).exists()))
         return 1 if count < 20 else 0
 
     stage.script = script
     run(stage, PATIENT, lambda recorder: stage.ask(recorder, command))
     (daemon,) = stage.daemons
-    assert set(seen) == {(State.WARMING, True)}
-    assert stage.store.keys() == [], 'it goes with its daemon'
+    assert set(seen) == {(State.RECORDING, True)}
+    assert stage.catalog.keys() == [], 'it goes with its daemon'
     daemon.stop.assert_awaited_once()
 
 
@@ -149,8 +149,8 @@ def test_a_daemon_that_ends_while_it_records_is_replaced_by_a_plain_one(stage):
     stage.on_serve = lambda: seen.append(stage.state)
     run(stage, PATIENT)
     first, second = stage.daemons
-    assert seen == [State.WARMING], 'its guests wait for no disk'
-    assert stage.store.keys() == []
+    assert seen == [State.RECORDING], 'its guests wait for no disk'
+    assert stage.catalog.keys() == []
     first.seal.assert_not_called()
     first.stop.assert_awaited_once()
     assert second.plays == []
@@ -170,7 +170,7 @@ def test_a_daemon_that_ends_after_the_seal_plays_what_was_sealed(stage, unchange
         return False
 
     end_daemon(stage, at)
-    with mock.patch.object(Store, 'require_unchanged', autospec=True) as require:
+    with mock.patch.object(Catalog, 'require_unchanged', autospec=True) as require:
         require.return_value = 'path'
         require.side_effect = None if unchanged else BROKEN
         run(stage, PATIENT)
@@ -439,10 +439,10 @@ def test_told_to_end(stage, guests):
     if guests:
         daemon.leave.assert_awaited_once()
         daemon.stop.assert_not_called()
-        assert stage.state is State.WARMING, 'the next recorder goes on'
+        assert stage.state is State.RECORDING, 'the next recorder goes on'
     else:
         daemon.stop.assert_awaited_once()
-        assert stage.store.keys() == []
+        assert stage.catalog.keys() == []
 
 
 @pytest.mark.parametrize('step', ['open', 'record'])
@@ -455,35 +455,35 @@ def test_a_start_that_fails_leaves_nothing(stage, step):
     with pytest.raises(exception.NoReservation):
         run(stage)
     stage.daemons[0].stop.assert_awaited_once()
-    assert stage.store.keys() == []
-    with locks.recorder(stage.store.paths.locks, KEY):
+    assert stage.catalog.keys() == []
+    with locks.recorder(stage.catalog.paths.locks, KEY):
         pass
 
 
 def test_a_dirty_recording_is_thrown_away(stage):
-    builders.warm(stage.store, b'dirty')
+    builders.warm(stage.catalog, b'dirty')
     run(stage)
     stage.open_recording.assert_called_once()
-    assert stage.store.keys() == []
+    assert stage.catalog.keys() == []
 
 
 def test_a_sealed_cache_is_not_recorded_over(stage):
-    before = builders.ready(stage.store)
+    before = builders.ready(stage.catalog)
     with pytest.raises(exception.WrongState):
         run(stage)
-    assert stage.store.load(KEY) == before
+    assert stage.catalog.load(KEY) == before
     assert stage.daemons == []
 
 
 def test_one_recorder_at_a_time(stage):
-    with locks.recorder(stage.store.paths.locks, KEY), pytest.raises(exception.RecorderBusy):
+    with locks.recorder(stage.catalog.paths.locks, KEY), pytest.raises(exception.RecorderBusy):
         run(stage)
     stage.daemon_class.adopt.assert_not_called()
 
 
 def test_a_run_path_that_is_too_long(stage, tmp_path):
-    long = Paths(stage.store.paths.cache_path, tmp_path / ('r' * 100))
-    stage.store = Store(long, 1)
+    long = Paths(stage.catalog.paths.cache_path, tmp_path / ('r' * 100))
+    stage.catalog = Catalog(long, 1)
     with pytest.raises(exception.SocketPathTooLong):
         run(stage)
     stage.daemon_class.adopt.assert_not_called()
@@ -491,9 +491,9 @@ def test_a_run_path_that_is_too_long(stage, tmp_path):
 
 def test_a_recording_of_a_second_revision_is_no_audit(stage):
     """The first one is damaged, and has guests."""
-    stage.store.retire(builders.ready(stage.store), 'damaged', Staleness.DAMAGED)
+    stage.catalog.retire(builders.ready(stage.catalog), 'damaged', Staleness.DAMAGED)
     stage.key = KEY.next_revision()
-    one_guest_until(stage, lambda: stage.state is not State.WARMING)
+    one_guest_until(stage, lambda: stage.state is not State.RECORDING)
     run(stage)
-    assert stage.store.load(stage.key).state is State.READY
-    assert stage.store.ledger.of(KEY.image_id).recordings == 1
+    assert stage.catalog.load(stage.key).state is State.READY
+    assert stage.catalog.counter_store.of(KEY.image_id).recordings == 1

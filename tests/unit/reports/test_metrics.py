@@ -14,8 +14,8 @@ from nova_qcache.model.plan import Cause
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import Staleness
 from nova_qcache.reports import metrics
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.figures import ImageFigures
+from nova_qcache.reports.snapshot import ImageSnapshot
+from nova_qcache.reports.snapshot import Snapshot
 from nova_qcache.stats.counters import Counters
 from tests.unit import builders
 from tests.unit.builders import IMAGE
@@ -31,11 +31,11 @@ COUNTERS = builders.counters(
     evicted_bytes=300,
     invalidations={'changed': 1},
 )
-IMAGES = (ImageFigures(IMAGE, COUNTERS, ('READY', 'STALE'), 4096, 8192, is_pinned=True),)
+IMAGES = (ImageSnapshot(IMAGE, COUNTERS, ('READY', 'STALE'), 4096, 8192, is_pinned=True),)
 POOL = PoolState(
     budget=1000, min_free=10, allocated=300, free=500, caches=2, recordings=1, reserved=50
 )
-FIGURES = Figures(
+FIGURES = Snapshot(
     at=1_700_000_000.5,
     host=COUNTERS,
     images=IMAGES,
@@ -121,7 +121,7 @@ def test_values(seen, name, labels, value):
 )
 def test_what_did_not_happen_yet_is_zero(name, label, known):
     """A rate sees nothing of a series that begins with 1."""
-    nothing = read(metrics.text(Figures(0, Counters(), (), POOL)))
+    nothing = read(metrics.text(Snapshot(0, Counters(), (), POOL)))
     for each in known:
         assert nothing[name, f'{label}={each.value}'] == 0
     assert nothing['evictions_total', 'reason=room'] == 0
@@ -130,16 +130,18 @@ def test_what_did_not_happen_yet_is_zero(name, label, known):
 
 
 def test_a_ratio_of_nothing_is_not_there():
-    nothing = read(metrics.text(Figures(0, Counters(), (ImageFigures(IMAGE, Counters()),), POOL)))
+    nothing = read(
+        metrics.text(Snapshot(0, Counters(), (ImageSnapshot(IMAGE, Counters()),), POOL))
+    )
     assert not [name for name, _ in nothing if name.endswith('hit_ratio')]
 
 
 def test_only_the_images_with_the_most_boots_have_series():
     images = tuple(
-        ImageFigures(f'{number:08}{IMAGE[8:]}', Counters(boots=1000 - number))
+        ImageSnapshot(f'{number:08}{IMAGE[8:]}', Counters(boots=1000 - number))
         for number in range(metrics.MOST_IMAGES + 7)
     )
-    samples = read(metrics.text(Figures(0, Counters(boots=5), images, POOL)))
+    samples = read(metrics.text(Snapshot(0, Counters(boots=5), images, POOL)))
     shown = {labels for name, labels in samples if name == 'image_allocated_bytes'}
     assert shown == {f'image={image.image_id}' for image in images[: metrics.MOST_IMAGES]}
     assert samples['images', ''] == metrics.MOST_IMAGES + 7

@@ -97,7 +97,7 @@ def test_anything_else_is_refused(text):
 
 
 def test_a_newer_layout_is_refused_by_its_name():
-    with pytest.raises(exception.StatisticsTooNew, match=r"'/x' have version 2 and .* up to 1"):
+    with pytest.raises(exception.StatisticsTooNew, match=r"'/x' have version 2, but .* up to 1"):
         counters.loads(b'{"version": 2, "boots": "in another way"}', '/x')
 
 

@@ -163,7 +163,7 @@ def test_what_is_not_there_is_not_tried(target, free, tried):
     asked.assert_called_once_with(target.parent)
     assert ran.called is tried
     said = str(caught.value)
-    assert f'No recording in {str(target.parent)!r}: 4096 bytes cannot be reserved' in said
+    assert f'for a recording in {str(target.parent)!r}: 4096 bytes cannot be reserved' in said
     assert ('4095 bytes are free' in said) is not tried
     assert 'lower [qcache] quota' in said
 
@@ -185,7 +185,7 @@ def test_no_reservation(target, run, reason):
     ):
         reserve(target, 1048576, **run)
     said = str(caught.value)
-    assert f'No recording in {str(target.parent)!r}' in said
+    assert f'Cannot reserve space for a recording in {str(target.parent)!r}' in said
     assert reason in said
     assert 'lower [qcache] quota' in said
     assert target.read_bytes() == b''

@@ -206,12 +206,12 @@ def test_an_outage_in_the_middle_deletes_nothing(glance, cloud):
 
 def test_images_that_are_listed_and_not_found(glance, cloud):
     cloud.odd[f'/{THERE}'] = (404, {}, b'')
-    assert f'lists image {THERE} and does not find it' in unknown(glance, GONE)
+    assert f'lists image {THERE} but does not find it' in unknown(glance, GONE)
 
 
 def test_a_user_who_does_not_see_all(glance, cloud):
     cloud.roles = ['member', 'service']
-    assert 'its user has not the role admin' in unknown(glance)
+    assert 'its user lacks the role admin' in unknown(glance)
     assert cloud.asked == []
 
 

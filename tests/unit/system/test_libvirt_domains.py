@@ -142,7 +142,9 @@ def test_a_domain_that_ends_before_a_question(host, question):
 def test_no_module():
     with mock.patch.dict(sys.modules, {'libvirt': None}):
         said = unknown()
-    assert f'What the domains of {URI} use cannot be told: this Python has no module' in said
+    assert (
+        f'Cannot determine which files the domains at {URI} use: this Python has no module' in said
+    )
 
 
 def test_no_connection(host):

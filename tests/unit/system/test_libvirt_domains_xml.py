@@ -70,7 +70,7 @@ def test_whom_the_keeper_sees(path, paths, domains):
         mock.patch.object(processes, 'listener_pid', autospec=True, return_value=4711) as listens,
         mock.patch.object(overlay, 'backing', autospec=True, return_value=None) as backing,
     ):
-        Guests(paths, domains, []).look()
+        Guests(paths, domains, []).run_once()
     is_recording = path.stem == 'record'
     assert listens.mock_calls == [mock.call(paths.nbd_socket(KEY))] * is_recording
     assert domains.resume.mock_calls == [mock.call('uuid')] * is_recording

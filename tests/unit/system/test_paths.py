@@ -73,7 +73,7 @@ def test_who_only_looks_makes_no_folder(tmp_path, fresh):
     fresh.prepare(make=False)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / 'cache').write_text('')
-    with pytest.raises(exception.FolderUnfit, match='it is no folder'):
+    with pytest.raises(exception.FolderUnfit, match='it is not a folder'):
         fresh.prepare(make=False)
 
 
@@ -97,7 +97,7 @@ def test_a_folder_that_is_none(tmp_path, fresh, name, kind):
     else:
         path.symlink_to('nowhere')
     said = unfit(fresh)
-    assert f'The folder {str(path)!r} cannot be used: it is no folder' in said
+    assert f'The folder {str(path)!r} cannot be used: it is not a folder' in said
     assert 'Move it away or name another folder' in said
 
 

@@ -60,7 +60,7 @@ def test_the_command_line_is_host_program_options_arguments(program, calls):
 def test_states_are_those_of_the_image(program):
     rows = [
         {"image_id": IMAGE, "state": "STALE"},
-        {"image_id": OTHER, "state": "WARMING"},
+        {"image_id": OTHER, "state": "RECORDING"},
         {"image_id": IMAGE, "state": "READY"},
     ]
     made = host(nova_qcache_command=program("nova-qcache", prints(rows)))

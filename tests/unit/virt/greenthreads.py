@@ -193,7 +193,7 @@ def manager(short_folder, source, launch_start, recorder, current, domains):
 def unused(manager):
     """A cache that may go."""
     key = CacheKey(OTHER_IMAGE, builders.GENERATION)
-    return builders.ready(manager._store, bytes(4096), key=key)
+    return builders.ready(manager._catalog, bytes(4096), key=key)
 
 
 def test_a_boot_that_needs_an_eviction(manager, unused):
@@ -210,18 +210,18 @@ def test_a_boot_that_needs_an_eviction_while_libvirt_hangs(manager, unused, hang
 
 
 def test_the_periodic_work(manager, unused):
-    manager.upkeep.run(set(), 0)
+    manager.maintenance.run(set(), 0)
     assert manager.caches() == []
 
 
 def test_the_periodic_work_while_libvirt_hangs(manager, unused, hanging):
-    manager.upkeep.run(set(), 0)
+    manager.maintenance.run(set(), 0)
     assert [view.key for view in manager.caches()] == [unused.key]
 
 
 def test_the_start(manager):
-    builders.warm(manager._store)
-    assert manager.sweep() == [KEY]
+    builders.warm(manager._catalog)
+    assert manager.clean_up() == [KEY]
 
 
 # -- files
@@ -233,15 +233,15 @@ def test_what_is_synced(tmp_path, hub):
         files.sync_file(tmp_path / 'file')
 
 
-def test_a_record(store, hub):
+def test_a_record(catalog, hub):
     with mock.patch.object(os, 'fsync', hub.slow(os.fsync, 'fsync')):
-        builders.ready(store)
+        builders.ready(catalog)
 
 
-def test_the_reading_of_sealed_caches(store, hub):
-    builders.ready(store, bytes(8 * builders.MIB))
+def test_the_reading_of_sealed_caches(catalog, hub):
+    builders.ready(catalog, bytes(8 * builders.MIB))
     with mock.patch.object(scrub, '_digest', hub.slow(scrub._digest, 'a read')):
-        assert scrub.Scrubber(store).scrub(4 * builders.MIB) == 4 * builders.MIB
+        assert scrub.Scrubber(catalog).scrub(4 * builders.MIB) == 4 * builders.MIB
 
 
 # -- locks

@@ -42,9 +42,9 @@ def stores(disk):
         layer = layer.find('backingStore')
 
 
-def relabelled(store):
+def relabelled(catalog):
     """What libvirt may do with the owner of a layer's file."""
-    return [label.attrib for label in store.findall('source/seclabel')]
+    return [label.attrib for label in catalog.findall('source/seclabel')]
 
 
 NOT_RELABELLED = [{'model': 'dac', 'relabel': 'no'}]

@@ -58,11 +58,11 @@ def test_what_leaves_the_host_has_no_chain(migrate, running):
 
 
 def test_xml_that_cannot_be_read_leaves_as_it_is(driver, running, instance, caplog):
-    guest = driver_module._Emigrant(libvirt_guest.Guest(running), instance)
+    guest = driver_module._MigratingGuest(libvirt_guest.Guest(running), instance)
     guest.migrate('qemu+tcp://there/system', destination_xml='<domain')
     ((_, params, _),) = running.migrations
     assert params['destination_xml'] == '<domain'
-    assert 'Could not look for a cache in its XML; using it unchanged' in caplog.text
+    assert 'Could not parse the domain XML; using it unchanged' in caplog.text
 
 
 def test_all_else_leaves_as_with_stock_nova(driver, migrate, running, migrate_data):

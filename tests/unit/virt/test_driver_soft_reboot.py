@@ -15,7 +15,7 @@ from tests.unit.virt import libvirt_double
 
 CONTEXT = mock.sentinel.context
 
-WITHOUT = 'A soft reboot could not be given a cache; it goes on without one'
+WITHOUT = 'Failed to add a cache for a soft reboot; rebooting without it'
 
 
 def warnings(caplog):
@@ -146,7 +146,7 @@ def test_a_definition_that_stays_does_no_harm_to_a_soft_reboot(
     planner.plan.return_value = play
     libvirt_double.refuse(driver, lambda xml: not chain.is_in(xml), libvirt_double.error('away'))
     assert driver._soft_reboot(instance) is True
-    assert warnings(caplog) == ['Its definition keeps naming its cache: away']
+    assert warnings(caplog) == ['Failed to remove the cache from the persistent domain XML: away']
     assert len(release) == 1
 
 

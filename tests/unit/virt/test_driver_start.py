@@ -112,7 +112,7 @@ def test_a_start_that_fails_is_tried_once_without(
     planner.fall_back.assert_called_once_with(instance)
     assert len(release) == 1
     assert warnings(caplog) == [
-        'It does not start through its cache, and boots without: no such socket'
+        'Guest failed to start with its cache; retrying without it: no such socket'
     ]
 
 
@@ -187,7 +187,9 @@ def test_a_definition_that_stays_does_no_harm(
     libvirt_double.refuse(driver, lambda xml: domain.active is not None, fault)
     guest = driver._create_guest(CONTEXT, chained, instance)
     assert guest._domain.active == chained
-    assert warnings(caplog) == [f'Its definition keeps naming its cache: {fault}']
+    assert warnings(caplog) == [
+        f'Failed to remove the cache from the persistent domain XML: {fault}'
+    ]
     assert len(release) == 1
 
 
@@ -254,7 +256,7 @@ def test_xml_that_cannot_be_read_is_novas(driver, domain, instance, planner, cap
     driver._create_guest(CONTEXT, '<domain', instance)
     assert domain.starts == [('<domain', 0)]
     (said,) = warnings(caplog)
-    assert said.startswith('Could not look for a cache in its XML; using it unchanged: ')
+    assert said.startswith('Could not parse the domain XML; using it unchanged: ')
     planner.release.assert_called_with(instance)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
-from nova_qcache.model.plan import Wish
+from nova_qcache.model.plan import Policy
 from nova_qcache.virt import eligibility
 from tests.unit.builders import IMAGE
 from tests.unit.builders import OTHER_IMAGE
@@ -18,10 +18,10 @@ from tests.unit.virt import documents
 
 
 def refusal(instance, disk_name='disk', mapping=None, extra_specs=None):
-    return eligibility.obstacle(instance, disk_name, mapping or {}, extra_specs or {})
+    return eligibility.refusal_of(instance, disk_name, mapping or {}, extra_specs or {})
 
 
-def obstacle(*arguments, **more):
+def refused(*arguments, **more):
     found = refusal(*arguments, **more)
     return found.reason if found else None
 
@@ -31,14 +31,14 @@ def base_name(image_id):
 
 
 def test_nothing_speaks_against_a_root_disk(instance):
-    assert obstacle(instance) is None
+    assert refused(instance) is None
 
 
 @pytest.mark.parametrize(
     'name', ['disk.local', 'disk.eph0', 'disk.swap', 'disk.config', 'disk.rescue', 'kernel', '']
 )
 def test_only_the_root_disk(instance, name):
-    assert obstacle(instance, name) == f'{name} is no root disk'
+    assert refused(instance, name) == f'{name} is not a root disk'
 
 
 @pytest.mark.parametrize(
@@ -47,24 +47,24 @@ def test_only_the_root_disk(instance, name):
 )
 def test_a_rescued_instance(instance, field, value):
     setattr(instance, field, value)
-    assert obstacle(instance) == 'a rescued instance boots without a cache'
+    assert refused(instance) == 'a rescued instance boots without a cache'
 
 
 @pytest.mark.parametrize('state', [task_states.UNRESCUING, task_states.SPAWNING])
 def test_other_tasks(instance, state):
     instance.task_state = state
-    assert obstacle(instance) is None
+    assert refused(instance) is None
 
 
 def test_a_disk_that_nova_encrypts(instance):
     mapping = {'bus': 'virtio', 'encrypted': True, 'encryption_format': 'luks'}
-    assert obstacle(instance, mapping=mapping) == 'its disk is encrypted'
-    assert obstacle(instance, mapping={**mapping, 'encrypted': False}) is None
+    assert refused(instance, mapping=mapping) == 'its disk is encrypted'
+    assert refused(instance, mapping={**mapping, 'encrypted': False}) is None
 
 
 def test_an_instance_with_a_key(instance):
     instance.ephemeral_key_uuid = OTHER_IMAGE
-    assert obstacle(instance) == 'its disk is encrypted'
+    assert refused(instance) == 'its disk is encrypted'
 
 
 # -- certificates and signatures
@@ -74,12 +74,12 @@ VALIDATED = 'its image is subject to certificate validation'
 
 def test_trusted_certificates(instance):
     instance.trusted_certs = objects.TrustedCerts(ids=['a', 'b'])
-    assert obstacle(instance) == VALIDATED
+    assert refused(instance) == VALIDATED
 
 
 def test_an_empty_list_of_certificates(instance):
     instance.trusted_certs = objects.TrustedCerts(ids=[])
-    assert obstacle(instance) is None
+    assert refused(instance) is None
 
 
 @pytest.fixture
@@ -97,13 +97,13 @@ def test_certificates_that_nova_has_not_loaded_yet(without_certificates, monkeyp
         self.trusted_certs = ids and objects.TrustedCerts(ids=ids)
 
     monkeypatch.setattr(objects.Instance, 'obj_load_attr', load)
-    assert obstacle(without_certificates) == answer
+    assert refused(without_certificates) == answer
 
 
 def test_certificates_are_not_asked_for_in_vain(without_certificates, monkeypatch):
     monkeypatch.setattr(objects.Instance, 'obj_load_attr', None)
-    assert obstacle(without_certificates, extra_specs={eligibility.POLICY: 'never'})
-    assert obstacle(without_certificates, 'disk.swap')
+    assert refused(without_certificates, extra_specs={eligibility.POLICY: 'never'})
+    assert refused(without_certificates, 'disk.swap')
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_signatures_of_glance(instance, nova_conf, verifies, signature, answer):
     nova_conf.set_override('verify_glance_signatures', verifies, 'glance')
     if signature:
         instance.system_metadata['image_img_signature'] = signature
-    assert obstacle(instance) == answer
+    assert refused(instance) == answer
 
 
 # -- policies
@@ -128,17 +128,17 @@ def test_signatures_of_glance(instance, nova_conf, verifies, signature, answer):
 @pytest.mark.parametrize('policy', ['auto', 'always'])
 def test_policies_that_allow(instance, policy):
     instance.system_metadata[f'image_{eligibility.POLICY}'] = policy
-    assert obstacle(instance) is None
-    assert obstacle(instance, extra_specs={eligibility.POLICY: policy}) is None
+    assert refused(instance) is None
+    assert refused(instance, extra_specs={eligibility.POLICY: policy}) is None
 
 
 def test_an_image_that_says_never(instance):
     instance.system_metadata['image_qcache:policy'] = 'never'
-    assert obstacle(instance) == 'the image property qcache:policy says never'
+    assert refused(instance) == 'the image property qcache:policy says never'
 
 
 def test_a_flavor_that_says_never(instance):
-    answer = obstacle(instance, extra_specs={'qcache:policy': 'never'})
+    answer = refused(instance, extra_specs={'qcache:policy': 'never'})
     assert answer == 'the flavor extra spec qcache:policy says never'
 
 
@@ -147,38 +147,38 @@ def test_a_flavor_that_says_never(instance):
 )
 def test_one_never_is_enough(instance, image, flavor):
     instance.system_metadata['image_qcache:policy'] = image
-    assert 'says never' in obstacle(instance, extra_specs={'qcache:policy': flavor})
+    assert 'says never' in refused(instance, extra_specs={'qcache:policy': flavor})
 
 
 @pytest.mark.parametrize('policy', ['', 'Never', 'no', 'NEVER ', 'sometimes', 'always,never'])
 def test_a_policy_that_makes_no_sense_allows_nothing(instance, policy):
     answer = f'the flavor extra spec qcache:policy is {policy!r}; set it to one of auto, always, '
-    assert obstacle(instance, extra_specs={'qcache:policy': policy}) == f'{answer}never'
+    assert refused(instance, extra_specs={'qcache:policy': policy}) == f'{answer}never'
     instance.system_metadata['image_qcache:policy'] = policy
-    assert obstacle(instance) == f'{answer}never'.replace('flavor extra spec', 'image property')
+    assert refused(instance) == f'{answer}never'.replace('flavor extra spec', 'image property')
 
 
 def test_the_policy_of_another_name_is_none_of_ours(instance):
     instance.system_metadata['qcache:policy'] = 'never'
     instance.system_metadata['image_other:policy'] = 'never'
-    assert obstacle(instance, extra_specs={'other:policy': 'never'}) is None
+    assert refused(instance, extra_specs={'other:policy': 'never'}) is None
 
 
 @pytest.mark.parametrize(
-    ('image', 'flavor', 'wish'),
+    ('image', 'flavor', 'policy'),
     [
-        (None, None, Wish.AUTO),
-        ('auto', 'auto', Wish.AUTO),
-        ('always', None, Wish.ALWAYS),
-        (None, 'always', Wish.ALWAYS),
-        ('auto', 'always', Wish.ALWAYS),
+        (None, None, Policy.AUTO),
+        ('auto', 'auto', Policy.AUTO),
+        ('always', None, Policy.ALWAYS),
+        (None, 'always', Policy.ALWAYS),
+        ('auto', 'always', Policy.ALWAYS),
     ],
 )
-def test_a_wish_of_the_image_or_the_flavor(instance, image, flavor, wish):
+def test_a_policy_of_the_image_or_the_flavor(instance, image, flavor, policy):
     if image:
         instance.system_metadata['image_qcache:policy'] = image
     extra_specs = {'qcache:policy': flavor} if flavor else {}
-    assert eligibility.wish(instance, extra_specs) is wish
+    assert eligibility.requested_policy(instance, extra_specs) is policy
 
 
 def test_what_is_counted_of_a_refusal(instance):
@@ -271,14 +271,14 @@ def test_what_a_plan_is_asked_for_with(instance, overlay, base_path):
         str(base_path),
         'raw',
         consumer=documents.INSTANCE,
-        wish=Wish.ALWAYS,
-        obstacle='closed',
+        policy=Policy.ALWAYS,
+        no_recording='closed',
     )
 
 
 def test_what_speaks_against_it_is_said_before_the_disk_is_looked_at(instance):
     found = asked(instance, '/missing', disk_name='disk.swap')
-    assert found == eligibility.Refusal('disk.swap is no root disk')
+    assert found == eligibility.Refusal('disk.swap is not a root disk')
 
 
 def test_a_disk_that_cannot_be_looked_at(instance, tmp_path):

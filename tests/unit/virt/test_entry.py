@@ -14,8 +14,8 @@ from nova.virt.libvirt import driver as libvirt_driver
 import pytest
 
 import nova_qcache.virt
+from nova_qcache.virt import compatibility
 from nova_qcache.virt import entry
-from nova_qcache.virt import seams
 from nova_qcache.virt.driver import QcacheDriver
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -30,8 +30,8 @@ def test_it_is_our_driver(caplog):
     assert errors(caplog) == []
 
 
-def test_a_seam_that_moved_is_stock_nova_and_one_error(caplog):
-    with mock.patch.object(seams, 'moved', autospec=True) as moved:
+def test_an_interface_that_moved_is_stock_nova_and_one_error(caplog):
+    with mock.patch.object(compatibility, 'moved', autospec=True) as moved:
         moved.return_value = iter(['this is gone', 'that takes x'])
         assert entry.driver_class() is libvirt_driver.LibvirtDriver
     (said,) = errors(caplog)
@@ -39,11 +39,11 @@ def test_a_seam_that_moved_is_stock_nova_and_one_error(caplog):
     assert caplog.records[-1].levelno == logging.ERROR
 
 
-def test_a_seam_that_really_moved(caplog, monkeypatch):
+def test_an_interface_that_really_moved(caplog, monkeypatch):
     monkeypatch.delattr(libvirt_driver.LibvirtDriver, '_soft_reboot')
     assert entry.driver_class() is libvirt_driver.LibvirtDriver
     (said,) = errors(caplog)
-    assert 'nova.virt.libvirt.driver.LibvirtDriver._soft_reboot is gone' in said
+    assert 'nova.virt.libvirt.driver.LibvirtDriver._soft_reboot is missing' in said
 
 
 def test_a_module_of_ours_that_does_not_load_is_stock_nova_and_one_error(caplog, monkeypatch):
@@ -80,7 +80,9 @@ def test_nova_loads_it_by_its_configuration(fake_libvirt, nova_conf):
 def test_nova_gets_a_driver_where_it_does_not_fit(fake_libvirt, monkeypatch, caplog):
     monkeypatch.delitem(sys.modules, 'nova.virt.qcache', raising=False)
     monkeypatch.delattr(nova.virt, 'qcache', raising=False)
-    with mock.patch.object(seams, 'moved', autospec=True, return_value=iter(['x is gone'])):
+    with mock.patch.object(
+        compatibility, 'moved', autospec=True, return_value=iter(['x is gone'])
+    ):
         assert type(loaded()) is libvirt_driver.LibvirtDriver
     monkeypatch.delitem(sys.modules, 'nova.virt.qcache')
     assert 'x is gone' in caplog.text

@@ -187,7 +187,7 @@ def test_the_overlay_is_never_written(disk, overlay, planner, plan):
 def test_a_chain_that_is_no_xml_is_left_out(disk, overlay, planner, stock_disk, play, caplog):
     planner.plan.return_value = dataclasses.replace(play, cache='/caches/\x01.qcow2')
     assert xml(disk) == xml(stock_disk)
-    assert f'The disk {overlay} boots without a cache' in caplog.text
+    assert f'disk {overlay} boots without a cache' in caplog.text
 
 
 # -- cache

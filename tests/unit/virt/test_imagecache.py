@@ -33,10 +33,10 @@ def test_the_periodic_work_looks_after_caches_after_novas(planner, nova_conf):
         an_instance('another', OTHER_IMAGE),  # whose bases are these, and its caches its own
     ]
     with mock.patch.object(stock.ImageCacheManager, 'update', autospec=True) as novas:
-        novas.side_effect = lambda *_: planner.tend.assert_not_called()
+        novas.side_effect = lambda *_: planner.run_maintenance.assert_not_called()
         manager.update('context', instances)
     novas.assert_called_once_with(manager, 'context', instances)
-    planner.tend.assert_called_once_with({IMAGE})
+    planner.run_maintenance.assert_called_once_with({IMAGE})
 
 
 def test_the_periodic_work_of_a_stock_one():

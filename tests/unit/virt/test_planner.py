@@ -19,11 +19,11 @@ from nova_qcache.cache.pins import Pins
 from nova_qcache.checks import confinement
 from nova_qcache.checks import process_survival
 from nova_qcache.engine.boots import Boots
-from nova_qcache.engine.upkeep import Upkeep
+from nova_qcache.engine.maintenance import Maintenance
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import PlanKind
-from nova_qcache.model.plan import Wish
+from nova_qcache.model.plan import Policy
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
 from nova_qcache.virt import eligibility
@@ -48,11 +48,11 @@ SURPRISES = [
 
 
 @pytest.fixture
-def obstacles():
+def host_problems():
     """What speaks against recording on this host: nothing, unless a test says otherwise."""
     with (
-        mock.patch.object(confinement, 'obstacle', autospec=True, return_value=None) as confined,
-        mock.patch.object(process_survival, 'obstacle', autospec=True, return_value=None) as ends,
+        mock.patch.object(confinement, 'problem', autospec=True, return_value=None) as confined,
+        mock.patch.object(process_survival, 'problem', autospec=True, return_value=None) as ends,
     ):
         yield mock.Mock(confinement=confined, process_survival=ends)
 
@@ -77,13 +77,13 @@ def manager(made, record, tmp_path):
     manager.paths = Paths(tmp_path / 'cache', tmp_path / 'run')
     manager.boots = mock.create_autospec(Boots, instance=True)
     manager.pins = mock.create_autospec(Pins, instance=True)
-    manager.upkeep = mock.create_autospec(Upkeep, instance=True)
+    manager.maintenance = mock.create_autospec(Maintenance, instance=True)
     manager.boots.plan.return_value = record
     return manager
 
 
 @pytest.fixture
-def planner(manager, obstacles):
+def planner(manager, host_problems):
     planner = Planner()
     planner.start(domains())
     return planner
@@ -160,7 +160,7 @@ def test_an_unshelved_instance_uses_the_cache_of_its_first_image(ask, overlay, i
 
 def test_what_the_image_or_flavor_wishes_is_passed_on(ask, overlay, manager):
     ask(extra_specs={'qcache:policy': 'always'})
-    assert asked(manager).wish is Wish.ALWAYS
+    assert asked(manager).policy is Policy.ALWAYS
 
 
 def test_an_image_of_one_boot_is_said_to_be_one(ask, overlay, instance, manager):
@@ -203,7 +203,7 @@ def test_a_disk_without_a_base(ask, overlay, manager, caplog):
     subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', str(overlay), '1M'], check=True)
     assert ask() is None
     manager.boots.plan.assert_not_called()
-    assert 'it stands on no base' in caplog.text
+    assert 'its disk has no base image' in caplog.text
 
 
 def test_a_legacy_base_with_its_size_in_its_name(ask, overlay, base_path, manager, caplog):
@@ -304,30 +304,30 @@ def test_it_starts_with_novas_configuration(planner, made, nova_conf, tmp_path):
     assert qcache_conf.instances_path(nova_conf) == tmp_path / 'instances'
 
 
-def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, obstacles, nova_conf):
+def test_a_folder_of_instances_that_the_operator_names_is_kept(manager, host_problems, nova_conf):
     nova_conf.set_override('instances_path', '/elsewhere', 'qcache')
     Planner().start(domains())
     assert str(qcache_conf.instances_path(nova_conf)) == '/elsewhere'
 
 
-@pytest.mark.parametrize('obstacle', ['confinement', 'process_survival'])
-def test_an_obstacle_is_said_once_and_passed_on(
-    manager, obstacles, instance, overlay, caplog, obstacle
+@pytest.mark.parametrize('problem', ['confinement', 'process_survival'])
+def test_a_reason_is_said_once_and_passed_on(
+    manager, host_problems, instance, overlay, caplog, problem
 ):
-    getattr(obstacles, obstacle).return_value = 'the remedy is here'
+    getattr(host_problems, problem).return_value = 'the remedy is here'
     planner = Planner()
     planner.start(domains())
     assert problems(caplog) == [
-        (logging.WARNING, 'nova-qcache records nothing: the remedy is here')
+        (logging.WARNING, 'nova-qcache cannot record on this host: the remedy is here')
     ]
     for _ in range(2):
         planner.plan(instance, 'disk', str(overlay), {}, {})
-        assert asked(manager).obstacle == 'the remedy is here'
+        assert asked(manager).no_recording == 'the remedy is here'
     assert len(problems(caplog)) == 1
 
 
-def test_the_sockets_of_guests_are_what_is_confined(planner, manager, obstacles):
-    obstacles.confinement.assert_called_once_with(manager.paths.guests)
+def test_the_sockets_of_guests_are_what_is_confined(planner, manager, host_problems):
+    host_problems.confinement.assert_called_once_with(manager.paths.guests)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_the_sockets_of_guests_are_what_is_confined(planner, manager, obstacles)
     [((8, 0, 0), 0), (LIBVIRT_9_0, 0), ((9, 1, 999), 0), (LIBVIRT_9_2, 77), ((11, 3, 0), 77)],
 )
 def test_guests_reconnect_only_where_libvirt_knows_it(
-    manager, obstacles, nova_conf, version, seconds
+    manager, host_problems, nova_conf, version, seconds
 ):
     nova_conf.set_override('base_reconnect_seconds', 77, 'qcache')
     planner = Planner()
@@ -344,7 +344,7 @@ def test_guests_reconnect_only_where_libvirt_knows_it(
     assert planner.reconnect_seconds == seconds
 
 
-def test_a_libvirt_that_does_not_say_its_version(manager, obstacles, ask, overlay, caplog):
+def test_a_libvirt_that_does_not_say_its_version(manager, host_problems, ask, overlay, caplog):
     planner = Planner()
     planner.start(domains(exception.DomainsUnknown(uri='x', reason='it hangs')))
     assert planner.reconnect_seconds == 0
@@ -355,8 +355,8 @@ def test_a_libvirt_that_does_not_say_its_version(manager, obstacles, ask, overla
 
 
 @pytest.mark.parametrize('surprise', SURPRISES, ids=repr)
-@pytest.mark.parametrize('verb', ['sweep', 'boots.keep'])
-def test_no_fault_of_ours_fails_the_start_of_nova_compute(manager, obstacles, verb, surprise):
+@pytest.mark.parametrize('verb', ['clean_up', 'boots.keep'])
+def test_no_fault_of_ours_fails_the_start_of_nova_compute(manager, host_problems, verb, surprise):
     operator.attrgetter(verb)(manager).side_effect = surprise
     Planner().start(domains())
 
@@ -388,30 +388,30 @@ def started(caplog):
     ],
 )
 def test_what_makes_no_sense_is_one_error_and_it_stays_off(
-    folders, nova_conf, obstacles, instance, overlay, caplog, option, value, said
+    folders, nova_conf, host_problems, instance, overlay, caplog, option, value, said
 ):
     nova_conf.set_override(option, value, 'qcache')
     planner, errors = started(caplog)
     assert [level for level, _ in errors] == [logging.ERROR]
     assert 'nova-qcache is off, and all instances boot without a cache' in errors[0][1]
     assert said in errors[0][1]
-    with mock.patch.object(eligibility, 'obstacle', autospec=True) as eligible:
+    with mock.patch.object(eligibility, 'refusal_of', autospec=True) as eligible:
         for _ in range(2):
             assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
     eligible.assert_not_called()  # for that Nova may ask the conductor
     planner.started(instance)
     planner.release(instance)
     planner.precached(IMAGE)
-    planner.tend({IMAGE})
+    planner.run_maintenance({IMAGE})
     with planner.writing('/base'):
         assert planner.disk_usage('/') == 0
     assert len(problems(caplog)) == 1
 
 
 @pytest.mark.parametrize('where', ['manager', 'confinement', 'process_survival'])
-def test_no_fault_at_the_start_reaches_nova(manager, made, obstacles, where, caplog):
+def test_no_fault_at_the_start_reaches_nova(manager, made, host_problems, where, caplog):
     fault = RuntimeError('never thought of')
-    {'manager': made}.get(where, getattr(obstacles, where)).side_effect = fault
+    {'manager': made}.get(where, getattr(host_problems, where)).side_effect = fault
     planner, errors = started(caplog)
     assert [level for level, _ in errors] == [logging.ERROR]
     assert 'never thought of' in caplog.text
@@ -421,7 +421,7 @@ def test_no_fault_at_the_start_reaches_nova(manager, made, obstacles, where, cap
 
 
 def test_with_a_real_manager(
-    folders, nova_conf, obstacles, instance, overlay, base_path, caplog, launch_start, recorder
+    folders, nova_conf, host_problems, instance, overlay, base_path, caplog, launch_start, recorder
 ):
     """Nothing between the instance and the engine but the engine's own doubles."""
     caplog.set_level(logging.INFO)
@@ -438,10 +438,10 @@ def test_with_a_real_manager(
     assert f'Image {IMAGE}: RECORD' in caplog.text
 
 
-def test_a_real_manager_and_an_obstacle(
-    folders, obstacles, instance, overlay, launch_start, recorder, caplog
+def test_a_real_manager_and_a_reason(
+    folders, host_problems, instance, overlay, launch_start, recorder, caplog
 ):
-    obstacles.confinement.return_value = 'closed'
+    host_problems.confinement.return_value = 'closed'
     planner, _ = started(caplog)
     assert planner.plan(instance, 'disk', str(overlay), {}, {}) is None
     launch_start.assert_not_called()
@@ -495,21 +495,21 @@ def test_a_spawn_that_fails_is_forgotten(planner, ask, overlay, instance, manage
 def test_caches_age_as_bases_do(planner, manager, nova_conf, removes, age):
     nova_conf.set_override('remove_unused_base_images', removes, 'image_cache')
     nova_conf.set_override('remove_unused_original_minimum_age_seconds', 777, 'image_cache')
-    planner.tend({IMAGE})
-    manager.upkeep.run.assert_called_once_with({IMAGE}, age)
+    planner.run_maintenance({IMAGE})
+    manager.maintenance.run.assert_called_once_with({IMAGE}, age)
     assert manager.boots.keep.call_count == 2  # at the start, too
 
 
 @pytest.mark.parametrize('surprise', SURPRISES)
 def test_periodic_work_of_novas_goes_on(planner, manager, caplog, surprise):
-    manager.upkeep.run.side_effect = surprise
-    planner.tend(set())
-    assert 'were not looked after' in caplog.text
+    manager.maintenance.run.side_effect = surprise
+    planner.run_maintenance(set())
+    assert 'error in the periodic run' in caplog.text
 
 
 def test_nothing_is_looked_after_without_a_manager(instance):
     planner = Planner()
-    planner.tend(set())
+    planner.run_maintenance(set())
     planner.precached(IMAGE)
     planner.fall_back(instance)
     planner.started(instance)

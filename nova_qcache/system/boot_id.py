@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which run of the host this is: files in ``run_path`` that are about processes mean nothing after
-a reboot, and not every ``run_path`` is emptied by one.
+"""ID of the host's boot: files in ``run_path`` that are about processes mean nothing after a
+reboot, and not every ``run_path`` is emptied by one.
 """
 
 import functools

@@ -5,17 +5,17 @@ from collections.abc import Collection
 
 from nova_qcache.model.plan import Plan
 
-__all__ = ['Off']
+__all__ = ['DisabledEngine']
 
 
-class Off:
-    """In the place of :class:`nova_qcache.engine.manager.Manager`, for what a driver asks.
+class DisabledEngine:
+    """Null engine, in place of :class:`nova_qcache.engine.manager.Manager`.
 
     It decides for no boot: Nova is not even asked what a plan would need to know.
     """
 
     def __init__(self) -> None:
-        self.boots = self.pins = self.upkeep = self
+        self.boots = self.pins = self.maintenance = self
 
     def keep(self) -> None: ...
 

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A warning once, and not at each boot: a folder that vanished concerns every boot of a host."""
+"""Log rate limit: a repeated error is a warning once an hour, and not at each boot."""
 
 import logging
 import re
 import time
 
-__all__ = ['Repetition']
+__all__ = ['LogRateLimit']
 
 _AGAIN_SECONDS = 3600
 _MOST = 1000
 _VARIABLE = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+')
 
 
-class Repetition:
-    """Remembers what was complained about."""
+class LogRateLimit:
+    """Remembers the errors that were logged as warnings."""
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}

@@ -8,13 +8,13 @@ import sys
 from nova.virt.libvirt import driver as libvirt_driver
 import pytest
 
+from nova_qcache.virt import compatibility
 from nova_qcache.virt import driver
 from nova_qcache.virt import imagebackend
 from nova_qcache.virt import imagecache
-from nova_qcache.virt import seams
 
 LIBVIRT = 'nova.virt.libvirt'
-NAMES = {**seams._METHODS, **seams._FUNCTIONS}
+NAMES = {**compatibility._METHODS, **compatibility._FUNCTIONS}
 
 
 def place(name):
@@ -27,7 +27,7 @@ def place(name):
 
 
 def test_nothing_has_moved():
-    assert list(seams.moved()) == []
+    assert list(compatibility.moved()) == []
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -41,8 +41,8 @@ def test_what_is_gone(name, monkeypatch):
     if last == '__init__':  # object has one
         said = f'{LIBVIRT}.{name} takes '
     else:
-        said = f'{LIBVIRT}.{name} is gone ('
-    found = list(seams.moved())
+        said = f'{LIBVIRT}.{name} is missing ('
+    found = list(compatibility.moved())
     assert any(clause.startswith(said) for clause in found), found
 
 
@@ -50,30 +50,32 @@ def test_what_is_gone(name, monkeypatch):
 def test_what_is_no_function_any_more(name, monkeypatch):
     holder, last = place(name)
     monkeypatch.setattr(holder, last, None)
-    (clause,) = seams.moved()
-    assert clause.startswith(f'{LIBVIRT}.{name} is gone (')
+    (clause,) = compatibility.moved()
+    assert clause.startswith(f'{LIBVIRT}.{name} is missing (')
 
 
 @pytest.mark.parametrize('name', [name for name, parameters in NAMES.items() if parameters])
 def test_a_parameter_with_another_name(name, monkeypatch):
     holder, last = place(name)
-    parameters = ['self'] * (name in seams._METHODS) + NAMES[name].split()
+    parameters = ['self'] * (name in compatibility._METHODS) + NAMES[name].split()
     parameters[-1] = 'renamed'
     planted = eval(f'lambda {", ".join(parameters)}: None')
     monkeypatch.setattr(holder, last, planted)
-    assert list(seams.moved()) == [f'{LIBVIRT}.{name} takes {", ".join(parameters)}']
+    assert list(compatibility.moved()) == [f'{LIBVIRT}.{name} takes {", ".join(parameters)}']
 
 
 def test_a_parameter_too_few(monkeypatch):
     monkeypatch.setattr(libvirt_driver.LibvirtDriver, 'suspend', lambda self, context: None)
-    assert list(seams.moved()) == [f'{LIBVIRT}.driver.LibvirtDriver.suspend takes self, context']
+    assert list(compatibility.moved()) == [
+        f'{LIBVIRT}.driver.LibvirtDriver.suspend takes self, context'
+    ]
 
 
 def test_parameters_in_another_order(monkeypatch):
     monkeypatch.setattr(
         libvirt_driver.LibvirtDriver, 'suspend', lambda self, instance, context: None
     )
-    assert len(list(seams.moved())) == 1
+    assert len(list(compatibility.moved())) == 1
 
 
 def test_parameters_behind_are_welcome(monkeypatch):
@@ -82,13 +84,13 @@ def test_parameters_behind_are_welcome(monkeypatch):
         'suspend',
         lambda self, context, instance, *, more=None, **others: None,
     )
-    assert list(seams.moved()) == []
+    assert list(compatibility.moved()) == []
 
 
 @pytest.mark.parametrize('module', sorted({name.partition('.')[0] for name in NAMES}))
 def test_a_module_that_is_gone(module, monkeypatch):
     monkeypatch.setitem(sys.modules, f'{LIBVIRT}.{module}', None)
-    found = list(seams.moved())
+    found = list(compatibility.moved())
     assert found
     assert all(clause.startswith(f'{LIBVIRT}.{module}.') for clause in found)
     assert {clause.split()[0] for clause in found} == {
@@ -98,8 +100,8 @@ def test_a_module_that_is_gone(module, monkeypatch):
 
 def test_a_class_that_is_gone(monkeypatch):
     monkeypatch.delattr(libvirt_driver, 'LibvirtDriver')
-    assert all('LibvirtDriver' in clause for clause in seams.moved())
-    assert len(list(seams.moved())) == sum('LibvirtDriver' in name for name in NAMES)
+    assert all('LibvirtDriver' in clause for clause in compatibility.moved())
+    assert len(list(compatibility.moved())) == sum('LibvirtDriver' in name for name in NAMES)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_class_that_is_gone(monkeypatch):
         ('driver.LibvirtDriver._create_guest', 'post_xml_callback'),
     ],
 )
-def test_what_is_used_by_name_is_a_seam(name, parameter):
+def test_what_is_used_by_name_is_checked(name, parameter):
     assert parameter in NAMES[name].split()
 
 
@@ -131,9 +133,9 @@ def overridden(ours):
 
 
 @pytest.mark.parametrize('ours', OURS)
-def test_all_that_is_overridden_is_a_seam(ours):
+def test_all_that_is_overridden_is_checked(ours):
     """Whatever the classes here take from Nova by name is looked at."""
-    seen = {name.rpartition('.')[2] for name in seams._METHODS}
+    seen = {name.rpartition('.')[2] for name in compatibility._METHODS}
     assert overridden(ours) - seen <= {'__init__'}
 
 

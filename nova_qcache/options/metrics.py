@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the caches are measured, and where the figures go."""
+"""Options for audits and metrics."""
 
 from oslo_config import cfg
 
@@ -10,10 +10,10 @@ OPTS: list[cfg.Opt] = [
         'audit_every',
         default=50,
         help="""
-Every so many boots that play a cache, one goes through a recorder on a copy of it, so that it is
-known what such a boot still reads from the base.
+Number of boots that play a cache for each boot that is audited. An audited boot reads a copy of
+the cache through a recorder, which measures what such a boot still reads from the base.
 
-No guest waits for that: the copy is made in the background, and the next boot is audited.
+No guest waits for an audit: the copy is made in the background, and the next boot is audited.
 
 Possible values:
 
@@ -22,16 +22,16 @@ Possible values:
 
 Related options:
 
-* ``rerecord_miss_percent``: what becomes of a cache that misses much.
-* ``max_recorders``: an audit is one of them.
+* ``rerecord_miss_percent``: the miss ratio above which a cache is recorded again.
+* ``max_recorders``: an audit counts as a recorder.
 """,
     ),
     cfg.IntOpt(
         'rerecord_miss_percent',
         default=10,
         help="""
-How much an audited boot may read from the base, in percent of what it reads from its image, before
-the audit's copy becomes the next revision of the cache.
+Miss ratio above which the copy of an audit becomes the next revision of the cache: bytes that the
+audited boot read from the base, in percent of all bytes that it read from its image.
 
 Possible values:
 
@@ -46,7 +46,8 @@ Related options:
         'metrics_file',
         default='',
         help="""
-File for the figures in the format of Prometheus, written whenever Nova's image cache manager runs.
+File for metrics in the text format of Prometheus, written whenever Nova's image cache manager
+runs.
 
 Possible values:
 

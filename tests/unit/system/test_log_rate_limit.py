@@ -8,8 +8,8 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.system import repetition
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.system import log_rate_limit
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def clock():
 
 @pytest.fixture
 def said(clock):
-    return Repetition()
+    return LogRateLimit()
 
 
 def unfit(path='/cache', reason='it is gone'):
@@ -93,11 +93,11 @@ def test_different(said, one, other):
 
 
 def test_each_remembers_for_itself(clock):
-    assert [Repetition().level(unfit()) for _ in range(2)] == [logging.WARNING] * 2
+    assert [LogRateLimit().level(unfit()) for _ in range(2)] == [logging.WARNING] * 2
 
 
 def test_memory_is_bounded(said):
-    with mock.patch.object(repetition, '_MOST', 3):
+    with mock.patch.object(log_rate_limit, '_MOST', 3):
         levels = [said.level(ValueError("x" * (number % 5))) for number in range(20)]
         assert len(said._said) <= 3
     assert levels[:5] == [logging.WARNING] * 5

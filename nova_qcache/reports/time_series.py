@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the caches of this host have saved over time: few points in one small file, however long
-that is."""
+"""Time series of what the caches of this host have saved: few points in one small file, however
+long it is kept."""
 
 import dataclasses
 import json
@@ -9,15 +9,15 @@ import math
 from typing import Any
 
 from nova_qcache import exception
-from nova_qcache.reports import figures as figures_module
-from nova_qcache.reports.figures import Figures
+from nova_qcache.reports import snapshot as snapshot_module
+from nova_qcache.reports.snapshot import Snapshot
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.system import files
 from nova_qcache.system import locks
+from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
-from nova_qcache.system.repetition import Repetition
 
-__all__ = ['History', 'Point']
+__all__ = ['Point', 'TimeSeries']
 
 LOG = logging.getLogger(__name__)
 
@@ -37,22 +37,22 @@ class Point:
     served_bytes: int
     base_bytes: int
     pool_bytes: int
-    """What the caches took then."""
+    """Bytes that the caches took then."""
 
 
-class History:
+class TimeSeries:
     def __init__(self, paths: Paths) -> None:
         self._path = paths.statistics / _NAME
         self._locks = paths.locks
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
-    def note(self, figures: Figures) -> None:
-        """Add what the figures of the host are now. Never raises."""
+    def note(self, snapshot: Snapshot) -> None:
+        """Add a point with the present values of the host. Never raises."""
         point = Point(
-            figures.at,
-            figures_module.served_bytes(figures.host),
-            figures_module.base_bytes(figures.host),
-            figures.pool.allocated,
+            snapshot.at,
+            snapshot_module.served_bytes(snapshot.host),
+            snapshot_module.base_bytes(snapshot.host),
+            snapshot.pool.allocated,
         )
         try:
             # What begins with a dot in that folder is a leftover to whoever holds this lock.
@@ -62,14 +62,14 @@ class History:
                 text = _dumps(_thinned([*before, point]))
                 files.replace_atomically(self._path, text, _MODE)
         except (exception.QcacheError, OSError) as e:
-            LOG.log(self._complaints.level(e), 'The history of the caches has a gap: %s', e)
+            LOG.log(self._log_limit.level(e), 'Failed to add a point to the time series: %s', e)
 
     def points(self) -> list[Point]:
         """Return what was noted, the oldest first; nothing if it cannot be read. Never raises."""
         try:
             return self._read()
         except (exception.StatisticsBroken, OSError) as e:
-            LOG.log(self._complaints.level(e), '%s', e)
+            LOG.log(self._log_limit.level(e), '%s', e)
             return []
 
     def _read(self) -> list[Point]:
@@ -85,7 +85,11 @@ class History:
         except exception.StatisticsTooNew:  # a newer version will go on with it
             raise
         except exception.StatisticsBroken as e:
-            LOG.warning('%s begins anew: %s', self._path, e.attributes['reason'])
+            LOG.warning(
+                'Failed to read %s; starting a new time series: %s',
+                self._path,
+                e.attributes['reason'],
+            )
             return []
 
 
@@ -114,11 +118,11 @@ def _loads(text: bytes, path: str) -> list[Point]:
             raise ValueError(f'it has more than {_MOST} points')
         points = [Point(*map(_number, row)) for row in data['points']]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
-        raise exception.StatisticsBroken(path=path, reason=f'it is no history ({e})') from e
+        raise exception.StatisticsBroken(path=path, reason=f'it is not a time series ({e})') from e
     return sorted(points, key=lambda point: point.at)
 
 
 def _number(value: Any) -> Any:
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f'{value!r:.60} is no number from 0')
+        raise ValueError(f'{value!r:.60} is not a number from 0')
     return value

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator sees of the caches: what was counted, and what is there now, of each image and
-of the host.
+"""Snapshot of the caches for operators: counters and present state, of each image and of the host.
 
 Nothing is guessed: each figure has a source, named in :data:`SOURCES`.
 """
@@ -12,7 +11,7 @@ import os
 import time
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.directory import CacheFile
 from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.pool import Pool
@@ -27,7 +26,7 @@ from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import control
 
-__all__ = ['SOURCES', 'Figures', 'ImageFigures', 'base_bytes', 'gather', 'served_bytes']
+__all__ = ['SOURCES', 'ImageSnapshot', 'Snapshot', 'base_bytes', 'gather', 'served_bytes']
 
 SOURCES = {
     **counters_module.SOURCES,
@@ -47,25 +46,25 @@ SOURCES = {
     'mounts': "the NFS client's counter of bytes from the server since the mount "
     '(/proc/self/mountstats), whoever read them',
 }
-"""Where each figure comes from, in words for an operator."""
+"""Source of each value, in words for an operator."""
 
 _RECORDERS_SECONDS = 2
-"""How long all recorders together may take to answer; those that are silent are not counted."""
+"""Time in which all recorders together may answer; silent ones are not counted."""
 _CONTROL_SUFFIX = '.ctl'
 
-_ORDER = [State.READY.value, State.WARMING.value, DIRTY, BROKEN, State.STALE.value]
+_ORDER = [State.READY.value, State.RECORDING.value, DIRTY, BROKEN, State.STALE.value]
 """States, from the one that tells most about an image."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFigures:
-    """Of one image; its caches may be gone, or never have served a boot."""
+class ImageSnapshot:
+    """One image; its caches may be gone, or never have served a boot."""
 
     image_id: str
     counters: Counters
     states: tuple[str, ...] = ()
-    """Of its caches, as :class:`nova_qcache.cache.view.CacheView` has them; the one that tells
-    most first."""
+    """States of its caches, as in :class:`nova_qcache.cache.view.CacheView`; the most important
+    one first."""
     allocated: int = 0
     """Bytes that its caches take together; a file with two names counts once."""
     quota: int | None = None
@@ -78,24 +77,24 @@ class ImageFigures:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
+class Snapshot:
     at: float
-    """When they were gathered, in seconds since the epoch."""
+    """Time of the snapshot, in seconds since the epoch."""
     host: Counters
-    """Of all images, those included that were forgotten: its sums never become less."""
-    images: tuple[ImageFigures, ...]
+    """Sum of all images, forgotten ones included: its sums never become less."""
+    images: tuple[ImageSnapshot, ...]
     """The one with the most boots first."""
     pool: PoolState
     recorders: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Those that answer, by :class:`nova_qcache.model.states.Phase`."""
+    """Recorders that answer, by :class:`nova_qcache.model.states.Phase`."""
     guests: int = 0
-    """That read through recorders."""
+    """Guests that read through recorders."""
     mounts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Bytes that the servers of bases have sent, by NFS mount."""
 
     @property
     def states(self) -> Mapping[str, int]:
-        """How many caches are in which state."""
+        """Number of caches in each state."""
         return Counter(state for image in self.images for state in image.states)
 
 
@@ -109,17 +108,17 @@ def served_bytes(counters: Counters) -> int:
     return counters.saved_bytes + max(0, counters.audited_bytes - counters.missed_bytes)
 
 
-def gather(store: Store, pool: Pool, pins: Pins) -> Figures:
-    """Look at everything once. A record that cannot be read is a BROKEN cache and no error.
+def gather(catalog: Catalog, pool: Pool, pins: Pins) -> Snapshot:
+    """Take a snapshot. A record that cannot be read is a BROKEN cache and no error.
 
     :raises OSError: if the folder of the caches cannot be read
     :raises QcacheError: if the state of the pool cannot be told
     """
-    recorders = _recorders(store)
-    counted = store.ledger.all()
+    recorders = _recorders(catalog)
+    counted = catalog.counter_store.all()
     pinned = set(pins.all())
-    files = store.inventory.files()
-    found = store.keys()
+    files = catalog.directory.files()
+    found = catalog.keys()
     keys: dict[str, list[CacheKey]] = {}
     for key in found:
         keys.setdefault(key.image_id, []).append(key)
@@ -127,11 +126,11 @@ def gather(store: Store, pool: Pool, pins: Pins) -> Figures:
     images = []
     for image_id in keys.keys() | counted.keys() | pinned:
         its_keys = keys.get(image_id, [])
-        seen = [_look(store, key, key in recorders) for key in its_keys]
+        seen = [_state_of(catalog, key, key in recorders) for key in its_keys]
         seen.sort(key=_importance)
         bases.update(record.base for _, record in seen if record is not None)
         images.append(
-            ImageFigures(
+            ImageSnapshot(
                 image_id,
                 counted.get(image_id) or Counters(),
                 tuple(state for state, _ in seen),
@@ -141,9 +140,9 @@ def gather(store: Store, pool: Pool, pins: Pins) -> Figures:
             )
         )
     images.sort(key=lambda image: (-image.counters.boots, image.image_id))
-    return Figures(
+    return Snapshot(
         at=time.time(),
-        host=store.ledger.total(counted.values()),
+        host=catalog.counter_store.total(counted.values()),
         images=tuple(images),
         pool=pool.state(),
         recorders=Counter(status.phase.value for status in recorders.values()),
@@ -152,9 +151,9 @@ def gather(store: Store, pool: Pool, pins: Pins) -> Figures:
     )
 
 
-def _recorders(store: Store) -> dict[CacheKey, control.Status]:
+def _recorders(catalog: Catalog) -> dict[CacheKey, control.Status]:
     try:
-        names = sorted(os.listdir(store.paths.control))
+        names = sorted(os.listdir(catalog.paths.control))
     except OSError:  # no run folder, no recorder
         return {}
     found = {}
@@ -165,21 +164,23 @@ def _recorders(store: Store) -> dict[CacheKey, control.Status]:
         if key is None or not name.endswith(_CONTROL_SUFFIX) or left <= 0:
             continue
         try:
-            path = store.paths.control_socket(key)
+            path = catalog.paths.control_socket(key)
             found[key] = control.RecorderClient(path, left).status()
         except exception.RecorderUnreachable:
             continue
     return found
 
 
-def _look(store: Store, key: CacheKey, has_recorder: bool) -> tuple[str, CacheRecord | None]:
+def _state_of(
+    catalog: Catalog, key: CacheKey, has_recorder: bool
+) -> tuple[str, CacheRecord | None]:
     try:
-        record = store.load(key)
+        record = catalog.load(key)
     except exception.RecordBroken:
         return BROKEN, None
     if record is None:
         return BROKEN, None
-    if record.state is State.WARMING and not has_recorder:
+    if record.state is State.RECORDING and not has_recorder:
         return DIRTY, record
     return record.state.value, record
 

@@ -11,9 +11,9 @@ from nova_qcache import exception
 from nova_qcache.cache.usage import Usage
 from nova_qcache.cache.verify import Verification
 from nova_qcache.cache.verify import Verifier
-from nova_qcache.keeper.examination import Examiner
-from nova_qcache.keeper.examination import Request
-from nova_qcache.keeper.examination import Requests
+from nova_qcache.keeper.revalidation import Request
+from nova_qcache.keeper.revalidation import Requests
+from nova_qcache.keeper.revalidation import Revalidator
 from nova_qcache.model.key import CacheKey
 from nova_qcache.system.progress import silent
 from tests.unit import builders
@@ -26,7 +26,7 @@ OTHER = CacheKey(OTHER_IMAGE, GENERATION)
 
 @pytest.fixture
 def requests(paths):
-    return Requests(paths.examinations)
+    return Requests(paths.revalidations)
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def usage():
 
 
 @pytest.fixture
-def examiner(store, generations, proof, usage, requests, current):
-    return Examiner(store, generations, proof, usage, requests, 7, 5000)
+def revalidator(catalog, generations, proof, usage, requests, current):
+    return Revalidator(catalog, generations, proof, usage, requests, 7, 5000)
 
 
 def test_requests_are_kept_until_done(requests, paths):
@@ -51,7 +51,7 @@ def test_requests_are_kept_until_done(requests, paths):
     requests.add(KEY, 'md5:1')
     requests.add(OTHER)
     requests.add(KEY, 'md5:2')
-    assert Requests(paths.examinations).pending() == {KEY: Request('md5:2'), OTHER: Request()}
+    assert Requests(paths.revalidations).pending() == {KEY: Request('md5:2'), OTHER: Request()}
     requests.done(KEY)
     requests.done(KEY)
     assert requests.pending() == {OTHER: Request()}
@@ -60,14 +60,14 @@ def test_requests_are_kept_until_done(requests, paths):
 @pytest.mark.parametrize('text', [b'', b'x', b'[]', b'{}', b'{"image_hash": 5}', b'\xff', b'5'])
 def test_a_request_that_says_nothing(requests, paths, text):
     requests.add(KEY, 'md5:1')
-    (path,) = paths.examinations.iterdir()
+    (path,) = paths.revalidations.iterdir()
     path.write_bytes(text)
     assert requests.pending() == {KEY: Request()}
 
 
 def test_foreign_files(requests, paths):
-    (paths.examinations / 'x').touch()
-    (paths.examinations / KEY.stem).touch()
+    (paths.revalidations / 'x').touch()
+    (paths.revalidations / KEY.stem).touch()
     assert requests.pending() == {}
 
 
@@ -119,9 +119,9 @@ def test_it_is_asked_for_again_after_a_while(requests, now, kind, later, asked):
     assert (KEY in requests.pending()) is asked
 
 
-def test_the_end_of_an_examination_counts_and_not_its_request(requests, paths):
+def test_the_end_of_a_revalidation_counts_and_not_its_request(requests, paths):
     requests.add_now_and_then(KEY, DAY)
-    (path,) = paths.examinations.iterdir()
+    (path,) = paths.revalidations.iterdir()
     os.utime(path, (1, 1))
     requests.done(KEY)
     assert not requests.add_now_and_then(KEY, DAY)
@@ -132,24 +132,24 @@ def test_what_is_known_of_caches_that_are_gone_is_forgotten(requests, paths):
         requests.add(key)
         requests.done(key)
     requests.forget_others([KEY])
-    assert [path.stem for path in paths.examinations.iterdir()] == [KEY.stem]
+    assert [path.stem for path in paths.revalidations.iterdir()] == [KEY.stem]
     assert not requests.add_now_and_then(KEY, DAY)
 
 
-def test_it_is_compared_slowly(examiner, store, proof, requests, find_source, paths):
-    record = builders.ready(store, base='memory://base')
+def test_it_is_compared_slowly(revalidator, catalog, proof, requests, find_source, paths):
+    record = builders.ready(catalog, base='memory://base')
     requests.add_now_and_then(KEY, DAY)
     requests.add(OTHER)  # gone meanwhile
-    assert examiner.look() == 2
+    assert revalidator.run_once() == 2
     proof.verify.assert_called_once_with(record, find_source.return_value, silent, '', 5000)
     assert not requests.add_now_and_then(KEY, DAY)
-    assert [path.stem for path in paths.examinations.iterdir()] == [KEY.stem]
+    assert [path.stem for path in paths.revalidations.iterdir()] == [KEY.stem]
 
 
-def test_one_that_cannot_wait_is_next(examiner, store, proof, requests, find_source):
+def test_one_that_cannot_wait_is_next(revalidator, catalog, proof, requests, find_source):
     third = CacheKey(KEY.image_id, GENERATION.next())
     for key in (KEY, OTHER, third):
-        builders.ready(store, key=key, base='memory://base')
+        builders.ready(catalog, key=key, base='memory://base')
     requests.add_now_and_then(KEY, DAY)
     requests.add_now_and_then(OTHER, DAY)
     examined = []
@@ -161,35 +161,35 @@ def test_one_that_cannot_wait_is_next(examiner, store, proof, requests, find_sou
         return Verification(record.key, '', 1)
 
     proof.verify.side_effect = verify
-    assert examiner.look() == 3
+    assert revalidator.run_once() == 3
     assert examined == [OTHER, third, KEY]
 
 
-# -- the examiner
+# -- the revalidator
 
 
-def test_nothing_to_do(examiner, proof):
-    assert examiner.look() == 0
+def test_nothing_to_do(revalidator, proof):
+    assert revalidator.run_once() == 0
     proof.verify.assert_not_called()
 
 
-def test_a_ready_cache_is_compared(examiner, store, proof, requests, find_source):
-    record = builders.ready(store, base='memory://base')
+def test_a_ready_cache_is_compared(revalidator, catalog, proof, requests, find_source):
+    record = builders.ready(catalog, base='memory://base')
     requests.add(KEY, 'md5:1')
-    assert examiner.look() == 1
+    assert revalidator.run_once() == 1
     proof.verify.assert_called_once_with(record, find_source.return_value, silent, 'md5:1', 0)
     find_source.assert_called_once_with('memory://base', 'raw', reconnect_seconds=7)
     assert requests.pending() == {}
 
 
 @pytest.mark.parametrize('there', ['nothing', 'warm', 'stale'])
-def test_others_are_not(examiner, store, proof, requests, there):
+def test_others_are_not(revalidator, catalog, proof, requests, there):
     if there == 'warm':
-        builders.warm(store)
+        builders.warm(catalog)
     if there == 'stale':
-        store.retire(builders.ready(store), 'x')
+        catalog.retire(builders.ready(catalog), 'x')
     requests.add(KEY)
-    assert examiner.look() == 1
+    assert revalidator.run_once() == 1
     proof.verify.assert_not_called()
     assert requests.pending() == {}
 
@@ -203,37 +203,37 @@ def test_others_are_not(examiner, store, proof, requests, there):
     ],
 )
 def test_what_cannot_be_compared_stops_no_other(
-    examiner, store, proof, requests, find_source, caplog, error
+    revalidator, catalog, proof, requests, find_source, caplog, error
 ):
     for key in (KEY, OTHER):
-        builders.ready(store, key=key)
+        builders.ready(catalog, key=key)
         requests.add(key)
     proof.verify.side_effect = [error, Verification(OTHER, '', 1)]
-    assert examiner.look() == 2
+    assert revalidator.run_once() == 2
     assert requests.pending() == {}, 'the next boot asks again'
-    assert 'cannot be examined' in caplog.text
+    assert 'Failed to compare' in caplog.text
 
 
-def test_a_record_that_cannot_be_read(examiner, store, requests, caplog):
-    builders.ready(store)
-    store.paths.record(KEY).write_bytes(b'x')
+def test_a_record_that_cannot_be_read(revalidator, catalog, requests, caplog):
+    builders.ready(catalog)
+    catalog.paths.record(KEY).write_bytes(b'x')
     requests.add(KEY)
-    examiner.look()
+    revalidator.run_once()
     assert requests.pending() == {}
-    assert 'cannot be examined' in caplog.text
+    assert 'Failed to compare' in caplog.text
 
 
 @pytest.mark.parametrize('in_use', [False, True])
 @pytest.mark.parametrize('written_since', [False, True])
 def test_a_damaged_cache_makes_way_if_nobody_uses_it(
-    examiner, store, proof, requests, usage, find_source, current, in_use, written_since
+    revalidator, catalog, proof, requests, usage, find_source, current, in_use, written_since
 ):
     """Of a base that has another generation by now it is in nobody's way."""
-    record = builders.ready(store, base='memory://base')
+    record = builders.ready(catalog, base='memory://base')
 
     def retire(*arguments):
-        store.retire(record, 'damaged')
-        return Verification(KEY, 'the cache file is not what was sealed', 0)
+        catalog.retire(record, 'damaged')
+        return Verification(KEY, 'the cache file differs from what was sealed', 0)
 
     proof.verify.side_effect = retire
     if in_use:
@@ -241,35 +241,35 @@ def test_a_damaged_cache_makes_way_if_nobody_uses_it(
     if written_since:
         current.return_value = GENERATION.next()
     requests.add(KEY)
-    examiner.look()
-    assert (store.load(KEY) is None) is not (in_use or written_since)
+    revalidator.run_once()
+    assert (catalog.load(KEY) is None) is not (in_use or written_since)
     if not written_since:
         usage.require_none.assert_called_once_with(KEY)
 
 
-def test_an_equal_cache_stays(examiner, store, requests, usage, find_source):
-    builders.ready(store, base='memory://base')
+def test_an_equal_cache_stays(revalidator, catalog, requests, usage, find_source):
+    builders.ready(catalog, base='memory://base')
     requests.add(KEY)
-    examiner.look()
-    assert store.load(KEY) is not None
+    revalidator.run_once()
+    assert catalog.load(KEY) is not None
     usage.require_none.assert_not_called()
 
 
 @pytest.mark.parametrize('in_use', [False, True])
-def test_what_was_carried_over_needs_its_old_name_no_more(
-    examiner, store, proof, requests, usage, find_source, in_use
+def test_what_was_retagged_needs_its_old_name_no_more(
+    revalidator, catalog, proof, requests, usage, find_source, in_use
 ):
-    record = builders.ready(store, base='memory://base')
+    record = builders.ready(catalog, base='memory://base')
     new = CacheKey(KEY.image_id, GENERATION.next())
 
-    def carry_over(*arguments):
-        store.carry_over(record, new.generation)
+    def retag(*arguments):
+        catalog.retag(record, new.generation)
         return Verification(new, '', 4096)
 
-    proof.verify.side_effect = carry_over
+    proof.verify.side_effect = retag
     if in_use:
         usage.require_none.side_effect = exception.CacheInUse(path='x', reason='y', remedy='z')
     requests.add(KEY)
-    examiner.look()
-    assert store.keys() == ([KEY, new] if in_use else [new])
-    assert store.require_unchanged(store.load(new)).read_bytes() == b'cached'
+    revalidator.run_once()
+    assert catalog.keys() == ([KEY, new] if in_use else [new])
+    assert catalog.require_unchanged(catalog.load(new)).read_bytes() == b'cached'

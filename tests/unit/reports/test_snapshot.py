@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator sees, from a real store, ledger, pins and pool."""
+"""What an operator sees, from a real catalog, counter store, pins and pool."""
 
 import dataclasses
 import os
@@ -13,8 +13,8 @@ from nova_qcache.cache.pool import Pool
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import State
-from nova_qcache.reports import figures
 from nova_qcache.reports import mounts
+from nova_qcache.reports import snapshot
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system.control import Status
 from tests.unit import builders
@@ -39,8 +39,8 @@ def pool():
 
 
 @pytest.fixture
-def gather(store, pool, pins, recorder):
-    return lambda: figures.gather(store, pool, pins)
+def gather(catalog, pool, pins, recorder):
+    return lambda: snapshot.gather(catalog, pool, pins)
 
 
 def test_nothing_there(gather, pool):
@@ -51,17 +51,17 @@ def test_nothing_there(gather, pool):
     assert (seen.states, seen.recorders, seen.guests, seen.mounts) == ({}, {}, 0, {})
 
 
-def test_a_cache_that_nobody_counted(gather, store):
-    builders.ready(store)
+def test_a_cache_that_nobody_counted(gather, catalog):
+    builders.ready(catalog)
     (image,) = gather().images
     assert (image.image_id, image.state, image.states) == (IMAGE, 'READY', ('READY',))
     assert (image.counters, image.quota) == (Counters(), 16 * MIB)
-    facts = store.paths.sealed(KEY).stat()
+    facts = catalog.paths.sealed(KEY).stat()
     assert image.allocated == facts.st_blocks * 512 > 0
 
 
-def test_an_image_that_was_counted_and_has_no_cache(gather, store):
-    store.ledger.add(IMAGE, Counters(boots=2))
+def test_an_image_that_was_counted_and_has_no_cache(gather, catalog):
+    catalog.counter_store.add(IMAGE, Counters(boots=2))
     (image,) = gather().images
     assert (image.state, image.states, image.allocated, image.quota) == ('COLD', (), 0, None)
     assert image.counters.boots == 2
@@ -73,62 +73,62 @@ def test_an_image_that_is_only_pinned(gather, pins):
     assert (image.image_id, image.is_pinned, image.state) == (IMAGE, True, 'COLD')
 
 
-def test_the_image_with_the_most_boots_comes_first(gather, store):
-    store.ledger.add(OTHER_IMAGE, Counters(boots=1))
-    store.ledger.add(IMAGE, Counters(boots=2))
-    builders.ready(store, key=CacheKey('f' * 8 + IMAGE[8:], GENERATION))
+def test_the_image_with_the_most_boots_comes_first(gather, catalog):
+    catalog.counter_store.add(OTHER_IMAGE, Counters(boots=1))
+    catalog.counter_store.add(IMAGE, Counters(boots=2))
+    builders.ready(catalog, key=CacheKey('f' * 8 + IMAGE[8:], GENERATION))
     assert [image.counters.boots for image in gather().images] == [2, 1, 0]
 
 
-def test_the_host_has_all_images_and_those_that_were_forgotten(gather, store):
-    store.ledger.add(OTHER_IMAGE, Counters(boots=1, saved_bytes=5))
-    store.ledger.forget([OTHER_IMAGE])
-    store.ledger.add(IMAGE, Counters(boots=2, saved_bytes=7))
+def test_the_host_has_all_images_and_those_that_were_forgotten(gather, catalog):
+    catalog.counter_store.add(OTHER_IMAGE, Counters(boots=1, saved_bytes=5))
+    catalog.counter_store.forget([OTHER_IMAGE])
+    catalog.counter_store.add(IMAGE, Counters(boots=2, saved_bytes=7))
     seen = gather()
     assert [image.image_id for image in seen.images] == [IMAGE]
     assert (seen.host.boots, seen.host.saved_bytes) == (3, 12)
 
 
-def test_ready_tells_more_of_an_image_than_what_else_it_has(gather, store):
-    stale = builders.ready(store, quota=8 * MIB)
-    store.retire(stale, 'gone')
-    builders.warm(store, key=NEXT, quota=4 * MIB)
+def test_ready_tells_more_of_an_image_than_what_else_it_has(gather, catalog):
+    stale = builders.ready(catalog, quota=8 * MIB)
+    catalog.retire(stale, 'gone')
+    builders.warm(catalog, key=NEXT, quota=4 * MIB)
     (image,) = gather().images
     assert (image.states, image.quota) == (('DIRTY', 'STALE'), 4 * MIB)
     ready = KEY.next_revision()
-    builders.ready(store, key=ready, quota=2 * MIB)
+    builders.ready(catalog, key=ready, quota=2 * MIB)
     (image,) = gather().images
     assert (image.states, image.quota) == (('READY', 'DIRTY', 'STALE'), 2 * MIB)
     assert gather().states == {'READY': 1, 'DIRTY': 1, 'STALE': 1}
 
 
-def test_a_file_with_two_names_takes_its_space_once(gather, store):
-    record = builders.ready(store, b'x' * 65536)
-    store.carry_over(record, NEXT.generation)
+def test_a_file_with_two_names_takes_its_space_once(gather, catalog):
+    record = builders.ready(catalog, b'x' * 65536)
+    catalog.retag(record, NEXT.generation)
     (image,) = gather().images
     assert image.states == ('READY', 'STALE')
-    assert image.allocated == store.paths.sealed(NEXT).stat().st_blocks * 512
+    assert image.allocated == catalog.paths.sealed(NEXT).stat().st_blocks * 512
 
 
 @pytest.mark.parametrize('text', [b'', b'{"version": 99}', None], ids=['no', 'too new', 'none'])
-def test_a_record_that_cannot_be_read_is_a_broken_cache(gather, store, text):
-    builders.ready(store)
+def test_a_record_that_cannot_be_read_is_a_broken_cache(gather, catalog, text):
+    builders.ready(catalog)
     if text is None:
-        store.paths.record(KEY).unlink()
+        catalog.paths.record(KEY).unlink()
     else:
-        store.paths.record(KEY).write_bytes(text)
+        catalog.paths.record(KEY).write_bytes(text)
     (image,) = gather().images
     assert (image.states, image.quota) == (('BROKEN',), None)
     assert image.allocated > 0
 
 
-def test_recorders(gather, store, recorder):
-    builders.warm(store)
-    builders.warm(store, key=OTHER)
+def test_recorders(gather, catalog, recorder):
+    builders.warm(catalog)
+    builders.warm(catalog, key=OTHER)
     for key in (KEY, OTHER):
-        store.paths.control_socket(key).touch()
-    store.paths.log(KEY).touch()
-    (store.paths.control / 'foreign.ctl').touch()
+        catalog.paths.control_socket(key).touch()
+    catalog.paths.log(KEY).touch()
+    (catalog.paths.control / 'foreign.ctl').touch()
     recorder.status.side_effect = [
         builders.status(Phase.RECORDING, guests=2),
         builders.status(Phase.SERVING, guests=3),
@@ -136,13 +136,13 @@ def test_recorders(gather, store, recorder):
     seen = gather()
     assert seen.recorders == {'recording': 1, 'serving': 1}
     assert seen.guests == 5
-    assert seen.states == {'WARMING': 2}
+    assert seen.states == {'RECORDING': 2}
 
 
-def test_recorders_that_are_silent_do_not_take_long(gather, store, recorder):
+def test_recorders_that_are_silent_do_not_take_long(gather, catalog, recorder):
     for number in range(1, 6):
         key = CacheKey(IMAGE, GENERATION, number)
-        store.paths.control_socket(key).touch()
+        catalog.paths.control_socket(key).touch()
     clock = iter([0, 0, 1, 2, 3, 4, 5])
 
     def answer() -> Status:
@@ -153,15 +153,15 @@ def test_recorders_that_are_silent_do_not_take_long(gather, store, recorder):
         assert gather().recorders == {'recording': 2}
 
 
-def test_bases_are_what_mounts_are_asked_for(gather, store):
-    builders.ready(store, base='/nfs/one')
-    store.paths.record(OTHER).write_bytes(b'x')
+def test_bases_are_what_mounts_are_asked_for(gather, catalog):
+    builders.ready(catalog, base='/nfs/one')
+    catalog.paths.record(OTHER).write_bytes(b'x')
     with mock.patch.object(mounts, 'bytes_from_servers', autospec=True) as asked:
         assert gather().mounts is asked.return_value
     asked.assert_called_once_with({'/nfs/one'})
 
 
-def test_an_unreadable_folder_is_an_error(gather, store):
+def test_an_unreadable_folder_is_an_error(gather, catalog):
     with (
         mock.patch.object(os, 'listdir', autospec=True, side_effect=PermissionError('no')),
         pytest.raises(OSError, match='no'),
@@ -171,19 +171,19 @@ def test_an_unreadable_folder_is_an_error(gather, store):
 
 def test_what_follows_from_the_counters():
     counters = Counters(recorded_bytes=100, missed_bytes=10, audited_bytes=50, saved_bytes=1000)
-    assert figures.base_bytes(counters) == 110
-    assert figures.served_bytes(counters) == 1040
-    assert figures.served_bytes(Counters(missed_bytes=9)) == 0
+    assert snapshot.base_bytes(counters) == 110
+    assert snapshot.served_bytes(counters) == 1040
+    assert snapshot.served_bytes(Counters(missed_bytes=9)) == 0
 
 
 def test_each_figure_has_a_source():
-    assert {field.name for field in dataclasses.fields(Counters)} <= set(figures.SOURCES)
+    assert {field.name for field in dataclasses.fields(Counters)} <= set(snapshot.SOURCES)
     seen = {'hit_ratio', 'base_bytes', 'served_bytes', 'pool', 'recorders', 'guests', 'mounts'}
-    assert seen <= set(figures.SOURCES)
-    assert all(figures.SOURCES.values())
+    assert seen <= set(snapshot.SOURCES)
+    assert all(snapshot.SOURCES.values())
 
 
 def test_a_cache_in_each_state_has_a_place():
     for state in State:
         if state is not State.COLD:
-            assert state.value in figures._ORDER
+            assert state.value in snapshot._ORDER

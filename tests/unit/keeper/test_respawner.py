@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.keeper import revival as revival_module
-from nova_qcache.keeper.revival import Revival
+from nova_qcache.keeper import respawner as respawner_module
+from nova_qcache.keeper.respawner import Respawner
 from nova_qcache.qemu import block_graph
 from nova_qcache.qemu.storage_daemon import StorageDaemon
 from nova_qcache.recorder import launch
@@ -62,14 +62,14 @@ def start(find, adopt, share):
 
 @pytest.fixture
 def clock():
-    with mock.patch('nova_qcache.keeper.revival.time.monotonic', autospec=True) as made:
+    with mock.patch('nova_qcache.keeper.respawner.time.monotonic', autospec=True) as made:
         made.return_value = 1000.0
         yield made
 
 
 @pytest.fixture
-def revival(store, spawn, start, clock):
-    return Revival(store.paths, store, 'qsd', 7)
+def respawner(catalog, spawn, start, clock):
+    return Respawner(catalog.paths, catalog, 'qsd', 7)
 
 
 @pytest.fixture
@@ -77,33 +77,33 @@ def missed(paths):
     respawn.note(paths, KEY, ARGUMENTS)
 
 
-def test_no_duty(revival, spawn, start):
-    assert revival.look() == 0
+def test_no_respawn_spec(respawner, spawn, start):
+    assert respawner.run_once() == 0
     spawn.assert_not_called()
     start.assert_not_called()
 
 
-def test_one_that_is_at_work(revival, paths, spawn, start, missed):
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(paths.control_socket(KEY)))
-        door.listen()
+def test_one_that_is_at_work(respawner, paths, spawn, start, missed):
+    with socket.socket(socket.AF_UNIX) as control_server:
+        control_server.bind(str(paths.control_socket(KEY)))
+        control_server.listen()
         for _ in range(3):
-            assert revival.look() == 1
+            assert respawner.run_once() == 1
     spawn.assert_not_called()
     start.assert_not_called()
 
 
-def test_one_that_is_still_starting_is_no_dead_one(revival, paths, spawn, start, missed):
+def test_one_that_is_still_starting_is_no_dead_one(respawner, paths, spawn, start, missed):
     """The copy of an audit may take minutes."""
     with locks.recorder(paths.locks, KEY):
         for _ in range(3):
-            assert revival.look() == 1
+            assert respawner.run_once() == 1
     spawn.assert_not_called()
     start.assert_not_called()
 
 
-def test_one_that_is_gone(revival, paths, spawn, missed):
-    assert revival.look() == 1
+def test_one_that_is_gone(respawner, paths, spawn, missed):
+    assert respawner.run_once() == 1
     ((output, arguments), _) = spawn.call_args
     assert output.name == str(paths.log(KEY))
     assert arguments == [
@@ -114,10 +114,10 @@ def test_one_that_is_gone(revival, paths, spawn, missed):
     ]
 
 
-def test_the_recorder_of_an_audit(revival, paths, spawn):
+def test_the_recorder_of_an_audit(respawner, paths, spawn):
     audit = KEY.next_revision()
     respawn.note(paths, audit, ARGUMENTS)
-    revival.look()
+    respawner.run_once()
     ((output, arguments), _) = spawn.call_args
     assert output.name == str(paths.log(audit))
     assert arguments[:3] == ['--serve-only', f'--generation={KEY.generation}', '--revision=2']
@@ -127,30 +127,33 @@ def test_the_recorder_of_an_audit(revival, paths, spawn):
 
 
 @pytest.mark.parametrize('there', ['nothing', 'warm', 'ready', 'damaged', 'stale', 'broken'])
-def test_its_guests_are_served_before_all_else(revival, store, spawn, start, missed, there):
+def test_its_guests_are_served_before_all_else(respawner, catalog, spawn, start, missed, there):
     if there == 'warm':
-        builders.warm(store)
+        builders.warm(catalog)
     elif there != 'nothing':
-        record = builders.ready(store)
+        record = builders.ready(catalog)
         if there == 'stale':
-            store.retire(record, 'x')
+            catalog.retire(record, 'x')
         if there == 'broken':
-            store.paths.record(KEY).write_bytes(b'x')
+            catalog.paths.record(KEY).write_bytes(b'x')
         if there == 'damaged':
-            store.paths.sealed(KEY).unlink()
-    before, found = builders.files(store), []
+            catalog.paths.sealed(KEY).unlink()
+    before, found = builders.files(catalog), []
 
     def note(*arguments, options):
         spawn.assert_not_called()
-        found.append(builders.files(store))
+        found.append(builders.files(catalog))
         return mock.DEFAULT
 
     start.side_effect = note
-    revival.look()
+    respawner.run_once()
     options = start.call_args.kwargs['options']
     served = json_options(options)
     assert served['--nbd-server'] == [
-        {'addr': {'type': 'unix', 'path': str(store.paths.nbd_socket(KEY))}, 'max-connections': 0}
+        {
+            'addr': {'type': 'unix', 'path': str(catalog.paths.nbd_socket(KEY))},
+            'max-connections': 0,
+        }
     ]
     assert served['--export'] == [block_graph.EXPORT]
     nodes = {node['node-name']: node for node in served['--blockdev']}
@@ -158,8 +161,8 @@ def test_its_guests_are_served_before_all_else(revival, store, spawn, start, mis
     assert (block_graph.CACHE_FILE_NODE in nodes) == (there == 'ready')
     assert all(node['read-only'] for node in nodes.values())
     assert [before] == found, 'they wait for no disk'
-    start.return_value.listens.assert_called_once_with(store.paths.nbd_socket(KEY))
-    assert builders.files(store) == before, 'that is for the recorder'
+    start.return_value.listens.assert_called_once_with(catalog.paths.nbd_socket(KEY))
+    assert builders.files(catalog) == before, 'that is for the recorder'
     spawn.assert_called_once()
 
 
@@ -170,39 +173,39 @@ def json_options(options):
     return found
 
 
-def test_a_daemon_that_dies_after_its_recorder(revival, spawn, start, missed, find):
+def test_a_daemon_that_dies_after_its_recorder(respawner, spawn, start, missed, find):
     """An interpreter takes seconds to start on a busy machine."""
     find.return_value = 4711
     spawn.return_value.poll.return_value = None
-    revival.look()
+    respawner.run_once()
     start.assert_not_called()
     find.return_value = None
-    revival.look()
+    respawner.run_once()
     start.assert_called_once()
     spawn.assert_called_once()
 
 
-def test_a_base_that_is_away_is_not_tried_without_end(revival, spawn, start, missed):
+def test_a_base_that_is_away_is_not_tried_without_end(respawner, spawn, start, missed):
     start.return_value.listens.return_value = False
     spawn.return_value.poll.return_value = None
     for _ in range(5):
-        revival.look()
+        respawner.run_once()
     start.assert_called_once()
 
 
-def test_a_daemon_that_lives_is_for_the_recorder(revival, spawn, start, missed, find):
+def test_a_daemon_that_lives_is_for_the_recorder(respawner, spawn, start, missed, find):
     find.return_value = 4711
-    revival.look()
+    respawner.run_once()
     start.assert_not_called()
     spawn.assert_called_once()
 
 
 def test_guests_may_connect_to_a_daemon_whose_recorder_died_at_once(
-    revival, paths, spawn, start, missed, find, adopt, share
+    respawner, paths, spawn, start, missed, find, adopt, share
 ):
     find.return_value = 4711
     share.side_effect = lambda *_: spawn.assert_not_called()
-    revival.look()
+    respawner.run_once()
     adopt.assert_called_once_with(4711)
     share.assert_called_once_with(paths, paths.nbd_socket(KEY))
 
@@ -210,39 +213,39 @@ def test_guests_may_connect_to_a_daemon_whose_recorder_died_at_once(
 @pytest.mark.parametrize(
     'error', [OSError(5, 'x'), exception.ToolMissing(tool='a', reason='b', package='', option='')]
 )
-def test_guests_that_cannot_be_served(revival, spawn, start, caplog, missed, error):
+def test_guests_that_cannot_be_served(respawner, spawn, start, caplog, missed, error):
     start.side_effect = error
-    assert revival.look() == 1
+    assert respawner.run_once() == 1
     spawn.assert_called_once()
-    assert 'cannot be served' in caplog.text
+    assert 'Failed to start a qemu-storage-daemon' in caplog.text
 
 
-def test_a_daemon_that_ends_is_no_zombie(revival, start, missed):
-    revival.look()
-    revival.look()
+def test_a_daemon_that_ends_is_no_zombie(respawner, start, missed):
+    respawner.run_once()
+    respawner.run_once()
     start.return_value.reap.assert_called_once()
     start.return_value.reap.return_value = True
-    revival.look()
-    revival.look()
+    respawner.run_once()
+    respawner.run_once()
     assert start.return_value.reap.call_count == 2
 
 
 # -- how often
 
 
-def test_one_that_is_being_started_has_no_rival(revival, spawn, clock, missed):
+def test_one_that_is_being_started_has_no_rival(respawner, spawn, clock, missed):
     spawn.return_value.poll.return_value = None
     for _ in range(5):
-        revival.look()
+        respawner.run_once()
         clock.return_value += 60
     assert spawn.call_count == 1
 
 
-def test_the_pauses_get_longer_and_end(revival, paths, spawn, clock, missed):
+def test_the_pauses_get_longer_and_end(respawner, paths, spawn, clock, missed):
     times: list[float] = []
-    with mock.patch.object(revival_module, '_MOST_ATTEMPTS', 20):
+    with mock.patch.object(respawner_module, '_MOST_ATTEMPTS', 20):
         while respawn.read(paths, KEY) is not None:
-            revival.look()
+            respawner.run_once()
             if spawn.call_count > len(times):
                 times.append(clock.return_value)
             clock.return_value += 1
@@ -258,44 +261,44 @@ def at_work():
 
 @pytest.mark.parametrize(('seconds', 'anew'), [(9, False), (10, True)])
 def test_pauses_begin_anew_after_one_that_has_worked_for_a_while(
-    revival, spawn, clock, missed, seconds, anew
+    respawner, spawn, clock, missed, seconds, anew
 ):
     for _ in range(5):
-        revival.look()
+        respawner.run_once()
         clock.return_value += 4
     count = spawn.call_count
     clock.return_value += seconds - 4
     with at_work():
-        revival.look()
-    revival.look()
+        respawner.run_once()
+    respawner.run_once()
     clock.return_value += 1
-    revival.look()
+    respawner.run_once()
     assert spawn.call_count == count + 1 + anew
 
 
-def test_a_duty_that_ends(revival, paths, spawn, missed):
-    revival.look()
+def test_a_respawn_spec_that_ends(respawner, paths, spawn, missed):
+    respawner.run_once()
     respawn.forget(paths, KEY)
-    assert revival.look() == 0
+    assert respawner.run_once() == 0
     respawn.note(paths, KEY, ARGUMENTS)
-    revival.look()
+    respawner.run_once()
     assert spawn.call_count == 2, 'at once'
 
 
-def test_a_duty_that_ends_meanwhile(revival, paths, spawn, start, missed):
+def test_a_respawn_spec_that_ends_meanwhile(respawner, paths, spawn, start, missed):
     """It had the lock until then, and its guests have gone."""
 
     def forget(*arguments):
         respawn.forget(paths, KEY)
 
     with mock.patch.object(processes, 'listener_pid', autospec=True, side_effect=forget):
-        revival.look()
+        respawner.run_once()
     spawn.assert_not_called()
     start.assert_not_called()
 
 
-def test_a_recorder_that_cannot_be_asked_lives(revival, spawn, missed):
+def test_a_recorder_that_cannot_be_asked_lives(respawner, spawn, missed):
     with mock.patch.object(processes, 'listener_pid', autospec=True, side_effect=BlockingIOError):
         for _ in range(3):
-            assert revival.look() == 1
+            assert respawner.run_once() == 1
     spawn.assert_not_called()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorders that were killed are started again: their daemons, and their guests, need them.
+"""Respawner: restarts recorders that were killed, which their daemons and guests need.
 
 The guests come first. Where the daemon is gone, too, another one is started here that serves them,
 before anything else: an interpreter takes long to start on a busy machine, and a disk that others
@@ -17,7 +17,7 @@ import time
 
 from nova_qcache import exception
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.source import Node
 from nova_qcache.model.states import State
@@ -29,7 +29,7 @@ from nova_qcache.system import locks
 from nova_qcache.system import processes
 from nova_qcache.system.paths import Paths
 
-__all__ = ['Revival']
+__all__ = ['Respawner']
 
 LOG = logging.getLogger(__name__)
 
@@ -47,35 +47,35 @@ class _Attempts:
 
     count: int = 0
     last_at: float = 0.0
-    """Seconds of the monotonic clock; so is the next one."""
+    """Time of the monotonic clock, in seconds, as the next one."""
     again_at: float = 0.0
     process: 'subprocess.Popen[bytes] | None' = None
     may_serve: bool = True
-    """Whether no daemon has failed since the last one."""
+    """True until a daemon has failed after the last start."""
 
     @property
     def is_starting(self) -> bool:
-        """Whether the recorder runs that was started last."""
+        """True while the recorder that was started last runs."""
         return self.process is not None and self.process.poll() is None
 
 
-class Revival:
+class Respawner:
     def __init__(
-        self, paths: Paths, store: Store, storage_daemon: str, reconnect_seconds: int
+        self, paths: Paths, catalog: Catalog, storage_daemon: str, reconnect_seconds: int
     ) -> None:
         """:param storage_daemon: the program qemu-storage-daemon
         :param reconnect_seconds: for how long reads wait for a base that went away
         """
         self._paths = paths
-        self._store = store
+        self._catalog = catalog
         self._storage_daemon = storage_daemon
         self._reconnect_seconds = reconnect_seconds
         self._attempts: dict[CacheKey, _Attempts] = {}
         self._daemons: list[StorageDaemon] = []
         """Children of this process, whoever sees to them."""
 
-    def look(self) -> int:
-        """Look at all recorders once, and start those that are gone.
+    def run_once(self) -> int:
+        """Restart all recorders that have died.
 
         :return: how many recorders there are or should be
         :raises OSError: if the folders cannot be read
@@ -92,17 +92,17 @@ class Revival:
                 if now - attempts.last_at >= _STEADY_SECONDS:
                     self._attempts.pop(key, None)
             elif attempts.is_starting or now >= attempts.again_at:
-                self._revive(key, attempts, now)
+                self._respawn(key, attempts, now)
         return len(keys)
 
     def _answers(self, key: CacheKey) -> bool:
         try:
             return processes.listener_pid(self._paths.control_socket(key)) is not None
         except OSError as e:  # its queue is full, for example: it lives
-            LOG.debug('The recorder of %s: %s', key.stem, e)
+            LOG.debug('Failed to connect to recorder %s; taking it for alive: %s', key.stem, e)
             return True
 
-    def _revive(self, key: CacheKey, attempts: _Attempts, now: float) -> None:
+    def _respawn(self, key: CacheKey, attempts: _Attempts, now: float) -> None:
         try:
             # A recorder has it from its start to its end, long before and after it answers.
             with locks.recorder(self._paths.locks, key):
@@ -110,7 +110,7 @@ class Revival:
                 if arguments is None:  # it has ended in good order
                     return
                 if attempts.count >= _MOST_ATTEMPTS:
-                    LOG.error('The recorder of image %s is given up', key.image_id)
+                    LOG.error('Recorder for image %s fails to start; giving up', key.image_id)
                     respawn.forget(self._paths, key)
                     return
                 is_new = not attempts.is_starting
@@ -137,11 +137,11 @@ class Revival:
                     *arguments,
                 ],
             )
-        LOG.warning('The recorder of image %s is gone and started again', key.image_id)
+        LOG.warning('Recorder for image %s died; restarting it', key.image_id)
 
     def _serve(self, key: CacheKey, arguments: Sequence[str]) -> bool:
-        """Start a daemon that serves the guests of one that is gone, unless one lives; return
-        whether there is one that does."""
+        """Start a daemon for the guests of a dead one, unless a daemon lives; return whether there
+        is a daemon that serves."""
         monitor, socket = self._paths.qmp_socket(key), self._paths.nbd_socket(key)
         try:
             pid = StorageDaemon.find(monitor)
@@ -162,7 +162,11 @@ class Revival:
             # Also that of one that lives: whoever started it may have been killed before.
             self._paths.share(socket)
         except (exception.QcacheError, OSError) as e:  # the recorder may know better
-            LOG.warning('The guests of image %s cannot be served: %s', key.image_id, e)
+            LOG.warning(
+                'Failed to start a qemu-storage-daemon for the guests of image %s; retrying: %s',
+                key.image_id,
+                e,
+            )
             return False
         return True
 
@@ -173,9 +177,9 @@ class Revival:
             reconnect_seconds=self._reconnect_seconds,
         )
         try:
-            record = self._store.load(key)
+            record = self._catalog.load(key)
             if record is not None and record.state is State.READY:
-                return block_graph.playing(source, self._store.require_unchanged(record))
+                return block_graph.playing(source, self._catalog.require_unchanged(record))
         except (exception.RecordBroken, exception.CacheBroken) as e:
             LOG.warning('%s', e)
         return block_graph.plain(source)

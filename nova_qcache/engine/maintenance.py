@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done for the pool now and then: with Nova, whenever its image cache manager runs.
+"""Periodic maintenance of the pool, run with Nova's image cache manager.
 
-The steps need nothing of each other: one that fails is said, and the others are done.
+The tasks are independent: one that fails is logged, and the others are done.
 """
 
 from collections.abc import Callable, Collection
@@ -11,15 +11,15 @@ import pathlib
 import time
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
-from nova_qcache.cache.expiry import Ageing
+from nova_qcache.cache.catalog import Catalog
+from nova_qcache.cache.expiry import Expiry
 from nova_qcache.cache.pool import Pool
 from nova_qcache.cache.scrub import Scrubber
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.history import History
-from nova_qcache.system.repetition import Repetition
+from nova_qcache.reports.snapshot import Snapshot
+from nova_qcache.reports.time_series import TimeSeries
+from nova_qcache.system.log_rate_limit import LogRateLimit
 
-__all__ = ['Upkeep']
+__all__ = ['Maintenance']
 
 LOG = logging.getLogger(__name__)
 
@@ -27,32 +27,32 @@ _FORGET_SECONDS = 90 * 24 * 3600
 """Images that have neither a cache nor a boot for so long are counted with the host alone."""
 
 
-class Upkeep:
+class Maintenance:
     def __init__(
         self,
-        store: Store,
+        catalog: Catalog,
         pool: Pool,
-        ageing: Ageing,
+        expiry: Expiry,
         scrubber: Scrubber,
-        history: History,
-        figures: Callable[[], Figures],
+        time_series: TimeSeries,
+        snapshot: Callable[[], Snapshot],
         *,
         scrub_bytes: int,
         metrics_file: str,
     ) -> None:
         """:param scrub_bytes: how much of the caches each run reads
-        :param metrics_file: where the figures go, empty for nowhere
+        :param metrics_file: path of the metrics file, empty for none
         """
-        self._store = store
+        self._catalog = catalog
         self._pool = pool
-        self._ageing = ageing
+        self._expiry = expiry
         self._scrubber = scrubber
-        self._history = history
-        self._figures = figures
+        self._time_series = time_series
+        self._snapshot = snapshot
         self._scrub_bytes = scrub_bytes
         self._metrics_file = metrics_file
         self._named: frozenset[str] = frozenset()
-        self._complaints = Repetition()
+        self._log_limit = LogRateLimit()
 
     def run(self, used_images: Collection[str], minimum_age_seconds: float | None) -> None:
         """Do all of it once. Never raises.
@@ -62,56 +62,56 @@ class Upkeep:
             go; None keeps them whatever their age
         """
         steps: list[tuple[str, Callable[[], object]]] = [
-            ('noting what is in use', lambda: self._ageing.note_used(used_images)),
-            ('the purge of deleted images', self._ageing.purge_deleted),
-            ('ageing', lambda: self._ageing.age(minimum_age_seconds)),
-            ('keeping to the budget', self._pool.trim),
-            ('a look for foreign files', self.name_foreign_files),
-            ('forgetting', self._forget),
-            ('reading the caches', lambda: self._scrubber.scrub(self._scrub_bytes)),
-            ('the figures', self._write_figures),
+            ('note used images', lambda: self._expiry.note_used(used_images)),
+            ('purge caches of deleted images', self._expiry.purge_deleted),
+            ('expire unused caches', lambda: self._expiry.expire(minimum_age_seconds)),
+            ('trim the pool to its budget', self._pool.trim),
+            ('report foreign files', self.name_foreign_files),
+            ('forget old images', self._forget),
+            ('scrub sealed caches', lambda: self._scrubber.scrub(self._scrub_bytes)),
+            ('write metrics', self._write_metrics),
         ]
         for what, step in steps:
             began = time.monotonic()
             try:
                 step()
             except (exception.QcacheError, OSError) as e:
-                LOG.log(self._complaints.level(e), '%s of the caches: %s', what.capitalize(), e)
+                LOG.log(self._log_limit.level(e), 'Periodic task "%s" failed: %s', what, e)
             except Exception:  # the other steps are none the worse for it
-                LOG.exception('%s of the caches', what.capitalize())
-            LOG.debug('%s took %.3f s', what, time.monotonic() - began)
+                LOG.exception('Unexpected error in periodic task "%s"', what)
+            LOG.debug('Periodic task "%s" took %.3f s', what, time.monotonic() - began)
 
     def name_foreign_files(self) -> None:
-        """Say once what is in the folder of the caches and not ours; it stays there.
+        """Warn once about files in the folder of the caches that are not ours; they stay there.
 
         :raises OSError: if the folder cannot be read
         """
-        foreign = frozenset(self._store.inventory.foreign())
+        foreign = frozenset(self._catalog.directory.foreign())
         if new := sorted(foreign - self._named):
             LOG.warning(
-                'In %s there is something that is not of nova-qcache, and it is left alone: %s',
-                self._store.paths.cache_path,
+                'Found files in %s that nova-qcache did not make; leaving them alone: %s',
+                self._catalog.paths.cache_path,
                 ', '.join(new[:20]) + (' and more' if len(new) > 20 else ''),
             )
         self._named = foreign
 
     def _forget(self) -> None:
-        self._store.forget_gone()
-        keys = self._store.keys()
+        self._catalog.forget_gone()
+        keys = self._catalog.keys()
         kept = {key.image_id for key in keys}
         now = time.time()
-        self._store.ledger.forget(
+        self._catalog.counter_store.forget(
             image_id
-            for image_id, counters in self._store.ledger.all().items()
+            for image_id, counters in self._catalog.counter_store.all().items()
             if image_id not in kept and now - counters.last_used_at > _FORGET_SECONDS
         )
 
-    def _write_figures(self) -> None:
-        figures = self._figures()
+    def _write_metrics(self) -> None:
+        snapshot = self._snapshot()
         with contextlib.suppress(OSError):
-            self._history.note(figures)
+            self._time_series.note(snapshot)
         if self._metrics_file:
             # Imported here: it takes longer than a command, and only the periodic run needs it.
             from nova_qcache.reports import metrics
 
-            metrics.write(figures, pathlib.Path(self._metrics_file))
+            metrics.write(snapshot, pathlib.Path(self._metrics_file))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches that are to be compared with their bases, cached cluster by cached cluster.
+"""Revalidation: comparison of caches with their bases, cached cluster by cached cluster.
 
-That reads as much of a base as one boot does, so no boot waits for it: a boot that finds a base
-looking changed asks for an examination and goes on without the cache. Where only the times of the
-base differ it goes on with the cache, and the examination comes now and then, and slowly.
+A revalidation reads as much of a base as one boot does, so no boot waits for it: a boot that finds
+a base looking changed requests one and goes on without the cache. Where only the times of the base
+differ it goes on with the cache, and the revalidation comes now and then, and slowly.
 """
 
 from collections.abc import Collection
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
-from nova_qcache.cache.catalog import Store
+from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.usage import Usage
 from nova_qcache.cache.verify import Verifier
 from nova_qcache.model.key import CacheKey
@@ -26,7 +26,7 @@ from nova_qcache.model.states import State
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system.progress import silent
 
-__all__ = ['Examiner', 'Request', 'Requests']
+__all__ = ['Request', 'Requests', 'Revalidator']
 
 LOG = logging.getLogger(__name__)
 
@@ -35,19 +35,20 @@ _SUFFIX, _DONE = '.examine', '.examined'
 
 class Request(NamedTuple):
     image_hash: str = ''
-    """What Glance says of the image; empty if nobody knows."""
+    """Glance's hash of the image's content; empty if unknown."""
     can_wait: bool = False
-    """Whether boots use the cache meanwhile."""
+    """True if boots use the cache meanwhile."""
 
 
 class Requests:
-    """One small file for each cache that is to be examined, or was."""
+    """Requests for revalidation: one small file for each cache that is to be revalidated, or
+    was."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
 
     def add(self, key: CacheKey, image_hash: str = '') -> None:
-        """Ask for an examination, for which boots wait; asking twice is the same.
+        """Request a revalidation, for which boots wait; requesting it twice is the same.
 
         :param image_hash: what Glance says of the image now; noted with a cache that is equal
         :raises OSError: if it cannot be written
@@ -55,8 +56,8 @@ class Requests:
         self._write(key, Request(image_hash))
 
     def add_now_and_then(self, key: CacheKey, seconds: float) -> bool:
-        """Ask for an examination that can wait, unless there was one within so many seconds,
-        whatever came of it, or one is asked for.
+        """Request a revalidation that can wait, unless one ended within so many seconds, with
+        whatever result, or one is requested already.
 
         :return: whether it was asked for
         :raises OSError: if it cannot be written
@@ -70,7 +71,7 @@ class Requests:
         return True
 
     def pending(self) -> dict[CacheKey, Request]:
-        """Return the caches that are to be examined; those for which boots wait come first.
+        """Return the caches that are to be revalidated; those for which boots wait come first.
 
         :raises OSError: if the folder cannot be listed
         """
@@ -78,7 +79,7 @@ class Requests:
         return dict(sorted(found.items(), key=lambda each: each[1].can_wait))
 
     def done(self, key: CacheKey) -> None:
-        """Note that a cache was examined, whatever came of it."""
+        """Note that a revalidation has ended, with whatever result."""
         with contextlib.suppress(FileNotFoundError):
             self._path(key).rename(self._path(key, _DONE))
             os.utime(self._path(key, _DONE))
@@ -115,10 +116,10 @@ class Requests:
         return Request(image_hash if isinstance(image_hash, str) else '', can_wait)
 
 
-class Examiner:
+class Revalidator:
     def __init__(
         self,
-        store: Store,
+        catalog: Catalog,
         generations: Generations,
         verifier: Verifier,
         usage: Usage,
@@ -129,7 +130,7 @@ class Examiner:
         """:param reconnect_seconds: for how long reads wait for a base that went away
         :param rate: bytes of a base that are read in a second at the most where no boot waits
         """
-        self._store = store
+        self._catalog = catalog
         self._generations = generations
         self._verifier = verifier
         self._usage = usage
@@ -137,28 +138,35 @@ class Examiner:
         self._reconnect_seconds = reconnect_seconds
         self._rate = rate
 
-    def look(self) -> int:
-        """Examine all caches that are to be, one after the other; return how many they were.
+    def run_once(self) -> int:
+        """Revalidate all requested caches, one after the other; return their number.
 
-        One that cannot be examined now is so when a boot asks again.
+        A cache that cannot be compared now is revalidated when a boot requests it again.
         """
         count = 0
         while pending := self._requests.pending():  # one that cannot wait may have come meanwhile
             key, request = next(iter(pending.items()))
             try:
-                self._examine(key, request)
+                self._revalidate(key, request)
             except (exception.QcacheError, OSError) as e:
-                LOG.warning('The cache of image %s cannot be examined: %s', key.image_id, e)
-                self._store.ledger.add(key.image_id, Counters(verifications={'unknown': 1}))
+                LOG.warning(
+                    'Failed to compare the cache of image %s with its base; the next boot asks'
+                    ' again: %s',
+                    key.image_id,
+                    e,
+                )
+                self._catalog.counter_store.add(
+                    key.image_id, Counters(verifications={'unknown': 1})
+                )
             finally:
                 self._requests.done(key)
             count += 1
         if count:
-            self._requests.forget_others(self._store.keys())
+            self._requests.forget_others(self._catalog.keys())
         return count
 
-    def _examine(self, key: CacheKey, request: Request) -> None:
-        record = self._store.load(key)
+    def _revalidate(self, key: CacheKey, request: Request) -> None:
+        record = self._catalog.load(key)
         if record is None or record.state is not State.READY:
             return
         source = plugins.source(
@@ -167,20 +175,18 @@ class Examiner:
         rate = self._rate if request.can_wait else 0
         found = self._verifier.verify(record, source, silent, request.image_hash, rate)
         LOG.info(
-            'The cache of image %s was compared with its base, %d bytes: %s',
+            'Compared the cache of image %s with its base, %d bytes: %s',
             key.image_id,
             found.compared,
             found.problem or 'equal',
         )
-        was_carried_over = found.key != key
-        # A damaged one is of use to nobody, and ageing may be switched off.
-        if was_carried_over or (
-            found.problem and self._generations.current(source) == key.generation
-        ):
+        was_retagged = found.key != key
+        # A damaged one is of use to nobody, and expiry may be switched off.
+        if was_retagged or (found.problem and self._generations.current(source) == key.generation):
             self._clear_away(key)
 
     def _clear_away(self, key: CacheKey) -> None:
         try:
-            self._store.discard(key, lambda: self._usage.require_none(key))
+            self._catalog.discard(key, lambda: self._usage.require_none(key))
         except exception.CacheInUse as e:
-            LOG.info('A cache of image %s that no boot uses stays for now: %s', key.image_id, e)
+            LOG.info('Keeping a stale cache of image %s for now: %s', key.image_id, e)

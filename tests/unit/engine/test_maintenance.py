@@ -9,15 +9,15 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.catalog import Store
-from nova_qcache.cache.expiry import Ageing
+from nova_qcache.cache.catalog import Catalog
+from nova_qcache.cache.expiry import Expiry
 from nova_qcache.cache.pool import Pool
 from nova_qcache.cache.scrub import Scrubber
-from nova_qcache.engine.upkeep import Upkeep
+from nova_qcache.engine.maintenance import Maintenance
 from nova_qcache.model.key import CacheKey
 from nova_qcache.reports import metrics
-from nova_qcache.reports.figures import Figures
-from nova_qcache.reports.history import History
+from nova_qcache.reports.snapshot import Snapshot
+from nova_qcache.reports.time_series import TimeSeries
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import locks
 from tests.unit import builders
@@ -34,13 +34,13 @@ def parts():
     """Doubles of what it works with, all below one, which knows the order."""
     made = mock.Mock()
     for name, kind in (
-        ('ageing', Ageing),
+        ('expiry', Expiry),
         ('pool', Pool),
         ('scrubber', Scrubber),
-        ('history', History),
+        ('time_series', TimeSeries),
     ):
         made.attach_mock(mock.create_autospec(kind, instance=True), name)
-    made.figures.return_value = mock.create_autospec(Figures, instance=True)
+    made.snapshot.return_value = mock.create_autospec(Snapshot, instance=True)
     return made
 
 
@@ -51,15 +51,15 @@ def written():
 
 
 @pytest.fixture
-def make_upkeep(store, parts, written):
+def make_maintenance(catalog, parts, written):
     def make(metrics_file):
-        return Upkeep(
-            store,
+        return Maintenance(
+            catalog,
             parts.pool,
-            parts.ageing,
+            parts.expiry,
             parts.scrubber,
-            parts.history,
-            parts.figures,
+            parts.time_series,
+            parts.snapshot,
             scrub_bytes=4096,
             metrics_file=metrics_file,
         )
@@ -68,32 +68,32 @@ def make_upkeep(store, parts, written):
 
 
 @pytest.fixture
-def upkeep(make_upkeep, tmp_path):
-    return make_upkeep(str(tmp_path / 'x.prom'))
+def maintenance(make_maintenance, tmp_path):
+    return make_maintenance(str(tmp_path / 'x.prom'))
 
 
-def test_all_of_it_and_in_order(upkeep, parts, written, tmp_path):
-    upkeep.run({IMAGE}, 777)
-    figures = parts.figures.return_value
+def test_all_of_it_and_in_order(maintenance, parts, written, tmp_path):
+    maintenance.run({IMAGE}, 777)
+    snapshot = parts.snapshot.return_value
     assert parts.mock_calls == [
-        mock.call.ageing.note_used({IMAGE}),
-        mock.call.ageing.purge_deleted(),
-        mock.call.ageing.age(777),
+        mock.call.expiry.note_used({IMAGE}),
+        mock.call.expiry.purge_deleted(),
+        mock.call.expiry.expire(777),
         mock.call.pool.trim(),
         mock.call.scrubber.scrub(4096),
-        mock.call.figures(),
-        mock.call.history.note(figures),
+        mock.call.snapshot(),
+        mock.call.time_series.note(snapshot),
     ]
-    written.assert_called_once_with(figures, tmp_path / 'x.prom')
+    written.assert_called_once_with(snapshot, tmp_path / 'x.prom')
 
 
 STEPS = {
-    'note_used': lambda parts: parts.ageing.note_used,
-    'purge_deleted': lambda parts: parts.ageing.purge_deleted,
-    'age': lambda parts: parts.ageing.age,
+    'note_used': lambda parts: parts.expiry.note_used,
+    'purge_deleted': lambda parts: parts.expiry.purge_deleted,
+    'age': lambda parts: parts.expiry.expire,
     'trim': lambda parts: parts.pool.trim,
     'scrub': lambda parts: parts.scrubber.scrub,
-    'figures': lambda parts: parts.figures,
+    'figures': lambda parts: parts.snapshot,
 }
 
 
@@ -107,70 +107,70 @@ STEPS = {
     ],
     ids=lambda fault: type(fault).__name__,
 )
-def test_a_step_that_fails_stops_no_other(upkeep, parts, caplog, step, fault):
+def test_a_step_that_fails_stops_no_other(maintenance, parts, caplog, step, fault):
     STEPS[step](parts).side_effect = fault
-    upkeep.run(set(), None)
+    maintenance.run(set(), None)
     assert all(find(parts).called for find in STEPS.values())
     assert [each.levelno >= logging.WARNING for each in caplog.records].count(True) == 1
 
 
-def test_the_same_fault_is_said_once(upkeep, parts, caplog):
+def test_the_same_fault_is_said_once(maintenance, parts, caplog):
     parts.pool.trim.side_effect = OSError(5, 'Input/output error', '/x')
     for _ in range(3):
-        upkeep.run(set(), None)
+        maintenance.run(set(), None)
     assert len([each for each in caplog.records if each.levelno >= logging.WARNING]) == 1
 
 
-def test_without_a_metrics_file_none_is_written(make_upkeep, parts, written):
-    make_upkeep('').run(set(), None)
+def test_without_a_metrics_file_none_is_written(make_maintenance, parts, written):
+    make_maintenance('').run(set(), None)
     written.assert_not_called()
-    parts.history.note.assert_called_once()
+    parts.time_series.note.assert_called_once()
 
 
 # -- foreign files
 
 
-def test_what_is_not_ours_is_named_once_and_left_alone(upkeep, paths, caplog):
+def test_what_is_not_ours_is_named_once_and_left_alone(maintenance, paths, caplog):
     foreign = paths.cache_path / 'notes.txt'
     foreign.write_text('mine')
     for _ in range(3):
-        upkeep.run(set(), None)
+        maintenance.run(set(), None)
     (warning,) = caplog.records
     assert 'notes.txt' in warning.getMessage()
     assert foreign.read_text() == 'mine'
     (paths.cache_path / 'more').mkdir()
-    upkeep.run(set(), None)
+    maintenance.run(set(), None)
     assert 'more' in caplog.records[-1].getMessage()
     assert 'notes.txt' not in caplog.records[-1].getMessage()
 
 
-def test_nothing_is_kept_of_caches_that_are_gone(upkeep, store, paths):
+def test_nothing_is_kept_of_caches_that_are_gone(maintenance, catalog, paths):
     gone = CacheKey(OTHER_IMAGE, GENERATION)
     for key in (KEY, gone):
-        builders.ready(store, key=key)
+        builders.ready(catalog, key=key)
         os.utime(paths.record(key), (1, 1))
-        store.load(key)
-        store.ledger.add(key.image_id, Counters(boots=1))
+        catalog.load(key)
+        catalog.counter_store.add(key.image_id, Counters(boots=1))
         os.utime(paths.statistics / f'{key.image_id}.json', (1, 1))
-        store.ledger.of(key.image_id)
+        catalog.counter_store.of(key.image_id)
         with locks.recorder(paths.locks, key):
             pass
-    Store(paths, 60).discard(gone)  # by another process
+    Catalog(paths, 60).discard(gone)  # by another process
     (paths.statistics / f'{OTHER_IMAGE}.json').unlink()
-    upkeep.run(set(), None)
+    maintenance.run(set(), None)
     assert sorted(path.name for path in paths.locks.iterdir()) == [
         f'image-{IMAGE}',
         f'recorder-{KEY.stem}',
         'statistics',
     ]
-    assert list(store._records._known) == [paths.record(KEY)]
-    assert list(store.ledger._files._known) == [paths.statistics / f'{IMAGE}.json']
+    assert list(catalog._records._known) == [paths.record(KEY)]
+    assert list(catalog.counter_store._files._known) == [paths.statistics / f'{IMAGE}.json']
 
 
-def test_very_many_foreign_files_are_not_all_named(upkeep, paths, caplog):
+def test_very_many_foreign_files_are_not_all_named(maintenance, paths, caplog):
     for number in range(100):
         (paths.cache_path / f'foreign-{number:03}').write_text('')
-    upkeep.run(set(), None)
+    maintenance.run(set(), None)
     (warning,) = caplog.records
     assert warning.getMessage().count('foreign-') == 20
 
@@ -181,12 +181,14 @@ def test_very_many_foreign_files_are_not_all_named(upkeep, paths, caplog):
 @pytest.mark.parametrize(
     ('days', 'has_cache', 'kept'), [(91, False, False), (91, True, True), (89, False, True)]
 )
-def test_images_that_are_long_gone_count_with_the_host_alone(upkeep, store, days, has_cache, kept):
-    ledger = store.ledger
-    ledger.add(IMAGE, Counters(boots=2, last_used_at=time.time() - days * DAY))
-    ledger.add(OTHER_IMAGE, Counters(boots=3, last_used_at=time.time()))
+def test_images_that_are_long_gone_count_with_the_host_alone(
+    maintenance, catalog, days, has_cache, kept
+):
+    counter_store = catalog.counter_store
+    counter_store.add(IMAGE, Counters(boots=2, last_used_at=time.time() - days * DAY))
+    counter_store.add(OTHER_IMAGE, Counters(boots=3, last_used_at=time.time()))
     if has_cache:
-        builders.ready(store)
-    upkeep.run(set(), None)
-    assert (IMAGE in ledger.all()) is kept
-    assert ledger.total(ledger.all().values()).boots == 5
+        builders.ready(catalog)
+    maintenance.run(set(), None)
+    assert (IMAGE in counter_store.all()) is kept
+    assert counter_store.total(counter_store.all().values()).boots == 5

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder's door: a unix socket on which others ask it for its status or tell it what to do.
+"""The recorder's control server: a unix socket for commands and questions about its status.
 
 One request and one reply on a line each, both JSON objects; :mod:`nova_qcache.system.control` is
 the other side.
@@ -12,7 +12,7 @@ import os
 import pathlib
 from typing import Any
 
-__all__ = ['Door']
+__all__ = ['ControlServer']
 
 _LINE_BYTES = 65536
 _SECONDS = 5
@@ -20,7 +20,7 @@ _SECONDS = 5
 Handler = Callable[[], dict[str, Any]]
 
 
-class Door:
+class ControlServer:
     """Serves ``handlers``: from the name of a command to what makes its reply."""
 
     def __init__(self, path: pathlib.Path, handlers: dict[str, Handler]) -> None:
@@ -60,5 +60,5 @@ class Door:
             handler = self._handlers[command]
         except (ValueError, KeyError, TypeError, RecursionError):
             known = ', '.join(sorted(self._handlers))
-            return {'error': f'{line[:80]!r} is no command; there are: {known}'}
+            return {'error': f'{line[:80]!r} is not a command; known commands: {known}'}
         return handler()

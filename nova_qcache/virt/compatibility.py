@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of Nova this package stands on, checked once when nova-compute starts.
+"""Nova compatibility: the interfaces of Nova that this package depends on, checked once when
+nova-compute starts.
 
 These are not public interfaces. They have been the same from Nova 31 to 34; should one move, all
 instances boot plain and the log says which.
@@ -60,7 +61,7 @@ _FUNCTIONS = {
 
 
 def moved() -> Iterator[str]:
-    """Yield what is not as it was, one clause each."""
+    """Yield the interfaces of Nova that have changed, one clause each."""
     for name, parameters in {**_METHODS, **_FUNCTIONS}.items():
         try:
             module, *path = name.split('.')
@@ -69,7 +70,7 @@ def moved() -> Iterator[str]:
                 found = getattr(found, part)
             has = list(inspect.signature(found).parameters)  # type: ignore[arg-type]
         except (ImportError, AttributeError, TypeError, ValueError) as e:
-            yield f'{_LIBVIRT}.{name} is gone ({e})'
+            yield f'{_LIBVIRT}.{name} is missing ({e})'
             continue
         wanted = ['self'] * (name in _METHODS) + parameters.split()
         if has[: len(wanted)] != wanted:
