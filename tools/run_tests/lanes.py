@@ -61,15 +61,45 @@ class _Lanes:
 
     def lane(self, parts: Sequence[Part]) -> None:
         for part in parts:
-            if part.undoes or not self.interrupted.is_set():
-                self.results.append(self._run(part))
+            if (result := self._run(part)) is not None:
+                self.results.append(result)
 
-    def _run(self, part: Part) -> Result:
+    def _run(self, part: Part) -> Result | None:
+        """:return: ``None`` if it was not started, since there was an interrupt"""
         log = self.logs / f'{re.sub("[^a-z0-9]+", "-", part.name.lower())}.log'
         began = time.monotonic()
         code, complaint = 127, ''
-        with log.open('wb') as output:
+        try:
+            child = self._start(part, log)
+        except OSError as e:
+            complaint = f'{part.command[0]} cannot be started: {e.strerror}'
+        else:
+            if child is None:
+                return None
             try:
+                code = child.wait(part.seconds)
+            except subprocess.TimeoutExpired:
+                complaint = f'it was ended after {part.seconds:.0f} s'
+                code = _end(child) or 1
+            with self._lock:
+                del self._running[part.name]
+        result = Result(part, code, time.monotonic() - began, log, complaint)
+        if code == 0:
+            self.say(f'{part.name}: ok, {result.seconds:.0f} s')
+        else:
+            why = complaint or f'exit code {code}'
+            self.say(f'{part.name}: FAILED ({why}), {result.seconds:.0f} s; its log:\n{tail(log)}')
+        return result
+
+    def _start(self, part: Part, log: pathlib.Path) -> 'subprocess.Popen[bytes] | None':
+        """Start it and remember it in one step: an interrupt ends what is remembered.
+
+        :raises OSError: if it cannot be started; its log is there, empty
+        """
+        with self._lock:
+            if self.interrupted.is_set() and not part.undoes:
+                return None
+            with log.open('wb') as output:
                 child = subprocess.Popen(
                     part.command,
                     stdin=subprocess.DEVNULL,
@@ -78,25 +108,8 @@ class _Lanes:
                     env={**os.environ, **part.environment},
                     start_new_session=True,
                 )
-            except OSError as e:
-                complaint = f'{part.command[0]} cannot be started: {e.strerror}'
-            else:
-                with self._lock:
-                    self._running[part.name] = child, log
-                try:
-                    code = child.wait(part.seconds)
-                except subprocess.TimeoutExpired:
-                    complaint = f'it was ended after {part.seconds:.0f} s'
-                    code = _end(child) or 1
-                with self._lock:
-                    del self._running[part.name]
-        result = Result(part, code, time.monotonic() - began, log, complaint)
-        if code == 0:
-            self.say(f'{part.name}: ok, {result.seconds:.0f} s')
-        else:
-            why = complaint or f'exit code {code}'
-            self.say(f'{part.name}: FAILED ({why}), {result.seconds:.0f} s; its log:\n{tail(log)}')
-        return result
+            self._running[part.name] = child, log
+            return child
 
     def say(self, text: str) -> None:
         with self._lock:
@@ -112,8 +125,8 @@ class _Lanes:
             self.say('; '.join(f'{name}: {_last_words(log)}' for name, (_, log) in running) or '-')
 
     def interrupt(self) -> None:
-        self.interrupted.set()
         with self._lock:
+            self.interrupted.set()
             children = [child for child, _ in self._running.values()]
         for child in children:
             _end(child)
