@@ -28,7 +28,7 @@ def test_bad_and_dirty(broken): assert False
 def judged(report, tmp_path):
     """A function that runs these tests and returns what their report comes to."""
 
-    def lookup(source: str) -> tuple[str, str]:
+    def judge(source: str) -> tuple[str, str]:
         (tmp_path / 'test_planted.py').write_text(source)
         path = tmp_path / 'report.xml'
         command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-c/dev/null']
@@ -39,10 +39,10 @@ def judged(report, tmp_path):
             check=False,
             timeout=300,
         )
-        totals, complaint = report.find(ended.returncode, path)
+        totals, complaint = report.judge(ended.returncode, path)
         return str(totals), complaint
 
-    return lookup
+    return judge
 
 
 def test_each_outcome_is_counted(judged):
@@ -78,7 +78,7 @@ def test_a_run_that_died_is_a_failure(judged):
 
 def test_an_exit_code_without_a_failed_test_is_a_failure(report, judged, tmp_path):
     assert judged('def test_a(): pass\n') == ('1 passed, 0 failed, 0 skipped', '')
-    totals, complaint = report.find(3, tmp_path / 'report.xml')
+    totals, complaint = report.judge(3, tmp_path / 'report.xml')
     assert str(totals) == '1 passed, 1 failed, 0 skipped'
     assert complaint == 'pytest ended with exit code 3'
 
