@@ -72,7 +72,7 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
     leases = Leases(paths.leases, group.plan_lease_seconds)
     guests = saved = None
     if domains is not None:
-        guests = Guests(paths, domains, qcache_conf.config_arguments(conf))
+        guests = Guests(paths, domains, config_files.arguments(conf))
         happened = threading.Event()
         events = Lifecycle(group.libvirt_uri, happened.set)
         saved = SavedGuests(paths, leases, LibvirtDomains(group.libvirt_uri), events, happened)

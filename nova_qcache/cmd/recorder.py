@@ -105,7 +105,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         audit=bool(conf.audit),
         serve_only=bool(conf.serve_only),
         rerecord_miss_percent=group.rerecord_miss_percent,
-        arguments=(*qcache_conf.config_arguments(conf), *_own_arguments(conf)),
+        arguments=(*config_files.arguments(conf), *_own_arguments(conf)),
     )
     catalog = Catalog(paths, group.lock_timeout_seconds)
     cache_key = CacheKey(image_id, generation, conf.revision)
@@ -123,7 +123,7 @@ async def _keep_the_keeper(conf: cfg.ConfigOpts, paths: Paths) -> None:
     """The keeper sees to recorders, and they to it."""
     while True:
         await asyncio.sleep(_KEEPER_SECONDS)
-        await asyncio.to_thread(keeper.ensure, paths, qcache_conf.config_arguments(conf))
+        await asyncio.to_thread(keeper.ensure, paths, config_files.arguments(conf))
 
 
 def _own_arguments(conf: cfg.ConfigOpts) -> list[str]:
