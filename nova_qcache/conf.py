@@ -783,22 +783,17 @@ def quota_bytes(conf: cfg.ConfigOpts, given: str | None = None) -> int:
     :raises InvalidQuota: if it is not positive, or less than one cluster
     """
     quota = _amount('quota', conf.qcache.quota if given is None else given, MIB)
-    if quota <= 0:
-        raise exception.InvalidQuota(
-            quota=quota, reason='leaves no room for anything', remedy='to 1 or more'
-        )
-    if quota > _LARGEST:
-        raise exception.InvalidQuota(
-            quota=quota, reason='is more than a file can have', remedy='to a smaller number'
-        )
     cluster = cluster_bytes(conf)
-    if quota < cluster:
-        raise exception.InvalidQuota(
-            quota=quota,
-            reason=f'is less than one cluster of {cluster} bytes',
-            remedy='to more, or [qcache] cluster_size to less',
-        )
-    return quota
+    if quota <= 0:
+        reason, remedy = 'leaves no room for anything', 'to 1 or more'
+    elif quota > _LARGEST:
+        reason, remedy = 'is more than a file can have', 'to a smaller number'
+    elif quota < cluster:
+        reason = f'is less than one cluster of {cluster} bytes'
+        remedy = 'to more, or [qcache] cluster_size to less'
+    else:
+        return quota
+    raise exception.InvalidQuota(quota=quota, reason=reason, remedy=remedy)
 
 
 def cluster_bytes(conf: cfg.ConfigOpts) -> int:
