@@ -13,9 +13,8 @@ from typing import Any
 from oslo_config import cfg
 
 from nova_qcache import exception
-from nova_qcache import options
 
-__all__ = ['Written', 'names', 'read', 'written']
+__all__ = ['Written', 'arguments', 'names', 'read', 'written']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +77,19 @@ def _not_text(path: str, error: UnicodeDecodeError) -> exception.FileUnfit:
     )
 
 
+def arguments(given: Any) -> list[str]:
+    """Return the arguments with which another program reads the same files.
+
+    :param given: a ConfigOpts, or a parsed command line with the same options
+    """
+    named = [('--config-file', name) for name in given.config_file or []]
+    named += [('--config-dir', name) for name in given.config_dir or []]
+    return [f'{option}={os.path.abspath(os.path.expanduser(name))}' for option, name in named]
+
+
 def names(conf: cfg.ConfigOpts) -> list[str]:
     """Return the files that were read, the one that counts most last."""
-    found = list(conf.config_file or [])
+    found = [os.path.expanduser(name) for name in conf.config_file or []]
     for folder in conf.config_dir or []:
         found += sorted(glob.glob(os.path.join(os.path.expanduser(folder), '*.conf')))
     return found
@@ -94,6 +103,6 @@ def written(conf: cfg.ConfigOpts) -> dict[str, Written]:
         with contextlib.suppress(OSError, ValueError, cfg.Error):  # it has changed since
             cfg.ConfigParser(name, sections).parse()
         for section, values in sections.items():
-            if section.lower() == options.GROUP.name:
+            if section.lower() == 'qcache':
                 found.update({key: Written(said[-1], name) for key, said in values.items()})
     return found

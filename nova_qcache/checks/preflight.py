@@ -16,7 +16,6 @@ from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
-from nova_qcache import options
 from nova_qcache.cache import pool
 from nova_qcache.cache.directory import CacheDirectory
 from nova_qcache.checks import confinement
@@ -99,7 +98,7 @@ def _configuration(conf: cfg.ConfigOpts) -> str:
 
 def _options(conf: cfg.ConfigOpts) -> Finding:
     """List the options in force, and those in the files that are unknown."""
-    known = {opt.dest: opt for opt in options.OPTS}
+    known = {opt.dest: opt for opt in qcache_conf.OPTS}
     changed = [
         f'{name} = {conf.qcache[name]}'
         for name, opt in known.items()

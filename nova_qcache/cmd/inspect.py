@@ -52,12 +52,12 @@ class List(lister.Lister):
 
 def _row(cache: dict[str, Any]) -> dict[str, Any]:
     """Return what people see of a cache."""
-    quota = cache['quota_bytes']
+    quota, mib = cache['quota_bytes'], cache['allocated_bytes'] / _MIB
     return {
         'Image': cache['image_id'],
         'State': cache['state'],
         'Pinned': 'yes' if cache['is_pinned'] else '',
-        'MiB': round(cache['allocated_bytes'] / _MIB, 1),
+        'MiB': round(mib, 1 if mib < 1000 else None),  # a terminal has 80 columns
         'Guests': cache['guests'],
         'Generation': cache['generation'],
         'Revision': cache['revision'],

@@ -2,13 +2,11 @@
 """nova-qcache-keeper: restart killed recorders, resume their guests, revalidate caches."""
 
 from collections.abc import Sequence
-import os
 import signal
 import sys
 import threading
 
 from oslo_config import cfg
-from oslo_log import log
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
@@ -18,7 +16,7 @@ from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.usage import Usage
 from nova_qcache.cache.verify import Verifier
-from nova_qcache.cmd import logs
+from nova_qcache.cmd import background
 from nova_qcache.keeper.guests import Guests
 from nova_qcache.keeper.lifecycle import Lifecycle
 from nova_qcache.keeper.respawner import Respawner
@@ -38,16 +36,8 @@ __all__ = ['main']
 def main(argv: Sequence[str] | None = None) -> int:
     """:return: 0, or ``launch.BUSY`` beside another keeper, or 1 after a message on standard
     error"""
-    os.umask(0o077)
-    conf = cfg.ConfigOpts()
-    log.register_options(conf)
-    qcache_conf.register_opts(conf)
-    qcache_conf.register_nova_opts(conf)
     try:
-        arguments = sys.argv[1:] if argv is None else argv
-        config_files.read(conf, arguments, 'nova-qcache-keeper')
-        logs.set_up(conf, 'nova-qcache-keeper')
-        keeper = _keeper(conf)
+        keeper = _keeper(background.configured('nova-qcache-keeper', argv))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: keeper.stop())
         keeper.run()
@@ -60,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _keeper(conf: cfg.ConfigOpts) -> Keeper:
-    qcache_conf.validate(conf)
     group = conf.qcache
     paths = Paths.from_conf(conf)
     paths.prepare()
@@ -72,7 +61,7 @@ def _keeper(conf: cfg.ConfigOpts) -> Keeper:
     leases = Leases(paths.leases, group.plan_lease_seconds)
     guests = saved = None
     if domains is not None:
-        guests = Guests(paths, domains, qcache_conf.config_arguments(conf))
+        guests = Guests(paths, domains, config_files.arguments(conf))
         happened = threading.Event()
         events = Lifecycle(group.libvirt_uri, happened.set)
         saved = SavedGuests(paths, leases, LibvirtDomains(group.libvirt_uri), events, happened)

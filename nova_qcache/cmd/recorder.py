@@ -4,11 +4,9 @@
 import asyncio
 from collections.abc import Sequence
 import logging
-import os
 import sys
 
 from oslo_config import cfg
-from oslo_log import log
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
@@ -16,7 +14,7 @@ from nova_qcache import exception
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
 from nova_qcache.cache.catalog import Catalog
-from nova_qcache.cmd import logs
+from nova_qcache.cmd import background
 from nova_qcache.keeper import launch as keeper
 from nova_qcache.model import key
 from nova_qcache.model.key import CacheKey
@@ -50,16 +48,8 @@ _CLI_OPTS = [
 def main(argv: Sequence[str] | None = None) -> int:
     """:return: 0, or ``launch.BUSY`` beside another recorder, or 1 after a message on standard
     error"""
-    os.umask(0o077)  # a recording is nobody else's business until it is sealed
-    conf = cfg.ConfigOpts()
-    log.register_options(conf)
-    qcache_conf.register_opts(conf)
-    conf.register_cli_opts(_CLI_OPTS)
     try:
-        arguments = sys.argv[1:] if argv is None else argv
-        config_files.read(conf, arguments, 'nova-qcache-recorder')
-        logs.set_up(conf, 'nova-qcache-recorder')
-        asyncio.run(_run(conf))
+        asyncio.run(_run(background.configured('nova-qcache-recorder', argv, _CLI_OPTS)))
     except exception.RecorderBusy as e:
         LOG.info('%s', e)
         return launch.BUSY
@@ -70,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(conf: cfg.ConfigOpts) -> None:
-    qcache_conf.validate(conf)
     group = conf.qcache
     paths = Paths.from_conf(conf)
     paths.prepare()
@@ -105,7 +94,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
         audit=bool(conf.audit),
         serve_only=bool(conf.serve_only),
         rerecord_miss_percent=group.rerecord_miss_percent,
-        arguments=(*qcache_conf.config_arguments(conf), *_own_arguments(conf)),
+        arguments=(*config_files.arguments(conf), *_own_arguments(conf)),
     )
     catalog = Catalog(paths, group.lock_timeout_seconds)
     cache_key = CacheKey(image_id, generation, conf.revision)
@@ -123,7 +112,7 @@ async def _keep_the_keeper(conf: cfg.ConfigOpts, paths: Paths) -> None:
     """The keeper sees to recorders, and they to it."""
     while True:
         await asyncio.sleep(_KEEPER_SECONDS)
-        await asyncio.to_thread(keeper.ensure, paths, qcache_conf.config_arguments(conf))
+        await asyncio.to_thread(keeper.ensure, paths, config_files.arguments(conf))
 
 
 def _own_arguments(conf: cfg.ConfigOpts) -> list[str]:

@@ -141,11 +141,9 @@ class Shell(app.App):
             self.parser.exit(
                 _MISUSED, 'nova-qcache needs a command. `nova-qcache --help` lists all.\n'
             )
-        arguments = [f'--config-file={name}' for name in self.options.config_file or []]
-        arguments += [f'--config-dir={name}' for name in self.options.config_dir or []]
         qcache_conf.register_opts(self.conf)
         qcache_conf.register_nova_opts(self.conf)
-        config_files.read(self.conf, arguments, 'nova-qcache')
+        config_files.read(self.conf, config_files.arguments(self.options), 'nova-qcache')
         become_owner(pathlib.Path(self.conf.qcache.cache_path))
 
 

@@ -14,6 +14,7 @@ import time
 import weakref
 
 from nova_qcache import conf as qcache_conf
+from nova_qcache import config_files
 from nova_qcache import exception
 from nova_qcache.bases import probe
 from nova_qcache.cache import view
@@ -58,7 +59,7 @@ class Boots:
         group = host.conf.qcache
         self._admission = Admission(host.catalog.counter_store, group.record_from_boot)
         self._audits = Audits(
-            host.catalog, host.pool, qcache_conf.config_arguments(host.conf), group.audit_every
+            host.catalog, host.pool, config_files.arguments(host.conf), group.audit_every
         )
         self._requests = Requests(host.paths.revalidations)
         self._revalidate_seconds = group.revalidate_hours * 3600
@@ -132,7 +133,7 @@ class Boots:
     def keep(self) -> None:
         """Start the keeper, unless one is at work or it is a service manager's."""
         if self._conf.qcache.start_keeper:
-            keeper.ensure(self._paths, qcache_conf.config_arguments(self._conf))
+            keeper.ensure(self._paths, config_files.arguments(self._conf))
 
     def record(
         self,
@@ -316,7 +317,7 @@ class Boots:
     def _recorder_arguments(
         self, key: CacheKey, source: Source, quota: str | None, image_hash: str
     ) -> list[str]:
-        arguments = qcache_conf.config_arguments(self._conf)
+        arguments = config_files.arguments(self._conf)
         if quota is not None:
             arguments.append(f'--quota={quota}')
         if image_hash:

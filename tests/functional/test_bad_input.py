@@ -260,7 +260,7 @@ def test_a_misspelt_option(site: Site) -> None:
             '512Mb',
             'it is not an amount. Give a number of MiB, or one with a unit, such as',
         ),
-        ('max_recorders', 'many', 'it is not a whole number. '),
+        ('max_recorders', 'many', 'it is not a whole number from 1. '),
         ('start_keeper', 'perhaps', 'it is not True or False. '),
     ],
 )

@@ -38,6 +38,25 @@ def test_what_is_written(file, tmp_path):
     }
 
 
+def test_another_program_reads_the_same_configuration(tmp_path, monkeypatch):
+    file, folder = tmp_path / 'nova.conf', tmp_path / 'conf.d'
+    file.write_text('[qcache]\nquota = 7\n')
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for name in ('nova.conf', '~/nova.conf'):
+        conf = read(f'--config-file={name}', f'--config-dir={folder}')
+        arguments = config_files.arguments(conf)
+        assert arguments == [f'--config-file={file}', f'--config-dir={folder}']
+        assert config_files.written(conf)['quota'].value == '7'
+
+
+def test_no_configuration_at_all():
+    conf = cfg.ConfigOpts()
+    config_files.read(conf, [], 'x', default_config_files=[], default_config_dirs=[])
+    assert config_files.arguments(conf) == []
+
+
 def test_a_file_that_has_gone_since(file):
     conf = read(f'--config-file={file}')
     file.unlink()

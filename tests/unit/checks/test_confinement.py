@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache import options
+from nova_qcache import conf as qcache_conf
 from nova_qcache.checks import confinement
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -341,7 +341,7 @@ def test_what_libvirt_uses(apparmor, getxattr, text, apparmor_is_used, selinux_i
 
 
 def default_guests():
-    (run_path,) = (each.default for each in options.OPTS if each.name == 'run_path')
+    (run_path,) = (each.default for each in qcache_conf.OPTS if each.name == 'run_path')
     return pathlib.Path(run_path) / 'guests'
 
 

@@ -158,8 +158,8 @@ def test_a_configuration_that_makes_no_sense(short_folder):
     assert found == Finding(
         'configuration',
         Grade.ERROR,
-        '[qcache] recording_idle_seconds = 0: it is too small',
-        'Give a number from 1.',
+        "[qcache] recording_idle_seconds = '0': it is not a whole number from 1",
+        'Give a whole number from 1.',
     )
 
 
@@ -168,8 +168,8 @@ def test_a_value_of_another_type(short_folder):
     assert found == Finding(
         'configuration',
         Grade.ERROR,
-        "[qcache] max_recorders = 'many': it is not a whole number",
-        'Give a whole number.',
+        "[qcache] max_recorders = 'many': it is not a whole number from 1",
+        'Give a whole number from 1.',
     )
 
 

@@ -105,7 +105,7 @@ def test_an_empty_list(run, manager):
 
 def test_a_list_for_people_is_as_wide_as_a_terminal(run, manager, monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
-    large = dataclasses.replace(RECORDING, allocated=10**4 * MIB)
+    large = dataclasses.replace(RECORDING, allocated=2**20 * MIB)
     manager.caches.return_value = [READY, large, BROKEN]
     manager.pins.all.return_value = {IMAGE: Pin(IMAGE, None)}
     ended = run('list')
@@ -114,6 +114,7 @@ def test_a_list_for_people_is_as_wide_as_a_terminal(run, manager, monkeypatch):
     assert len(lines) == 3 + 3 + 1, 'no cell goes on in a second line'
     assert {len(line) for line in lines} <= set(range(81))
     assert re.search(rf'\| {IMAGE} \| READY +\| yes +\| +3\.0 \| +0 \|', ended.out)
+    assert re.search(r'\| RECORDING +\| yes +\| 1048576 \|', ended.out)
 
 
 def test_all_columns(run, manager):

@@ -167,7 +167,7 @@ def test_arguments_that_make_no_sense(run, service, capsys, options, image_id, w
 def test_a_configuration_that_makes_no_sense(run, service, short_folder, capsys):
     builders.config(short_folder, recording_idle_seconds=0)
     assert run() == 1
-    assert '[qcache] recording_idle_seconds = 0' in capsys.readouterr().err.splitlines()[-1]
+    assert "[qcache] recording_idle_seconds = '0'" in capsys.readouterr().err.splitlines()[-1]
     service.assert_not_called()
 
 

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from nova_qcache import options
+from nova_qcache import conf as qcache_conf
 from nova_qcache_tempest_plugin import config
 from tests.unit.devstack.machine import DevStack
 from tests.unit.devstack.machine import PHASES
@@ -91,7 +91,7 @@ def test_nova_compute_gets_the_driver_and_its_options(devstack: DevStack):
         'quota': '300',
         'qemu_group': 'libvirt-qemu',
     }
-    known = {option.name for option in options.OPTS}
+    known = {option.name for option in qcache_conf.OPTS}
     assert set(written) - {'debug', 'compute_driver'} <= known
 
 

@@ -11,7 +11,7 @@ from oslo_log import log
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cmd import logs
+from nova_qcache.cmd import background
 from tests.unit import builders
 
 
@@ -31,7 +31,7 @@ def test_the_name_of_the_file(tmp_path, options, file):
     log.register_options(conf)
     conf([f'--config-file={tmp_path / "x.conf"}'], project='nova')
     with mock.patch.object(log, 'setup', autospec=True) as setup:
-        logs.set_up(conf, 'program')
+        background.set_up(conf, 'program')
     setup.assert_called_once_with(conf, 'program')
     assert conf.log_file == file
 
@@ -62,7 +62,7 @@ def test_a_log_that_cannot_be_written(tmp_path, root_logger):
     conf([], project='nova', default_config_files=[], default_config_dirs=[])
     conf.set_override('log_file', str(path))
     with pytest.raises(exception.FileUnfit) as caught:
-        logs.set_up(conf, 'program')
+        background.set_up(conf, 'program')
     assert str(caught.value) == (
         f'The log file {str(path)!r} cannot be used: No such file or directory. Give it to the '
         'user that nova-compute runs as, or name another one with [DEFAULT] log_file.'
