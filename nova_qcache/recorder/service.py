@@ -28,6 +28,7 @@ from nova_qcache.qemu import block_graph
 from nova_qcache.qemu.img import QemuImg
 from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder import respawn
+from nova_qcache.recorder.audit import AuditRecording
 from nova_qcache.recorder.control_server import ControlServer
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.finish import FinishPoint
@@ -73,7 +74,8 @@ class Recorder:
         self._settings = settings
         self._phase = Phase.STARTING
         self._note = ''
-        self._recording = Recording(key, source, catalog, qemu_img, settings)
+        kind = AuditRecording if settings.audit else Recording
+        self._recording = kind(key, source, catalog, qemu_img, settings)
         self._unreadable = Unreadable(source, QemuIo(settings.qemu_io), key.image_id)
         self._wanted: FinishReason | NextStep | None = None
         self._commanded_at: float | None = None

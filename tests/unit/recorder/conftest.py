@@ -5,12 +5,16 @@ from unittest import mock
 
 import pytest
 
+from nova_qcache.bases import probe
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.recorder import finish
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import sealer
 from nova_qcache.recorder import service
+from nova_qcache.system import files
 from nova_qcache.system import processes
 from tests.unit import builders
+from tests.unit.builders import MIB
 from tests.unit.recorder.stage import Stage
 
 
@@ -35,3 +39,23 @@ def stage(catalog):
             catalog, b'empty', key=made.key
         )
         yield made
+
+
+@pytest.fixture
+def tool():
+    """A qemu-img that makes files of 200 KiB."""
+    made = mock.create_autospec(QemuImg, instance=True)
+    made.create_cache.side_effect = lambda path, *_, **__: path.write_bytes(b'x' * 200 * 1024)
+    return made
+
+
+@pytest.fixture
+def inspect():
+    with mock.patch.object(probe, 'inspect', autospec=True, return_value=64 * MIB) as mocked:
+        yield mocked
+
+
+@pytest.fixture
+def reserve():
+    with mock.patch.object(files, 'reserve', autospec=True) as mocked:
+        yield mocked

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Audits: what they measure, what becomes of their copy, and that the audited cache stays."""
 
+import dataclasses
 import os
 import pathlib
 from unittest import mock
@@ -14,10 +15,10 @@ from nova_qcache.model.states import FinishReason
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
 from nova_qcache.qemu import block_graph
-from nova_qcache.recorder import opener
-from nova_qcache.recorder import recording
-from nova_qcache.recorder.audit import Audit
+from nova_qcache.recorder import audit
+from nova_qcache.recorder import quota
 from nova_qcache.recorder.audit import Measurement
+from nova_qcache.recorder.audit import ReadCounter
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import processes
 from tests.unit import builders
@@ -69,24 +70,104 @@ def bytes_read():
 def test_a_base_behind_a_socket_is_counted_by_what_it_gave(bytes_read, driver, read):
     source = builders.MemorySource()
     with mock.patch.object(builders.MemorySource, 'drivers', (driver,)):
-        audit = Audit(builders.record(State.READY), source)
-    audit.begin(77)
+        counter = ReadCounter(source)
+    counter.begin(77)
     bytes_read.return_value = 5700
-    assert audit.read() == 700
-    assert audit.measure(200, 1) == Measurement(read, 200, 1)
+    assert counter.read() == 700
+    assert counter.measure(200, 1) == Measurement(read, 200, 1)
     bytes_read.assert_called_with(77)
 
 
 def test_nothing_is_measured_of_a_daemon_that_is_gone(bytes_read):
-    audit = Audit(builders.record(State.READY), builders.MemorySource())
-    assert audit.measure(0, 1) is None, 'it has not begun'
-    audit.begin(77)
+    counter = ReadCounter(builders.MemorySource())
+    assert counter.measure(0, 1) is None, 'it has not begun'
+    counter.begin(77)
     bytes_read.return_value = 5700
-    assert audit.measure(0, 0) is None, 'nobody came'
-    assert audit.read() == 700
+    assert counter.measure(0, 0) is None, 'nobody came'
+    assert counter.read() == 700
     bytes_read.side_effect = FileNotFoundError
-    assert audit.read() == 700
-    assert audit.measure(0, 1) is None
+    assert counter.read() == 700
+    assert counter.measure(0, 1) is None
+
+
+# -- copies
+
+CONTENT = b'what was sealed' * 1000
+
+
+def open_copy(catalog, tool, audited, its_quota=MIB):
+    return audit.open_copy(catalog, tool, builders.MemorySource(), AUDIT, audited, its_quota)
+
+
+@pytest.mark.usefixtures('inspect', 'reserve')
+def test_a_copy(catalog, tool, reserve):
+    audited = builders.ready(catalog, CONTENT, image_hashes=('a',))
+    record = open_copy(catalog, tool, audited, 2 * MIB)
+    path = catalog.paths.recording(AUDIT)
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert catalog.load(AUDIT) == record
+    assert (record.state, record.sealed, record.quota) == (State.RECORDING, None, 2 * MIB)
+    assert record.created_at > audited.created_at
+    for name in ('base', 'base_format', 'base_identity', 'virtual_size', 'image_hashes'):
+        assert getattr(record, name) == getattr(audited, name)
+    reserve.assert_called_once_with(path, quota.file_limit(2 * MIB))
+    assert catalog.load(KEY) == audited
+    catalog.require_unchanged(audited)
+
+
+@pytest.mark.usefixtures('inspect', 'reserve')
+def test_space_is_reserved_before_it_is_copied_into(catalog, tool, reserve):
+    sizes: list[int] = []
+    reserve.side_effect = lambda path, size: sizes.append(path.stat().st_size)
+    open_copy(catalog, tool, builders.ready(catalog, CONTENT))
+    assert sizes == [0]
+
+
+@pytest.mark.usefixtures('inspect', 'reserve')
+def test_a_copy_on_a_base_of_another_size(catalog, tool, inspect):
+    inspect.return_value += 512
+    audited = builders.ready(catalog, CONTENT)
+    with pytest.raises(exception.InvalidBase, match='its cache is of'):
+        open_copy(catalog, tool, audited)
+    assert catalog.keys() == [KEY]
+
+
+@pytest.mark.usefixtures('inspect', 'reserve')
+def test_a_cache_that_was_written_to_is_not_copied(catalog, tool):
+    audited = builders.ready(catalog, CONTENT)
+    catalog.paths.sealed(KEY).chmod(0o600)
+    catalog.paths.sealed(KEY).write_bytes(CONTENT[:-1])
+    with pytest.raises(exception.CacheBroken):
+        open_copy(catalog, tool, audited)
+    assert catalog.keys() == [KEY]
+
+
+@pytest.mark.usefixtures('inspect', 'reserve')
+def test_a_cache_that_is_damaged_is_not_copied(catalog, tool):
+    """Its copy would get a digest of its own, and nobody would ever know."""
+    audited = builders.ready(catalog, CONTENT)
+    sealed = dataclasses.replace(audited.sealed, digest='sha256:' + '00' * 32)
+    with pytest.raises(exception.CacheBroken, match='its digest differs'):
+        open_copy(catalog, tool, dataclasses.replace(audited, sealed=sealed))
+
+
+def test_the_audited_cache_is_the_newest_that_is_ready(catalog):
+    revisions = [KEY]
+    for _ in range(3):
+        revisions.append(revisions[-1].next_revision())
+    ready = [builders.ready(catalog, key=key) for key in revisions[:3]]
+    assert audit.require_audited(catalog, revisions[3]) == ready[2]
+    assert audit.require_audited(catalog, revisions[2]) == ready[1], 'not its own'
+    catalog.retire(ready[2], 'x')
+    assert audit.require_audited(catalog, revisions[3]) == ready[1]
+
+
+def test_no_cache_is_ready_to_be_audited(catalog):
+    builders.warm(catalog)
+    builders.ready(catalog, key=dataclasses.replace(KEY, generation=KEY.generation.next()))
+    with pytest.raises(exception.WrongState, match='no READY cache before revision 2'):
+        audit.require_audited(catalog, AUDIT)
 
 
 # -- with a recorder
@@ -102,8 +183,8 @@ def audited(stage, bytes_read):
 
     stage.key, stage.is_audit, stage.copied = AUDIT, True, []
     with (
-        mock.patch.object(opener, 'open_copy', autospec=True, side_effect=copy) as stage.open_copy,
-        mock.patch.object(recording, 'PATIENCE_SECONDS', 0.1),
+        mock.patch.object(audit, 'open_copy', autospec=True, side_effect=copy) as stage.open_copy,
+        mock.patch.object(audit, 'PATIENCE_SECONDS', 0.1),
     ):
         yield builders.ready(stage.catalog)
 
@@ -193,7 +274,7 @@ def test_a_claim(stage, audited):
 
         stage.script = script
 
-    with mock.patch.object(recording, 'PATIENCE_SECONDS', 1000):
+    with mock.patch.object(audit, 'PATIENCE_SECONDS', 1000):
         run(stage, FAITHFUL, prepare)
     assert answers == [True, False]
     require_untouched(stage, audited)
@@ -212,7 +293,7 @@ def test_an_audit_whose_base_cannot_be_read_in_places_is_not_claimed(stage, audi
 
         stage.script = script
 
-    with mock.patch.object(recording, 'PATIENCE_SECONDS', 1000):
+    with mock.patch.object(audit, 'PATIENCE_SECONDS', 1000):
         run(stage, FAITHFUL, prepare)
     assert answers == [False]
     require_untouched(stage, audited)
