@@ -198,7 +198,6 @@ def _of_host(snapshot: Snapshot) -> dict[str, Any]:
         'pinned_images': sum(image.is_pinned for image in snapshot.images),
         'recorders': dict(snapshot.recorders),
         'guests': snapshot.guests,
-        'mounts': dict(snapshot.mounts),
     }
 
 
@@ -222,7 +221,7 @@ def _shown(name: str, value: Any) -> Any:
     """Return a figure for people."""
     if name == 'hit_ratio' and value is not None:
         return f'{value:.2%}'
-    if name.endswith('_bytes') or name == 'mounts':
+    if name.endswith('_bytes'):
         return _size(value)
     if name.endswith('_seconds'):
         return f'{value:.1f} s'

@@ -181,12 +181,6 @@ def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge('images', known, len(snapshot.images))
     pinned = sum(image.is_pinned for image in snapshot.images)
     yield _gauge('pinned_images', _said('Pinned images', 'pinned_images'), pinned)
-    yield _counter(
-        'mount_read_bytes',
-        _said('Bytes that servers of bases have sent', 'mounts'),
-        snapshot.mounts,
-        'mount',
-    )
 
 
 def _of_images(images: Iterable[ImageSnapshot]) -> Iterator[Metric]:
