@@ -25,7 +25,7 @@ from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import control
 
-__all__ = ['SOURCES', 'ImageSnapshot', 'Snapshot', 'base_bytes', 'gather', 'served_bytes']
+__all__ = ['SOURCES', 'ImageSnapshot', 'Snapshot', 'gather']
 
 SOURCES = {
     **counters_module.SOURCES,
@@ -91,16 +91,6 @@ class Snapshot:
     def states(self) -> Mapping[str, int]:
         """Number of caches in each state."""
         return Counter(state for image in self.images for state in image.states)
-
-
-def base_bytes(counters: Counters) -> int:
-    """Return the bytes that recordings and audited boots have read from the base."""
-    return counters.recorded_bytes + counters.missed_bytes
-
-
-def served_bytes(counters: Counters) -> int:
-    """Return the bytes that came from caches in place of the base."""
-    return counters.saved_bytes + max(0, counters.audited_bytes - counters.missed_bytes)
 
 
 def gather(catalog: Catalog, pool: Pool, pins: Pins) -> Snapshot:

@@ -160,13 +160,6 @@ def test_an_unreadable_folder_is_an_error(gather, catalog):
         gather()
 
 
-def test_what_follows_from_the_counters():
-    counters = Counters(recorded_bytes=100, missed_bytes=10, audited_bytes=50, saved_bytes=1000)
-    assert snapshot.base_bytes(counters) == 110
-    assert snapshot.served_bytes(counters) == 1040
-    assert snapshot.served_bytes(Counters(missed_bytes=9)) == 0
-
-
 def test_each_figure_has_a_source():
     assert {field.name for field in dataclasses.fields(Counters)} <= set(snapshot.SOURCES)
     seen = {'hit_ratio', 'base_bytes', 'served_bytes', 'pool', 'recorders', 'guests'}
