@@ -67,6 +67,12 @@ def test_take(leases, folder):
     assert names(folder) == [ONE]
 
 
+def test_no_boot_waits_for_a_disk(leases):
+    with mock.patch.object(os, 'fsync', autospec=True) as fsync:
+        leases.take(ONE, KEY)
+    fsync.assert_not_called()
+
+
 def test_another_process_sees_it(leases, folder):
     leases.take(ONE, KEY)
     assert active(Leases(folder, 300)) == [Lease(ONE, KEY, 1300.0)]
