@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import functools
 import os
 import pathlib
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client import generate_latest
@@ -25,9 +26,9 @@ from nova_qcache.model.plan import Cause
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
-from nova_qcache.reports import snapshot as snapshot_module
 from nova_qcache.reports.snapshot import ImageSnapshot
 from nova_qcache.reports.snapshot import Snapshot
+from nova_qcache.reports.snapshot import SOURCES
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import files
 
@@ -88,11 +89,8 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _of_bytes(snapshot.host)
     yield from _of_pool(snapshot)
     yield from _of_images(snapshot.images[:MOST_IMAGES])
-    yield _gauge(
-        'last_run_timestamp_seconds',
-        _said('Time of this snapshot, since the epoch', 'gathered_at'),
-        snapshot.at,
-    )
+    help_text = 'Time of this snapshot, since the epoch'
+    yield _gauge('last_run_timestamp_seconds', help_text, 'gathered_at', snapshot.at)
 
 
 class _Collected(Collector):
@@ -104,13 +102,9 @@ class _Collected(Collector):
 
 
 def _of_boots(host: Counters) -> Iterator[Metric]:
-    yield _counter('boots', _said('Boots by kind', 'boots'), _boots(host), 'kind')
-    yield _counter(
-        'recordings',
-        _said('Recordings by result', 'recordings'),
-        {'kept': host.recordings, 'dropped': host.dropped_recordings},
-        'result',
-    )
+    yield _counter('boots', 'Boots by kind', 'boots', _boots(host), 'kind')
+    recordings = {'kept': host.recordings, 'dropped': host.dropped_recordings}
+    yield _counter('recordings', 'Recordings by result', 'recordings', recordings, 'result')
     for name, field, label, help_text in (
         ('plain_boots', 'plain', 'cause', 'Plain boots'),
         ('evictions', 'evictions', 'reason', 'Caches that were removed'),
@@ -118,15 +112,15 @@ def _of_boots(host: Counters) -> Iterator[Metric]:
         ('verifications', 'verifications', 'result', 'Verifications of caches'),
     ):
         values = {**dict.fromkeys(_KNOWN[field], 0), **getattr(host, field)}
-        yield _counter(name, _said(f'{help_text} by {label}', field), values, label)
+        yield _counter(name, f'{help_text} by {label}', field, values, label)
 
 
 def _of_bytes(host: Counters) -> Iterator[Metric]:
     for name, help_text in _SUMS.items():
-        yield _counter(name, _said(help_text, name), getattr(host, name))
+        yield _counter(name, help_text, name, getattr(host, name))
     if host.hit_ratio is not None:
-        help_text = _said('Share of reads that caches served', 'hit_ratio')
-        yield _gauge('hit_ratio', help_text, host.hit_ratio)
+        help_text = 'Share of reads that caches served'
+        yield _gauge('hit_ratio', help_text, 'hit_ratio', host.hit_ratio)
 
 
 def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
@@ -138,39 +132,36 @@ def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
         ('free', 'Free space on the file system', pool.free),
         ('reserved', 'Space that recordings may still take', pool.reserved),
     ):
-        yield _gauge(f'pool_{name}_bytes', _said(help_text, 'pool'), value)
+        yield _gauge(f'pool_{name}_bytes', help_text, 'pool', value)
     states = {**dict.fromkeys(_KNOWN['states'], 0), **snapshot.states}
-    yield _gauge('caches', _said('Caches by state', 'states'), states, 'state')
+    yield _gauge('caches', 'Caches by state', 'states', states, 'state')
     phases = {**dict.fromkeys(_KNOWN['recorders'], 0), **snapshot.recorders}
-    yield _gauge('recorders', _said('Recorders by phase', 'recorders'), phases, 'phase')
-    yield _gauge('guests', _said('Guests that read through recorders', 'guests'), snapshot.guests)
-    known = _said('Images with a cache, counters or a pin', 'images')
-    yield _gauge('images', known, len(snapshot.images))
+    yield _gauge('recorders', 'Recorders by phase', 'recorders', phases, 'phase')
+    yield _gauge('guests', 'Guests that read through recorders', 'guests', snapshot.guests)
+    known = 'Images with a cache, counters or a pin'
+    yield _gauge('images', known, 'images', len(snapshot.images))
     pinned = sum(image.is_pinned for image in snapshot.images)
-    yield _gauge('pinned_images', _said('Pinned images', 'pinned_images'), pinned)
+    yield _gauge('pinned_images', 'Pinned images', 'pinned_images', pinned)
 
 
 def _of_images(images: Sequence[ImageSnapshot]) -> Iterator[Metric]:
     of_most = f'of the {MOST_IMAGES} images with the most boots'
-    boots = CounterMetricFamily(
-        f'{_PREFIX}_image_boots',
-        _said(f'Boots by kind, {of_most}', 'boots'),
-        labels=('image', 'kind'),
-    )
-    for image in images:
-        for kind, count in _boots(image.counters).items():
-            boots.add_metric((image.image_id, kind), count)
-    yield boots
+    boots = {
+        (image.image_id, kind): count
+        for image in images
+        for kind, count in _boots(image.counters).items()
+    }
+    yield _counter('image_boots', f'Boots by kind, {of_most}', 'boots', boots, 'image', 'kind')
     for make, name, help_text in (
         (_counter, 'served_bytes', 'Bytes that were read from the cache instead of the base'),
         (_counter, 'base_bytes', 'Measured bytes that were read from the base'),
         (_gauge, 'hit_ratio', 'Share of reads that the cache served'),
     ):
         values = {image.image_id: getattr(image.counters, name) for image in images}
-        yield make(f'image_{name}', _said(f'{help_text}, {of_most}', name), values, 'image')
-    help_text = _said(f'Size of the caches of the image, {of_most}', 'allocated_bytes')
+        yield make(f'image_{name}', f'{help_text}, {of_most}', name, values, 'image')
+    help_text = f'Size of the caches of the image, {of_most}'
     allocated = {image.image_id: image.allocated for image in images}
-    yield _gauge('image_allocated_bytes', help_text, allocated, 'image')
+    yield _gauge('image_allocated_bytes', help_text, 'allocated_bytes', allocated, 'image')
 
 
 def _boots(counters: Counters) -> dict[str, int]:
@@ -182,23 +173,23 @@ def _boots(counters: Counters) -> dict[str, int]:
     }
 
 
-def _said(help_text: str, figure: str) -> str:
-    return f'{help_text}. Source: {snapshot_module.SOURCES[figure]}.'
-
-
 def _filled(
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
     name: str,
     help_text: str,
-    value: float | Mapping[str, float | None],
-    label: str = '',
+    figure: str,
+    value: float | Mapping[Any, float | None],
+    *labels: str,
 ) -> Metric:
-    """:param value: by the values of the label, None if there is none; or one without a label"""
-    family = kind(f'{_PREFIX}_{name}', help_text, labels=(label,) if label else ())
-    samples = value.items() if isinstance(value, Mapping) else [('', value)]
-    for labelled, number in samples:
+    """:param figure: the one whose source the help names
+    :param value: by the value of the label, or by those of all, None if there is none; or one
+        without labels
+    """
+    said = f'{help_text}. Source: {SOURCES[figure]}.'
+    family = kind(f'{_PREFIX}_{name}', said, labels=labels)
+    for key, number in (value if isinstance(value, Mapping) else {(): value}).items():
         if number is not None:
-            family.add_metric((labelled,) if label else (), number)
+            family.add_metric((key,) if isinstance(key, str) else key, number)
     return family
 
 
