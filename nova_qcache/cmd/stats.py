@@ -199,17 +199,15 @@ def _of_host(snapshot: Snapshot) -> dict[str, Any]:
 def _counted(counters: Counters) -> dict[str, Any]:
     """Return counters and values computed from them, under their names in machine-readable
     output."""
-    fields = {name: _plain(name, value) for name, value in dataclasses.asdict(counters).items()}
+    fields = dataclasses.asdict(counters)
+    times = {name: _when(value) for name, value in fields.items() if name.endswith('_at')}
     return {
         **fields,
+        **times,
         'hit_ratio': counters.hit_ratio,
         'served_bytes': counters.served_bytes,
         'base_bytes': counters.base_bytes,
     }
-
-
-def _plain(name: str, value: Any) -> Any:
-    return _when(value) if name.endswith('_at') else value
 
 
 def _shown(name: str, value: Any) -> Any:
