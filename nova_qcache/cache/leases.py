@@ -16,11 +16,13 @@ import secrets
 import time
 
 from nova_qcache.model.key import CacheKey
+from nova_qcache.system import files
 from nova_qcache.system.boot_id import boot_id
 
 __all__ = ['Lease', 'Leases']
 
 _SEPARATOR = '.lease-'
+_MODE = 0o644
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,26 +49,14 @@ class Leases:
         """
         before = self._files_of(consumer)
         until = time.monotonic() + self._seconds
-        text = json.dumps(
-            {
-                'consumer': consumer,
-                'stem': key.stem,
-                'until': until,
-                'boot_id': boot_id(),
-            }
-        )
+        data = {'consumer': consumer, 'stem': key.stem, 'until': until, 'boot_id': boot_id()}
         # Each has a name of its own: whoever clears ended ones away cannot take a new one.
         name = f'{consumer}{_SEPARATOR}{secrets.token_hex(4)}'
-        path, hidden = self._folder / f'{name}.json', self._folder / f'.{name}'
+        path, text = self._folder / f'{name}.json', json.dumps(data)
         try:
-            hidden.write_text(text)
-            hidden.rename(path)
-        except BaseException as e:
-            with contextlib.suppress(OSError):
-                hidden.unlink()
-            if isinstance(e, OSError):  # without the random name: it is the same trouble each time
-                raise OSError(e.errno, e.strerror, str(self._folder)) from e
-            raise
+            files.replace_atomically(path, text.encode(), _MODE, sync=False)
+        except OSError as e:  # without the random name: it is the same trouble each time
+            raise OSError(e.errno, e.strerror, str(self._folder)) from e
         _unlink(before)
 
     def release(self, consumer: str) -> None:

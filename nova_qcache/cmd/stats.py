@@ -6,21 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import socket
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 from cliff import lister
 
 from nova_qcache.cmd import inspect
 from nova_qcache.cmd import shell
+from nova_qcache.reports import plot
 from nova_qcache.reports import snapshot as snapshot_module
 from nova_qcache.reports.snapshot import ImageSnapshot
 from nova_qcache.reports.snapshot import Snapshot
 from nova_qcache.reports.time_series import Point
-from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
-
-if TYPE_CHECKING:
-    from nova_qcache.reports import plot
 
 __all__ = ['Stats']
 
@@ -79,8 +76,6 @@ class Stats(lister.Lister):
 
             metrics.write(snapshot, parsed_args.metrics)
         if parsed_args.plot is not None:
-            from nova_qcache.reports import plot
-
             plot.draw(_picture(snapshot, manager.time_series.points()), parsed_args.plot)
         is_for_program = shell.is_for_program(parsed_args)
         if is_for_program:
@@ -121,7 +116,7 @@ def _image_table(images: Iterable[ImageSnapshot], *, is_long: bool) -> Rows:
 
 def _image_row(image: ImageSnapshot) -> dict[str, Any]:
     counters = image.counters
-    ratio = counters_module.hit_ratio(counters)
+    ratio = counters.hit_ratio
     return {
         'Image': image.image_id,
         'State': image.state,
@@ -135,8 +130,8 @@ def _image_row(image: ImageSnapshot) -> dict[str, Any]:
         'Plain': sum(counters.plain.values()),
         'Recordings': counters.recordings,
         'Hit %': None if ratio is None else round(100 * ratio, 2),
-        'Saved MiB': round(snapshot_module.served_bytes(counters) / _MIB, 1),
-        'Base MiB': round(snapshot_module.base_bytes(counters) / _MIB, 1),
+        'Saved MiB': round(counters.served_bytes / _MIB, 1),
+        'Base MiB': round(counters.base_bytes / _MIB, 1),
         'Last use': _when(counters.last_used_at),
     }
 
@@ -198,31 +193,28 @@ def _of_host(snapshot: Snapshot) -> dict[str, Any]:
         'pinned_images': sum(image.is_pinned for image in snapshot.images),
         'recorders': dict(snapshot.recorders),
         'guests': snapshot.guests,
-        'mounts': dict(snapshot.mounts),
     }
 
 
 def _counted(counters: Counters) -> dict[str, Any]:
     """Return counters and values computed from them, under their names in machine-readable
     output."""
-    fields = {name: _plain(name, value) for name, value in dataclasses.asdict(counters).items()}
+    fields = dataclasses.asdict(counters)
+    times = {name: _when(value) for name, value in fields.items() if name.endswith('_at')}
     return {
         **fields,
-        'hit_ratio': counters_module.hit_ratio(counters),
-        'served_bytes': snapshot_module.served_bytes(counters),
-        'base_bytes': snapshot_module.base_bytes(counters),
+        **times,
+        'hit_ratio': counters.hit_ratio,
+        'served_bytes': counters.served_bytes,
+        'base_bytes': counters.base_bytes,
     }
-
-
-def _plain(name: str, value: Any) -> Any:
-    return _when(value) if name.endswith('_at') else value
 
 
 def _shown(name: str, value: Any) -> Any:
     """Return a figure for people."""
     if name == 'hit_ratio' and value is not None:
         return f'{value:.2%}'
-    if name.endswith('_bytes') or name == 'mounts':
+    if name.endswith('_bytes'):
         return _size(value)
     if name.endswith('_seconds'):
         return f'{value:.1f} s'
@@ -242,29 +234,15 @@ def _when(seconds: float) -> str | None:
     return inspect.when(seconds) if seconds else None
 
 
-def _picture(snapshot: Snapshot, points: Iterable[Point]) -> 'plot.Picture':
-    from nova_qcache.reports import plot
-
+def _picture(snapshot: Snapshot, points: Sequence[Point]) -> plot.Picture:
     host, pool = snapshot.host, snapshot.pool
-    ratio = counters_module.hit_ratio(host)
+    ratio = host.hit_ratio
     said = [
         f'pool {_size(pool.allocated)} of {_size(pool.budget)}',
         f'{host.boots:,} boots, {host.plays:,} of them from a cache',
         f'hit ratio of audited boots {ratio:.1%}' if ratio is not None else 'no boot audited yet',
-        f'{_size(snapshot_module.served_bytes(host))} served by caches',
+        f'{_size(host.served_bytes)} served by caches',
         f'{_when(snapshot.at)}',
     ]
-    bars = [
-        plot.Bar(
-            image.image_id,
-            image.counters.boots,
-            image.allocated,
-            image.quota,
-            counters_module.hit_ratio(image.counters),
-        )
-        for image in snapshot.images
-    ]
-    moments = [plot.Moment(*dataclasses.astuple(point)) for point in points]
-    return plot.Picture(
-        f'Boot caches of {socket.gethostname()}', '  ·  '.join(said), bars, moments
-    )
+    title = f'Boot caches of {socket.gethostname()}'
+    return plot.Picture(title, '  ·  '.join(said), snapshot.images, points)

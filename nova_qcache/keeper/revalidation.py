@@ -24,6 +24,7 @@ from nova_qcache.cache.verify import Verifier
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.states import State
 from nova_qcache.stats.counters import Counters
+from nova_qcache.system import files
 from nova_qcache.system.progress import silent
 
 __all__ = ['Request', 'Requests', 'Revalidator']
@@ -102,9 +103,8 @@ class Requests:
         return self._folder / f'{key.stem}{suffix}'
 
     def _write(self, key: CacheKey, request: Request) -> None:
-        hidden = self._folder / f'.{key.stem}.{os.getpid()}'
-        hidden.write_text(json.dumps(request._asdict()))
-        hidden.rename(self._path(key))
+        text = json.dumps(request._asdict())
+        files.replace_atomically(self._path(key), text.encode(), 0o644, sync=False)
 
     def _read(self, key: CacheKey) -> Request:
         try:

@@ -6,10 +6,11 @@ images have names of their own, so that no sum counts anything twice, and are of
 the most boots only: each of them is eight series, and fleets have many hosts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+import functools
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client import generate_latest
@@ -25,10 +26,9 @@ from nova_qcache.model.plan import Cause
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import Staleness
 from nova_qcache.model.states import State
-from nova_qcache.reports import snapshot as snapshot_module
 from nova_qcache.reports.snapshot import ImageSnapshot
 from nova_qcache.reports.snapshot import Snapshot
-from nova_qcache.stats import counters as counters_module
+from nova_qcache.reports.snapshot import SOURCES
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import files
 
@@ -39,54 +39,28 @@ MOST_IMAGES = 100
 
 _PREFIX = 'nova_qcache'
 _MODE = 0o644  # node_exporter has a user of its own
-_EVICTIONS = ('age', 'deleted', 'room', 'stale')
-_VERIFICATIONS = ('damaged', 'different', 'equal', 'intact', 'unknown')
-_STATES = (State.RECORDING.value, State.READY.value, State.STALE.value, DIRTY, BROKEN)
+_KNOWN = {
+    'plain': [cause.value for cause in Cause],
+    'evictions': ['age', 'deleted', 'room', 'stale'],
+    'invalidations': [reason.value for reason in Staleness],
+    'verifications': ['damaged', 'different', 'equal', 'intact', 'unknown'],
+    'states': [State.RECORDING.value, State.READY.value, State.STALE.value, DIRTY, BROKEN],
+    'recorders': [phase.value for phase in Phase],
+}
+"""Values of labels that are written even while they are zero: a rate needs the step from there."""
 
-
-class _Sum(NamedTuple):
-    """A sum of the host; ``name`` is an attribute of :class:`Counters`."""
-
-    name: str
-    help: str
-
-
-_SUMS = (
-    _Sum(
-        'fallbacks', 'Plain boots that failed to start with the cache, and then started without it'
-    ),
-    _Sum('recorded_bytes', 'Bytes that recordings have read from bases'),
-    _Sum('recording_seconds', 'Seconds from the first guest of a recording to its end'),
-    _Sum('audited_bytes', 'Bytes that audited boots have read from their images'),
-    _Sum('missed_bytes', 'Bytes that audited boots have read from bases'),
-    _Sum('saved_bytes', 'Bytes that plays did not read from bases'),
-    _Sum('evicted_bytes', 'Bytes that were freed by removing caches'),
-)
-
-
-class _Table(NamedTuple):
-    """Counts of the host by a reason; ``field`` is an attribute of :class:`Counters`."""
-
-    name: str
-    field: str
-    label: str
-    known: Iterable[str]
-    """Written even while they are zero: a rate needs the step from there."""
-    help: str
-
-
-_TABLES = (
-    _Table('plain_boots', 'plain', 'cause', [cause.value for cause in Cause], 'Plain boots'),
-    _Table('evictions', 'evictions', 'reason', _EVICTIONS, 'Caches that were removed'),
-    _Table(
-        'invalidations',
-        'invalidations',
-        'reason',
-        [reason.value for reason in Staleness],
-        'Caches that became STALE',
-    ),
-    _Table('verifications', 'verifications', 'result', _VERIFICATIONS, 'Verifications of caches'),
-)
+_SUMS = {
+    'fallbacks': 'Plain boots that failed to start with the cache, and then started without it',
+    'recorded_bytes': 'Bytes that recordings have read from bases',
+    'recording_seconds': 'Seconds from the first guest of a recording to its end',
+    'audited_bytes': 'Bytes that audited boots have read from their images',
+    'missed_bytes': 'Bytes that audited boots have read from bases',
+    'saved_bytes': 'Bytes that plays did not read from bases',
+    'evicted_bytes': 'Bytes that were freed by removing caches',
+    'base_bytes': 'Measured bytes that were read from bases',
+    'served_bytes': 'Bytes that were read from caches instead of bases',
+}
+"""Help of the sums of the host, by attributes of :class:`Counters`."""
 
 
 def text(snapshot: Snapshot) -> bytes:
@@ -115,11 +89,8 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _of_bytes(snapshot.host)
     yield from _of_pool(snapshot)
     yield from _of_images(snapshot.images[:MOST_IMAGES])
-    yield _gauge(
-        'last_run_timestamp_seconds',
-        _said('Time of this snapshot, since the epoch', 'gathered_at'),
-        snapshot.at,
-    )
+    help_text = 'Time of this snapshot, since the epoch'
+    yield _gauge('last_run_timestamp_seconds', help_text, 'gathered_at', snapshot.at)
 
 
 class _Collected(Collector):
@@ -131,35 +102,25 @@ class _Collected(Collector):
 
 
 def _of_boots(host: Counters) -> Iterator[Metric]:
-    yield _counter('boots', _said('Boots by kind', 'boots'), _boots(host), 'kind')
-    yield _counter(
-        'recordings',
-        _said('Recordings by result', 'recordings'),
-        {'kept': host.recordings, 'dropped': host.dropped_recordings},
-        'result',
-    )
-    for name, field, label, known, help_text in _TABLES:
-        counted: Mapping[str, int] = getattr(host, field)
-        values = {**dict.fromkeys(known, 0), **counted}
-        yield _counter(name, _said(f'{help_text} by {label}', field), values, label)
+    yield _counter('boots', 'Boots by kind', 'boots', _boots(host), 'kind')
+    recordings = {'kept': host.recordings, 'dropped': host.dropped_recordings}
+    yield _counter('recordings', 'Recordings by result', 'recordings', recordings, 'result')
+    for name, field, label, help_text in (
+        ('plain_boots', 'plain', 'cause', 'Plain boots'),
+        ('evictions', 'evictions', 'reason', 'Caches that were removed'),
+        ('invalidations', 'invalidations', 'reason', 'Caches that became STALE'),
+        ('verifications', 'verifications', 'result', 'Verifications of caches'),
+    ):
+        values = {**dict.fromkeys(_KNOWN[field], 0), **getattr(host, field)}
+        yield _counter(name, f'{help_text} by {label}', field, values, label)
 
 
 def _of_bytes(host: Counters) -> Iterator[Metric]:
-    for name, help_text in _SUMS:
-        yield _counter(name, _said(help_text, name), getattr(host, name))
-    yield _counter(
-        'base_bytes',
-        _said('Measured bytes that were read from bases', 'base_bytes'),
-        snapshot_module.base_bytes(host),
-    )
-    yield _counter(
-        'served_bytes',
-        _said('Bytes that were read from caches instead of bases', 'served_bytes'),
-        snapshot_module.served_bytes(host),
-    )
-    ratio = counters_module.hit_ratio(host)
-    if ratio is not None:
-        yield _gauge('hit_ratio', _said('Share of reads that caches served', 'hit_ratio'), ratio)
+    for name, help_text in _SUMS.items():
+        yield _counter(name, help_text, name, getattr(host, name))
+    if host.hit_ratio is not None:
+        help_text = 'Share of reads that caches served'
+        yield _gauge('hit_ratio', help_text, 'hit_ratio', host.hit_ratio)
 
 
 def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
@@ -171,56 +132,36 @@ def _of_pool(snapshot: Snapshot) -> Iterator[Metric]:
         ('free', 'Free space on the file system', pool.free),
         ('reserved', 'Space that recordings may still take', pool.reserved),
     ):
-        yield _gauge(f'pool_{name}_bytes', _said(help_text, 'pool'), value)
-    states = {**dict.fromkeys(_STATES, 0), **snapshot.states}
-    yield _gauge('caches', _said('Caches by state', 'states'), states, 'state')
-    phases = {**dict.fromkeys((phase.value for phase in Phase), 0), **snapshot.recorders}
-    yield _gauge('recorders', _said('Recorders by phase', 'recorders'), phases, 'phase')
-    yield _gauge('guests', _said('Guests that read through recorders', 'guests'), snapshot.guests)
-    known = _said('Images with a cache, counters or a pin', 'images')
-    yield _gauge('images', known, len(snapshot.images))
+        yield _gauge(f'pool_{name}_bytes', help_text, 'pool', value)
+    states = {**dict.fromkeys(_KNOWN['states'], 0), **snapshot.states}
+    yield _gauge('caches', 'Caches by state', 'states', states, 'state')
+    phases = {**dict.fromkeys(_KNOWN['recorders'], 0), **snapshot.recorders}
+    yield _gauge('recorders', 'Recorders by phase', 'recorders', phases, 'phase')
+    yield _gauge('guests', 'Guests that read through recorders', 'guests', snapshot.guests)
+    known = 'Images with a cache, counters or a pin'
+    yield _gauge('images', known, 'images', len(snapshot.images))
     pinned = sum(image.is_pinned for image in snapshot.images)
-    yield _gauge('pinned_images', _said('Pinned images', 'pinned_images'), pinned)
-    yield _counter(
-        'mount_read_bytes',
-        _said('Bytes that servers of bases have sent', 'mounts'),
-        snapshot.mounts,
-        'mount',
-    )
+    yield _gauge('pinned_images', 'Pinned images', 'pinned_images', pinned)
 
 
-def _of_images(images: Iterable[ImageSnapshot]) -> Iterator[Metric]:
+def _of_images(images: Sequence[ImageSnapshot]) -> Iterator[Metric]:
     of_most = f'of the {MOST_IMAGES} images with the most boots'
-    boots = CounterMetricFamily(
-        f'{_PREFIX}_image_boots',
-        _said(f'Boots by kind, {of_most}', 'boots'),
-        labels=('image', 'kind'),
-    )
-    values: dict[str, dict[str, float]] = {
-        'served_bytes': {},
-        'base_bytes': {},
-        'hit_ratio': {},
-        'allocated_bytes': {},
+    boots = {
+        (image.image_id, kind): count
+        for image in images
+        for kind, count in _boots(image.counters).items()
     }
-    for image in images:
-        counters = image.counters
-        for kind, count in _boots(counters).items():
-            boots.add_metric((image.image_id, kind), count)
-        values['served_bytes'][image.image_id] = snapshot_module.served_bytes(counters)
-        values['base_bytes'][image.image_id] = snapshot_module.base_bytes(counters)
-        values['allocated_bytes'][image.image_id] = image.allocated
-        ratio = counters_module.hit_ratio(counters)
-        if ratio is not None:
-            values['hit_ratio'][image.image_id] = ratio
-    yield boots
+    yield _counter('image_boots', f'Boots by kind, {of_most}', 'boots', boots, 'image', 'kind')
     for make, name, help_text in (
         (_counter, 'served_bytes', 'Bytes that were read from the cache instead of the base'),
         (_counter, 'base_bytes', 'Measured bytes that were read from the base'),
         (_gauge, 'hit_ratio', 'Share of reads that the cache served'),
-        (_gauge, 'allocated_bytes', 'Size of the caches of the image'),
     ):
-        help_text = _said(f'{help_text}, {of_most}', name)
-        yield make(f'image_{name}', help_text, values[name], 'image')
+        values = {image.image_id: getattr(image.counters, name) for image in images}
+        yield make(f'image_{name}', f'{help_text}, {of_most}', name, values, 'image')
+    help_text = f'Size of the caches of the image, {of_most}'
+    allocated = {image.image_id: image.allocated for image in images}
+    yield _gauge('image_allocated_bytes', help_text, 'allocated_bytes', allocated, 'image')
 
 
 def _boots(counters: Counters) -> dict[str, int]:
@@ -232,32 +173,25 @@ def _boots(counters: Counters) -> dict[str, int]:
     }
 
 
-def _said(help_text: str, figure: str) -> str:
-    return f'{help_text}. Source: {snapshot_module.SOURCES[figure]}.'
-
-
-def _counter(
-    name: str, help_text: str, value: float | Mapping[str, float], label: str = ''
-) -> Metric:
-    return _filled(CounterMetricFamily, name, help_text, value, label)
-
-
-def _gauge(
-    name: str, help_text: str, value: float | Mapping[str, float], label: str = ''
-) -> Metric:
-    return _filled(GaugeMetricFamily, name, help_text, value, label)
-
-
 def _filled(
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
     name: str,
     help_text: str,
-    value: float | Mapping[str, float],
-    label: str,
+    figure: str,
+    value: float | Mapping[Any, float | None],
+    *labels: str,
 ) -> Metric:
-    """:param value: by the values of the label, or one without a label"""
-    family = kind(f'{_PREFIX}_{name}', help_text, labels=(label,) if label else ())
-    samples = value.items() if isinstance(value, Mapping) else [('', value)]
-    for labelled, number in samples:
-        family.add_metric((labelled,) if label else (), number)
+    """:param figure: the one whose source the help names
+    :param value: by the value of the label, or by those of all, None if there is none; or one
+        without labels
+    """
+    said = f'{help_text}. Source: {SOURCES[figure]}.'
+    family = kind(f'{_PREFIX}_{name}', said, labels=labels)
+    for key, number in (value if isinstance(value, Mapping) else {(): value}).items():
+        if number is not None:
+            family.add_metric((key,) if isinstance(key, str) else key, number)
     return family
+
+
+_counter = functools.partial(_filled, CounterMetricFamily)
+_gauge = functools.partial(_filled, GaugeMetricFamily)

@@ -17,12 +17,14 @@ import pathlib
 from typing import Any, TYPE_CHECKING
 
 from nova_qcache import exception
+from nova_qcache.reports.snapshot import ImageSnapshot
+from nova_qcache.reports.time_series import Point
 from nova_qcache.system import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ['MOST_BARS', 'Bar', 'Moment', 'Picture', 'draw']
+__all__ = ['MOST_BARS', 'Picture', 'draw']
 
 MOST_BARS = 20
 """More images than that make no picture that anybody can read."""
@@ -74,33 +76,12 @@ _STYLE: dict[Any, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Bar:
-    """One image."""
-
-    name: str
-    boots: int
-    cache_bytes: int
-    quota_bytes: int | None
-    hit_ratio: float | None
-    """From 0 to 1; None if no boot was audited."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    at: float
-    """Seconds since the epoch."""
-    served_bytes: int
-    base_bytes: int
-    pool_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Picture:
     title: str
     subtitle: str
-    bars: Sequence[Bar]
+    images: Sequence[ImageSnapshot]
     """The most important first; those beyond :data:`MOST_BARS` are only counted."""
-    moments: Sequence[Moment]
+    points: Sequence[Point]
     """In order of time."""
 
 
@@ -135,8 +116,8 @@ def _rendered(picture: Picture, file_format: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as e:
         raise exception.PlottingMissing(reason=str(e)) from e
-    bars = picture.bars[:MOST_BARS]
-    rows = max(1, len(bars)) * _ROW
+    images = picture.images[:MOST_BARS]
+    rows = max(1, len(images)) * _ROW
     height = _HEAD + rows + _GAP + _TIMES + _FOOT
     # No pyplot: it keeps what it has drawn, and asks for a screen.
     with matplotlib.rc_context(_STYLE):
@@ -150,37 +131,37 @@ def _rendered(picture: Picture, file_format: str) -> bytes:
                 (left / _WIDTH, bottom / height, (right - left) / _WIDTH, inches / height)
             )
 
-        _draw_names(place(_LEFT, _NAMES, _HEAD, rows), bars, len(picture.bars))
-        _draw_sizes(place(_NAMES, _MIDDLE - 0.25, _HEAD, rows), bars)
-        _draw_ratios(place(_MIDDLE, _WIDTH - _LEFT, _HEAD, rows), bars)
-        _draw_times(place(_TICKS, _WIDTH - _LEFT, _HEAD + rows + _GAP, _TIMES), picture.moments)
+        _draw_names(place(_LEFT, _NAMES, _HEAD, rows), images, len(picture.images))
+        _draw_sizes(place(_NAMES, _MIDDLE - 0.25, _HEAD, rows), images)
+        _draw_ratios(place(_MIDDLE, _WIDTH - _LEFT, _HEAD, rows), images)
+        _draw_times(place(_TICKS, _WIDTH - _LEFT, _HEAD + rows + _GAP, _TIMES), picture.points)
         content = io.BytesIO()
         figure.savefig(content, format=file_format, dpi=_DPI)
     return content.getvalue()
 
 
-def _draw_names(axes: 'Axes', bars: Sequence[Bar], count: int) -> None:
-    which = f'the {len(bars)} of {count} with the most boots' if count > len(bars) else 'all'
+def _draw_names(axes: 'Axes', images: Sequence[ImageSnapshot], count: int) -> None:
+    which = f'the {len(images)} of {count} with the most boots' if count > len(images) else 'all'
     axes.set_title(f'Images ({which})')
-    width = max((len(f'{bar.boots:,}') for bar in bars), default=0)
-    for row, bar in enumerate(bars):
-        name = f'{bar.name}  {bar.boots:>{width},} boots'
+    width = max((len(f'{image.counters.boots:,}') for image in images), default=0)
+    for row, image in enumerate(images):
+        name = f'{image.image_id}  {image.counters.boots:>{width},} boots'
         axes.text(0, row, name, va='center', family='monospace', fontsize=8)
-    if not bars:
+    if not images:
         axes.text(0, 0, 'No image has booted yet', va='center', color=_FAINT)
-    _set_rows(axes, bars)
+    _set_rows(axes, images)
     axes.set_axis_off()
 
 
-def _draw_sizes(axes: 'Axes', bars: Sequence[Bar]) -> None:
+def _draw_sizes(axes: 'Axes', images: Sequence[ImageSnapshot]) -> None:
     axes.set_title('Cache and quota')
-    largest = max([1024**2, *(max(bar.quota_bytes or 0, bar.cache_bytes) for bar in bars)])
+    largest = max([1024**2, *(max(image.quota or 0, image.allocated) for image in images)])
     unit, name = _unit(largest)
-    for row, bar in enumerate(bars):
-        size, quota = bar.cache_bytes / unit, (bar.quota_bytes or 0) / unit
+    for row, image in enumerate(images):
+        size, quota = image.allocated / unit, (image.quota or 0) / unit
         axes.barh(row, quota, height=_THICK, color=_TRACK)
         axes.barh(row, size, height=_THICK, color=_CACHE)
-        said = f'{size:,.1f} of {quota:,.0f}' if bar.quota_bytes else 'no cache'
+        said = f'{size:,.1f} of {quota:,.0f}' if image.quota else 'no cache'
         place = max(size, quota) + largest / unit * 0.015
         axes.text(place, row, said, va='center', color=_FAINT)
     axes.set_xlim(0, largest / unit)
@@ -188,53 +169,53 @@ def _draw_sizes(axes: 'Axes', bars: Sequence[Bar]) -> None:
     axes.set_xlim(0, largest / unit * 1.25)
     axes.xaxis.set_major_formatter('{x:,g}')
     axes.set_xlabel(name)
-    _set_rows(axes, bars)
+    _set_rows(axes, images)
 
 
-def _draw_ratios(axes: 'Axes', bars: Sequence[Bar]) -> None:
+def _draw_ratios(axes: 'Axes', images: Sequence[ImageSnapshot]) -> None:
     axes.set_title('Hit ratio of audited boots')
-    for row, bar in enumerate(bars):
-        if bar.hit_ratio is None:
+    for row, image in enumerate(images):
+        if image.counters.hit_ratio is None:
             axes.text(1, row, 'not audited yet', va='center', color=_FAINT, style='italic')
             continue
-        percent = 100 * bar.hit_ratio
+        percent = 100 * image.counters.hit_ratio
         axes.barh(row, 100, height=_THICK, color=_TRACK)
         axes.barh(row, percent, height=_THICK, color=_SERVED)
         axes.text(101.5, row, f'{percent:.2f} %', va='center', color=_FAINT)
     axes.set_xlim(0, 135)
     axes.set_xticks(range(0, 101, 25))
     axes.set_xlabel('percent')
-    _set_rows(axes, bars)
+    _set_rows(axes, images)
 
 
-def _set_rows(axes: 'Axes', bars: Sequence[Bar]) -> None:
-    axes.set_ylim(max(1, len(bars)) - 0.5, -0.5)  # the first on top
+def _set_rows(axes: 'Axes', images: Sequence[ImageSnapshot]) -> None:
+    axes.set_ylim(max(1, len(images)) - 0.5, -0.5)  # the first on top
     axes.set_yticks([])
     _clear(axes)
 
 
-def _draw_times(axes: 'Axes', moments: Sequence[Moment]) -> None:
+def _draw_times(axes: 'Axes', points: Sequence[Point]) -> None:
     # In line with the other titles, left of the ticks.
     margin = (_LEFT - _TICKS) / (_WIDTH - _LEFT - _TICKS)
     axes.set_title('Savings over time', x=margin)
     _clear(axes)
-    if len(moments) < 2:
+    if len(points) < 2:
         text = "Each run of Nova's image cache manager notes one point; there is no line yet"
         axes.text(margin, 0.9, text, transform=axes.transAxes, color=_FAINT)
         axes.set_axis_off()
         return
     dates: Any = importlib.import_module('matplotlib.dates')  # its hints are not complete
-    times: Any = [datetime.datetime.fromtimestamp(moment.at, datetime.UTC) for moment in moments]
+    times: Any = [datetime.datetime.fromtimestamp(point.at, datetime.UTC) for point in points]
     lines = (
-        ('served by caches', _SERVED, '-', [moment.served_bytes for moment in moments]),
-        ('read from bases to record and audit', _BASE, '-', [each.base_bytes for each in moments]),
-        ('size of the pool', _POOL, '--', [moment.pool_bytes for moment in moments]),
+        ('served by caches', _SERVED, '-', [point.served_bytes for point in points]),
+        ('read from bases to record and audit', _BASE, '-', [each.base_bytes for each in points]),
+        ('size of the pool', _POOL, '--', [point.pool_bytes for point in points]),
     )
     unit, name = _unit(max(max(values) for *_, values in lines))
     for label, colour, style, values in lines:
         scaled = [value / unit for value in values]
         axes.plot(times, scaled, style, color=colour, label=label, linewidth=1.8)
-    served = [moment.served_bytes / unit for moment in moments]
+    served = [point.served_bytes / unit for point in points]
     axes.fill_between(times, served, color=_SERVED, alpha=0.12, linewidth=0)
     axes.set_ylim(bottom=0)
     axes.margins(x=0)

@@ -21,12 +21,11 @@ from nova_qcache.cache.view import DIRTY
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.record import CacheRecord
 from nova_qcache.model.states import State
-from nova_qcache.reports import mounts
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import control
 
-__all__ = ['SOURCES', 'ImageSnapshot', 'Snapshot', 'base_bytes', 'gather', 'served_bytes']
+__all__ = ['SOURCES', 'ImageSnapshot', 'Snapshot', 'gather']
 
 SOURCES = {
     **counters_module.SOURCES,
@@ -43,8 +42,6 @@ SOURCES = {
     'pool': 'the configuration, blocks of files, and statvfs of the file system',
     'recorders': 'recorders at work',
     'guests': 'recorders at work',
-    'mounts': "the NFS client's counter of bytes from the server since the mount "
-    '(/proc/self/mountstats), whoever read them',
 }
 """Source of each value, in words for an operator."""
 
@@ -89,23 +86,11 @@ class Snapshot:
     """Recorders that answer, by :class:`nova_qcache.model.states.Phase`."""
     guests: int = 0
     """Guests that read through recorders."""
-    mounts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Bytes that the servers of bases have sent, by NFS mount."""
 
     @property
     def states(self) -> Mapping[str, int]:
         """Number of caches in each state."""
         return Counter(state for image in self.images for state in image.states)
-
-
-def base_bytes(counters: Counters) -> int:
-    """Return the bytes that recordings and audited boots have read from the base."""
-    return counters.recorded_bytes + counters.missed_bytes
-
-
-def served_bytes(counters: Counters) -> int:
-    """Return the bytes that came from caches in place of the base."""
-    return counters.saved_bytes + max(0, counters.audited_bytes - counters.missed_bytes)
 
 
 def gather(catalog: Catalog, pool: Pool, pins: Pins) -> Snapshot:
@@ -122,13 +107,11 @@ def gather(catalog: Catalog, pool: Pool, pins: Pins) -> Snapshot:
     keys: dict[str, list[CacheKey]] = {}
     for key in found:
         keys.setdefault(key.image_id, []).append(key)
-    bases: set[str] = set()
     images = []
     for image_id in keys.keys() | counted.keys() | pinned:
         its_keys = keys.get(image_id, [])
         seen = [_state_of(catalog, key, key in recorders) for key in its_keys]
         seen.sort(key=_importance)
-        bases.update(record.base for _, record in seen if record is not None)
         images.append(
             ImageSnapshot(
                 image_id,
@@ -147,7 +130,6 @@ def gather(catalog: Catalog, pool: Pool, pins: Pins) -> Snapshot:
         pool=pool.state(),
         recorders=Counter(status.phase.value for status in recorders.values()),
         guests=sum(status.guests for status in recorders.values()),
-        mounts=mounts.bytes_from_servers(bases),
     )
 
 

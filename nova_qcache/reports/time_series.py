@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 from nova_qcache import exception
-from nova_qcache.reports import snapshot as snapshot_module
 from nova_qcache.reports.snapshot import Snapshot
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.system import files
@@ -48,12 +47,8 @@ class TimeSeries:
 
     def note(self, snapshot: Snapshot) -> None:
         """Add a point with the present values of the host. Never raises."""
-        point = Point(
-            snapshot.at,
-            snapshot_module.served_bytes(snapshot.host),
-            snapshot_module.base_bytes(snapshot.host),
-            snapshot.pool.allocated,
-        )
+        host, pool = snapshot.host, snapshot.pool
+        point = Point(snapshot.at, host.served_bytes, host.base_bytes, pool.allocated)
         try:
             # What begins with a dot in that folder is a leftover to whoever holds this lock.
             with locks.statistics(self._locks, _LOCK_SECONDS):

@@ -20,6 +20,7 @@ from nova_qcache.model.plan import Plan
 from nova_qcache.model.plan import PlanKind
 from nova_qcache.stats import counters as counters_module
 from nova_qcache.stats.counters import Counters
+from nova_qcache.system import files
 from nova_qcache.system import locks
 from nova_qcache.system.log_rate_limit import LogRateLimit
 from nova_qcache.system.paths import Paths
@@ -147,16 +148,8 @@ class CounterStore:
             return Counters()
 
     def _write(self, name: str, counters: Counters) -> None:
-        path = self._path(name)
-        hidden = self._folder / f'.{name}.{os.getpid()}'
-        try:
-            hidden.write_bytes(counters_module.dumps(counters))
-            hidden.chmod(_MODE)
-            hidden.rename(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                hidden.unlink(missing_ok=True)
-            raise
+        content = counters_module.dumps(counters)
+        files.replace_atomically(self._path(name), content, _MODE, sync=False)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

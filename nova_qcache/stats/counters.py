@@ -11,7 +11,7 @@ from typing import Any
 
 from nova_qcache import exception
 
-__all__ = ['SOURCES', 'Counters', 'add', 'dumps', 'hit_ratio', 'loads', 'versioned']
+__all__ = ['SOURCES', 'Counters', 'add', 'dumps', 'loads', 'versioned']
 
 VERSION = 1
 
@@ -62,6 +62,23 @@ class Counters:
     last_used_at: float = 0.0
     """The same of whatever says that the image is wanted here: a boot, an instance, a pin."""
 
+    @property
+    def base_bytes(self) -> int:
+        """Bytes that recordings and audited boots have read from the base."""
+        return self.recorded_bytes + self.missed_bytes
+
+    @property
+    def served_bytes(self) -> int:
+        """Bytes that came from caches in place of the base."""
+        return self.saved_bytes + max(0, self.audited_bytes - self.missed_bytes)
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Which part of what audited boots read came from the cache; None if none was audited."""
+        if not self.audited_bytes:
+            return None
+        return max(0.0, 1 - self.missed_bytes / self.audited_bytes)
+
 
 SOURCES = {
     'boots': 'starts of domains',
@@ -106,14 +123,6 @@ def add(one: Counters, other: Counters) -> Counters:
         else:
             values[field.name] = mine + its
     return Counters(**values)
-
-
-def hit_ratio(counters: Counters) -> float | None:
-    """Return which part of what audited boots read came from the cache; None if none was
-    audited."""
-    if not counters.audited_bytes:
-        return None
-    return max(0.0, 1 - counters.missed_bytes / counters.audited_bytes)
 
 
 def dumps(counters: Counters) -> bytes:

@@ -38,8 +38,7 @@ def replace_atomically(
     never less.
 
     :param sync: whether to wait until it is on disk, which takes seconds where others write much.
-        False is for what means nothing after a crash of the host: it may be empty then, and is
-        removed
+        False is for what may be lost in a crash of the host: it may be empty then
     :raises OSError: as the system says; the old content is then still there
     """
     fd, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)

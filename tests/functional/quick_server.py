@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import Any
 
-_LEFT_OUT = ('nova_qcache.virt', 'nova_qcache.reports.plot', 'nova_qcache.cmd.status')
+_LEFT_OUT = ('nova_qcache.virt', 'nova_qcache.cmd.status')
 """They need what is not installed, or take long and are seldom used."""
 
 

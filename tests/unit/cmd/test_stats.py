@@ -44,7 +44,6 @@ FIGURES = Snapshot(
     pool=POOL,
     recorders={'recording': 1},
     guests=3,
-    mounts={'/srv/images': 77},
 )
 COUNTED = {
     'boots': 20,
@@ -145,7 +144,6 @@ def test_json_of_the_host_is_one_object(run):
         'pinned_images': 1,
         'recorders': {'recording': 1},
         'guests': 3,
-        'mounts': {'/srv/images': 77},
         'sources': SOURCES,
     }
 
@@ -177,7 +175,6 @@ def test_a_table_of_the_host_has_the_source_of_each_figure(run):
         'hit ratio': '75.00%',
         'pool budget bytes': '1.0 GiB',
         'pool allocated bytes': '300 bytes',
-        'mounts: /srv/images': '77 bytes',
         'recorders: recording': '1',
         'last boot at': '2023-11-14T22:13:20+00:00',
     }

@@ -65,6 +65,12 @@ def test_a_request_that_says_nothing(requests, paths, text):
     assert requests.pending() == {KEY: Request()}
 
 
+def test_no_boot_waits_for_a_disk(requests):
+    with mock.patch.object(os, 'fsync', autospec=True) as fsync:
+        requests.add(KEY)
+    fsync.assert_not_called()
+
+
 def test_foreign_files(requests, paths):
     (paths.revalidations / 'x').touch()
     (paths.revalidations / KEY.stem).touch()

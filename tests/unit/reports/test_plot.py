@@ -12,26 +12,29 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.reports import plot
-from nova_qcache.reports.plot import Bar
-from nova_qcache.reports.plot import Moment
 from nova_qcache.reports.plot import Picture
+from nova_qcache.reports.snapshot import ImageSnapshot
+from nova_qcache.reports.time_series import Point
+from nova_qcache.stats.counters import Counters
 
 MIB = 1024 * 1024
 DAY = 24 * 3600
 
 
-def picture(count: int, moments: int = 3) -> Picture:
-    bars = [
-        Bar(f'image-{number:03}', 5000 - number, (40 + number) * MIB, 512 * MIB, 0.9994)
-        for number in range(count)
-    ]
+def image(number: int) -> ImageSnapshot:
+    counters = Counters(boots=5000 - number, audited_bytes=10_000, missed_bytes=6)
+    size, quota = (40 + number) * MIB, 512 * MIB
+    return ImageSnapshot(f'image-{number:03}', counters, ('READY',), size, quota)
+
+
+def picture(count: int, points: int = 3) -> Picture:
     return Picture(
         'Boot caches of a host',
         'pool 1.0 of 2.0 GiB',
-        bars,
+        [image(number) for number in range(count)],
         [
-            Moment(1_700_000_000 + day * DAY, day << 32, day << 20, 64 * MIB)
-            for day in range(moments)
+            Point(1_700_000_000 + day * DAY, day << 32, day << 20, 64 * MIB)
+            for day in range(points)
         ],
     )
 
@@ -59,7 +62,7 @@ def size(path) -> tuple[int, int]:
 @pytest.mark.parametrize('count', [0, 1, 5, 40])
 def test_png(tmp_path, count):
     path = tmp_path / 'picture.png'
-    plot.draw(picture(count, moments=count), path)
+    plot.draw(picture(count, points=count), path)
     width, height = size(path)
     assert width == 1560
     assert 700 < height < 1700
@@ -83,8 +86,7 @@ def test_of_many_images_those_with_the_most_boots_are_shown(words):
 
 
 def test_what_is_not_known_is_no_number(words):
-    bar = Bar('image', 1, 0, None, None)
-    said = words(Picture('title', 'subtitle', [bar], []))
+    said = words(Picture('title', 'subtitle', [ImageSnapshot('image', Counters(boots=1))], []))
     assert {'no cache', 'not audited yet'} <= set(said)
     assert any('no line yet' in text for text in said)
 
@@ -93,9 +95,9 @@ def test_names_that_look_like_formulas_are_names(words):
     assert '$host$ x_1' in words(Picture('$host$ x_1', '', [], []))
 
 
-def test_moments_of_one_time_are_no_trouble(words):
-    moments = [Moment(1_700_000_000, 0, 0, 0)] * 2
-    assert 'Savings over time' in words(Picture('title', '', [], moments))
+def test_points_of_one_time_are_no_trouble(words):
+    points = [Point(1_700_000_000, 0, 0, 0)] * 2
+    assert 'Savings over time' in words(Picture('title', '', [], points))
 
 
 def test_nothing_global_is_changed(tmp_path):

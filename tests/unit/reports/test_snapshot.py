@@ -13,7 +13,6 @@ from nova_qcache.cache.pool import Pool
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.states import Phase
 from nova_qcache.model.states import State
-from nova_qcache.reports import mounts
 from nova_qcache.reports import snapshot
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system.control import Status
@@ -48,7 +47,7 @@ def test_nothing_there(gather, pool):
     assert seen.images == ()
     assert seen.host == Counters()
     assert seen.pool is pool.state.return_value
-    assert (seen.states, seen.recorders, seen.guests, seen.mounts) == ({}, {}, 0, {})
+    assert (seen.states, seen.recorders, seen.guests) == ({}, {}, 0)
 
 
 def test_a_cache_that_nobody_counted(gather, catalog):
@@ -153,14 +152,6 @@ def test_recorders_that_are_silent_do_not_take_long(gather, catalog, recorder):
         assert gather().recorders == {'recording': 2}
 
 
-def test_bases_are_what_mounts_are_asked_for(gather, catalog):
-    builders.ready(catalog, base='/nfs/one')
-    catalog.paths.record(OTHER).write_bytes(b'x')
-    with mock.patch.object(mounts, 'bytes_from_servers', autospec=True) as asked:
-        assert gather().mounts is asked.return_value
-    asked.assert_called_once_with({'/nfs/one'})
-
-
 def test_an_unreadable_folder_is_an_error(gather, catalog):
     with (
         mock.patch.object(os, 'listdir', autospec=True, side_effect=PermissionError('no')),
@@ -169,16 +160,9 @@ def test_an_unreadable_folder_is_an_error(gather, catalog):
         gather()
 
 
-def test_what_follows_from_the_counters():
-    counters = Counters(recorded_bytes=100, missed_bytes=10, audited_bytes=50, saved_bytes=1000)
-    assert snapshot.base_bytes(counters) == 110
-    assert snapshot.served_bytes(counters) == 1040
-    assert snapshot.served_bytes(Counters(missed_bytes=9)) == 0
-
-
 def test_each_figure_has_a_source():
     assert {field.name for field in dataclasses.fields(Counters)} <= set(snapshot.SOURCES)
-    seen = {'hit_ratio', 'base_bytes', 'served_bytes', 'pool', 'recorders', 'guests', 'mounts'}
+    seen = {'hit_ratio', 'base_bytes', 'served_bytes', 'pool', 'recorders', 'guests'}
     assert seen <= set(snapshot.SOURCES)
     assert all(snapshot.SOURCES.values())
 

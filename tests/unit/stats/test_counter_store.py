@@ -64,6 +64,12 @@ def test_a_boot_is_counted_by_what_it_has_started_with(counter_store, plan, coun
     assert found.boot_bytes == 70
 
 
+def test_no_boot_waits_for_a_disk(counter_store):
+    with mock.patch.object(os, 'fsync', autospec=True) as fsync:
+        counter_store.boot(Plan(PlanKind.PLAY, '', *BOOT))
+    fsync.assert_not_called()
+
+
 def test_a_boot_of_what_is_no_image_is_not_counted(counter_store, paths):
     counter_store.boot(Plan(PlanKind.PLAIN, '', '../../x', '', ''))
     assert list(paths.statistics.iterdir()) == []

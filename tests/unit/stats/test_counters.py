@@ -109,4 +109,11 @@ def test_zeros_take_no_space():
     ('audited', 'missed', 'ratio'), [(0, 0, None), (100, 0, 1.0), (100, 25, 0.75), (10, 20, 0.0)]
 )
 def test_hit_ratio(audited, missed, ratio):
-    assert counters.hit_ratio(Counters(audited_bytes=audited, missed_bytes=missed)) == ratio
+    assert Counters(audited_bytes=audited, missed_bytes=missed).hit_ratio == ratio
+
+
+def test_what_follows_from_the_counters():
+    some = Counters(recorded_bytes=100, missed_bytes=10, audited_bytes=50, saved_bytes=1000)
+    assert some.base_bytes == 110
+    assert some.served_bytes == 1040
+    assert Counters(missed_bytes=9).served_bytes == 0
