@@ -19,13 +19,13 @@ from nova_qcache import exception
 from nova_qcache import options
 from nova_qcache.cache import pool
 from nova_qcache.cache.directory import CacheDirectory
-from nova_qcache.checks import confinement
-from nova_qcache.checks import libvirt_guests
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
 from nova_qcache.qemu import block_graph
 from nova_qcache.qemu import img
+from nova_qcache.system import confinement
 from nova_qcache.system import files
+from nova_qcache.system import libvirt_guests
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
 

@@ -9,14 +9,14 @@ import pytest
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
-from nova_qcache.checks import confinement
-from nova_qcache.checks import libvirt_guests
 from nova_qcache.checks import preflight
 from nova_qcache.checks.preflight import Finding
 from nova_qcache.checks.preflight import Grade
 from nova_qcache.qemu import block_graph
 from nova_qcache.qemu import img
+from nova_qcache.system import confinement
 from nova_qcache.system import files
+from nova_qcache.system import libvirt_guests
 from nova_qcache.system.glance import Glance
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
