@@ -215,48 +215,30 @@ def test_a_recorder_that_ends_meanwhile(found, recorder, paths):
 
 
 @pytest.fixture
-def version():
-    """What is known of an installed Nova: there is none, unless a test says otherwise."""
-    real = metadata.version
-    with mock.patch.object(metadata, 'version', autospec=True) as made:
-        made.nova = None
-
-        def look(name):
-            if name != 'nova':
-                return real(name)
-            if made.nova is None:
-                raise metadata.PackageNotFoundError(name)
-            return made.nova
-
-        made.side_effect = look
-        yield made
-
-
-@pytest.fixture
 def moved():
-    with mock.patch.object(compatibility, 'moved', autospec=True) as made:
-        made.return_value = iter([])
+    with mock.patch.object(compatibility, 'moved', autospec=True, return_value=[]) as made:
         yield made
 
 
 @pytest.fixture
 def find_spec():
-    real = importlib.util.find_spec
     with mock.patch.object(importlib.util, 'find_spec', autospec=True) as made:
-        made.shim = object()
-        made.side_effect = lambda name: made.shim if name == 'nova.virt.qcache' else real(name)
         yield made
 
 
 @pytest.fixture
-def nova(version, moved, find_spec):
+def nova(moved, find_spec):
     """Ask with a Nova of that version, and that driver in the configuration."""
 
     def call(number=None, driver=None):
-        version.nova = number
         conf = cfg.ConfigOpts()
         conf.register_opt(cfg.StrOpt('compute_driver', default=driver))
-        return look(conf, 'nova')['nova']
+        none = metadata.PackageNotFoundError('nova')
+        with mock.patch.object(metadata, 'version', autospec=True) as version:
+            version.side_effect = none if number is None else [number]
+            found = look(conf, 'nova')['nova']
+        version.assert_called_once_with('nova')
+        return found
 
     return call
 
@@ -283,7 +265,7 @@ def test_a_nova_that_is_tested(nova, number):
 
 def test_a_driver_that_is_named_elsewhere(nova, find_spec):
     """nova-compute may have files of its own that nobody else reads."""
-    find_spec.shim = None
+    find_spec.return_value = None
     assert nova('34.0.0') == Finding(
         Grade.OK, 'Nova 34.0.0 fits; these configuration files have no compute_driver'
     )
@@ -298,7 +280,7 @@ def test_a_nova_that_is_not_tested(nova, number):
 
 
 def test_a_nova_that_does_not_fit(nova, moved):
-    moved.return_value = iter(['a is gone', 'b takes c'])
+    moved.return_value = ['a is gone', 'b takes c']
     found = nova('34.0.0')
     assert found.grade is Grade.ERROR
     assert found.found.endswith('without a cache: a is gone; b takes c')
@@ -306,10 +288,11 @@ def test_a_nova_that_does_not_fit(nova, moved):
 
 
 def test_a_nova_elsewhere_than_the_driver(nova, find_spec):
-    find_spec.shim = None
+    find_spec.return_value = None
     found = nova('34.0.0', DRIVER)
     assert found.grade is Grade.ERROR
     assert found.found.endswith('Nova 34.0.0 does not find nova.virt.qcache')
+    find_spec.assert_called_once_with('nova.virt.qcache')
     assert found.remedy.startswith('Install nova-qcache')
 
 
