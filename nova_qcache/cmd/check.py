@@ -2,7 +2,6 @@
 """The command check: preflight checks of this host."""
 
 import argparse
-from typing import Any
 
 from cliff import lister
 
@@ -16,13 +15,9 @@ class Check(lister.Lister):
     cannot."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        shell.add_examples(parser, 'check', 'check -f json')
-        return parser
+        return shell.add_examples(super().get_parser(prog_name), 'check', 'check -f json')
 
-    def take_action(
-        self, parsed_args: argparse.Namespace
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Rows:
         # Imported here: cliff imports all commands for each of them.
         from nova_qcache.checks import preflight
         from nova_qcache.checks import registry
