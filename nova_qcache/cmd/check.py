@@ -2,7 +2,6 @@
 """The command check: preflight checks of this host."""
 
 import argparse
-from typing import Any
 
 from cliff import lister
 
@@ -16,23 +15,20 @@ class Check(lister.Lister):
     cannot."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        shell.add_examples(parser, 'check', 'check -f json')
-        return parser
+        return shell.add_examples(super().get_parser(prog_name), 'check', 'check -f json')
 
-    def take_action(
-        self, parsed_args: argparse.Namespace
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Rows:
         # Imported here: cliff imports all commands for each of them.
         from nova_qcache.checks import preflight
+        from nova_qcache.checks import registry
 
-        findings = list(preflight.run_checks(shell.conf(self.app)))
-        self.failed = any(finding.grade is preflight.Grade.ERROR for finding in findings)
-        rows = [(each.subject, each.grade.value, each.found, each.remedy) for each in findings]
+        rows, self.failed = [], False
+        for subject, each in registry.run(preflight.CHECKS, shell.conf(self.app)):
+            rows.append((subject, each.grade.name.lower(), each.found, each.remedy))
+            self.failed |= each.grade is registry.Grade.ERROR
         if shell.is_for_program(parsed_args):
-            return ('subject', 'grade', 'found', 'remedy'), [
-                tuple(value or None for value in row) for row in rows
-            ]
+            data = [tuple(value or None for value in row) for row in rows]
+            return ('subject', 'grade', 'found', 'remedy'), data
         return ('Subject', 'Grade', 'Found', 'Remedy'), rows
 
     def run(self, parsed_args: argparse.Namespace) -> int:

@@ -36,9 +36,7 @@ class List(lister.Lister):
         shell.add_examples(parser, 'list', 'list --long', 'list -f json', 'list -f value -c Base')
         return parser
 
-    def take_action(
-        self, parsed_args: argparse.Namespace
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Rows:
         manager = shell.manager(self.app, looks_only=True)
         caches = [fields(view, manager.pins.all()) for view in manager.caches()]
         if shell.is_for_program(parsed_args):
@@ -73,12 +71,9 @@ class Show(show.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
-        shell.add_examples(parser, 'show IMAGE', 'show -f value -c state IMAGE')
-        return parser
+        return shell.add_examples(parser, 'show IMAGE', 'show -f value -c state IMAGE')
 
-    def take_action(
-        self, parsed_args: argparse.Namespace
-    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Fields:
         manager = shell.manager(self.app, looks_only=True)
         views = manager.caches(parsed_args.image_id)
         if not views:
@@ -128,9 +123,7 @@ def fields(view: CacheView, pinned: Collection[str]) -> dict[str, Any]:
     return dict.fromkeys(FIELDS) | known
 
 
-def one(
-    parsed_args: argparse.Namespace, known: dict[str, Any]
-) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+def one(parsed_args: argparse.Namespace, known: dict[str, Any]) -> shell.Fields:
     """Return the fields of one object for output: all of them for programs, those with a value for
     people."""
     if parsed_args.formatter == 'table' and not parsed_args.columns:

@@ -18,9 +18,6 @@ from nova_qcache.model.source import FORMATS
 
 __all__ = ['Invalidate', 'Plan', 'Record', 'Remove', 'Seal']
 
-Columns = tuple[tuple[str, ...], tuple[Any, ...]]
-Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
-
 
 def _add_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
@@ -77,14 +74,13 @@ class Plan(show.ShowOne):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _add_image(parser)
         _add_base(parser, required=True)
-        shell.add_examples(
+        return shell.add_examples(
             parser,
             'plan IMAGE --base /srv/base.raw',
             'plan IMAGE --base nbd://10.0.0.1/image --base-format qcow2',
         )
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Fields:
         plan = shell.manager(self.app, looks_only=True).boots.preview(
             parsed_args.image_id, parsed_args.base, parsed_args.base_format
         )
@@ -106,14 +102,13 @@ class Record(show.ShowOne):
             help='quota instead of the configured one: a number of MiB, or one with a unit, such '
             'as 512M or 1GB',
         )
-        shell.add_examples(
+        return shell.add_examples(
             parser,
             'record IMAGE --base /srv/base.raw',
             'record IMAGE --base nbd+unix:///image?socket=/run/nbd.sock --quota 256M',
         )
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Fields:
         manager = shell.manager(self.app)
         plan = manager.boots.record(
             parsed_args.image_id,
@@ -143,10 +138,9 @@ class Seal(show.ShowOne):
             metavar='SECONDS',
             help='how long to wait for it, in seconds (default: 120)',
         )
-        shell.add_examples(parser, 'seal IMAGE', 'seal --wait --timeout 30 IMAGE')
-        return parser
+        return shell.add_examples(parser, 'seal IMAGE', 'seal --wait --timeout 30 IMAGE')
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Fields:
         manager = shell.manager(self.app)
         view = manager.seal(
             parsed_args.image_id, parsed_args.timeout if parsed_args.wait else 0, shell.progress
@@ -161,12 +155,11 @@ class Invalidate(lister.Lister):
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         _add_image(parser)
         _add_base(parser, required=False)
-        shell.add_examples(
+        return shell.add_examples(
             parser, 'invalidate IMAGE', 'invalidate IMAGE --base nbd://10.0.0.1/image'
         )
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Rows:
         keys = shell.manager(self.app).invalidate(
             parsed_args.image_id, parsed_args.base, parsed_args.base_format
         )
@@ -189,10 +182,11 @@ class Remove(lister.Lister):
             action='store_true',
             help='remove also its row in stats, even without a cache; host totals keep it',
         )
-        shell.add_examples(parser, 'remove IMAGE', 'remove --forget IMAGE', 'remove --force IMAGE')
-        return parser
+        return shell.add_examples(
+            parser, 'remove IMAGE', 'remove --forget IMAGE', 'remove --force IMAGE'
+        )
 
-    def take_action(self, parsed_args: argparse.Namespace) -> Rows:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Rows:
         manager = shell.manager(self.app)
         try:
             keys = manager.remove(
@@ -207,7 +201,7 @@ class Remove(lister.Lister):
         return _rows(parsed_args, keys)
 
 
-def _rows(parsed_args: argparse.Namespace, keys: list[CacheKey]) -> Rows:
+def _rows(parsed_args: argparse.Namespace, keys: list[CacheKey]) -> shell.Rows:
     columns = ('image_id', 'generation')
     if not shell.is_for_program(parsed_args):
         columns = ('Image', 'Generation')

@@ -4,7 +4,6 @@
 import argparse
 import math
 import time
-from typing import Any
 
 from cliff import command
 from cliff import show
@@ -43,12 +42,9 @@ class Pin(show.ShowOne):
             metavar='HOURS',
             help='hours to pin it for (default: until it is unpinned); a longer pin is kept',
         )
-        shell.add_examples(parser, 'pin IMAGE', 'pin --for 48 IMAGE')
-        return parser
+        return shell.add_examples(parser, 'pin IMAGE', 'pin --for 48 IMAGE')
 
-    def take_action(
-        self, parsed_args: argparse.Namespace
-    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Fields:
         manager = shell.manager(self.app)
         hours = parsed_args.hours
         until = None if hours is None else math.ceil(time.time() + hours * 3600)
@@ -70,8 +66,7 @@ class Unpin(command.Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument('image_id', metavar='IMAGE', help='UUID of the image')
-        shell.add_examples(parser, 'unpin IMAGE')
-        return parser
+        return shell.add_examples(parser, 'unpin IMAGE')
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         if not shell.manager(self.app).pins.unpin(parsed_args.image_id):

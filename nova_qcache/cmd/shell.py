@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from nova_qcache.engine.manager import Manager
 
 __all__ = [
+    'Fields',
+    'Rows',
     'Shell',
     'add_examples',
     'add_long',
@@ -45,6 +47,11 @@ _FAILED = 1
 _MISUSED = 2
 _INTERRUPTED = 130
 _NO_READER = 141
+
+Fields = tuple[tuple[str, ...], tuple[Any, ...]]
+"""Names and values of one object, as cliff shows it."""
+Rows = tuple[tuple[str, ...], list[tuple[Any, ...]]]
+"""Names of the columns, and the rows of a table."""
 
 COMMANDS = 'nova_qcache.cli'
 """Namespace of the entry points of commands."""
@@ -183,8 +190,8 @@ def manager(program: app.App, *, looks_only: bool = False) -> 'Manager':
     return Manager(conf(program), looks_only=looks_only)
 
 
-def add_examples(parser: argparse.ArgumentParser, *examples: str) -> None:
-    """End the help of a command with examples.
+def add_examples(parser: argparse.ArgumentParser, *examples: str) -> argparse.ArgumentParser:
+    """End the help of a command with examples, and return its parser.
 
     :param examples: command lines without the program; ``IMAGE`` is a UUID
     """
@@ -200,6 +207,7 @@ def add_examples(parser: argparse.ArgumentParser, *examples: str) -> None:
             return str(super()._fill_text(text, width, indent))
 
     parser.formatter_class = Formatter
+    return parser
 
 
 def add_long(parser: argparse.ArgumentParser) -> None:

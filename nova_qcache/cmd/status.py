@@ -6,10 +6,9 @@ prints them and makes the exit code of them, as nova-status has it: 0 for succes
 is worth a look, 2 if something stops an upgrade, and 255 if there is no answer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 import functools
 from importlib import metadata
-import importlib.util
 import pathlib
 import sys
 from typing import Any
@@ -21,26 +20,14 @@ from oslo_upgradecheck import upgradecheck
 from nova_qcache import conf as qcache_conf
 from nova_qcache import config_files
 from nova_qcache import exception
-from nova_qcache.checks import preflight
+from nova_qcache.checks import registry
 from nova_qcache.checks import upgrade
-from nova_qcache.checks.preflight import Finding
-from nova_qcache.checks.preflight import Grade
+from nova_qcache.checks.registry import Finding
 from nova_qcache.cmd import shell
-from nova_qcache.virt import compatibility
 
 __all__ = ['Checks', 'main']
 
 _NO_ANSWER = 255
-_DRIVER = 'qcache.QcacheDriver'
-_SHIM = 'nova.virt.qcache'
-"""Module in which Nova looks for the driver."""
-_TESTED_NOVAS = range(31, 35)
-
-_CODES = {
-    Grade.OK: upgradecheck.Code.SUCCESS,
-    Grade.WARNING: upgradecheck.Code.WARNING,
-    Grade.ERROR: upgradecheck.Code.FAILURE,
-}
 
 _Check = tuple[str, Callable[[upgradecheck.UpgradeCommands], upgradecheck.Result]]
 
@@ -57,77 +44,15 @@ class Checks(upgradecheck.UpgradeCommands):
     @property
     def _upgrade_checks(self) -> tuple[_Check, ...]:  # type: ignore[override]
         return tuple(
-            (finding.subject, functools.partial(_result, finding))
-            for finding in _findings(self._conf)
+            (subject, functools.partial(_result, finding))
+            for subject, finding in registry.run(upgrade.CHECKS, self._conf)
         )
-
-
-def _findings(conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    of_host = list(preflight.run_checks(conf))
-    yield from of_host
-    unfit = [finding.subject for finding in of_host if finding.grade is Grade.ERROR]
-    # Without a configuration nobody knows the folders, and without them there is nothing in them.
-    if not {'configuration', 'folders'}.intersection(unfit):
-        yield from upgrade.run_checks(conf)
-    yield _nova(conf.compute_driver)
 
 
 def _result(finding: Finding, _: upgradecheck.UpgradeCommands) -> upgradecheck.Result:
     found = finding.found if finding.found.endswith('.') else f'{finding.found}.'
     details = f'{found} {finding.remedy}' if finding.remedy else finding.found
-    return upgradecheck.Result(_CODES[finding.grade], details)
-
-
-def _nova(driver: str | None) -> Finding:
-    """Look at the Nova that this Python would run.
-
-    :param driver: what the configuration has it load
-    """
-    try:
-        version = metadata.version('nova')
-    except metadata.PackageNotFoundError:
-        if driver == _DRIVER:
-            return Finding(
-                'nova',
-                Grade.ERROR,
-                f'nova.conf has compute_driver = {_DRIVER}, and {sys.executable} has no Nova',
-                'Install nova-qcache where nova-compute is installed.',
-            )
-        return Finding(
-            'nova', Grade.OK, 'Nova is not installed here: nova-qcache is used without it'
-        )
-    moved = list(compatibility.moved())
-    if moved:
-        return Finding(
-            'nova',
-            Grade.ERROR,
-            f'nova-qcache does not support Nova {version}, and all instances would boot without '
-            f'a cache: {"; ".join(moved)}',
-            'Upgrade nova-qcache, or set [DEFAULT] compute_driver = libvirt.LibvirtDriver.',
-        )
-    if driver == _DRIVER and importlib.util.find_spec(_SHIM) is None:
-        return Finding(
-            'nova',
-            Grade.ERROR,
-            f'nova.conf has compute_driver = {_DRIVER}, and Nova {version} does not find {_SHIM}',
-            'Install nova-qcache into the same folder as Nova.',
-        )
-    if not _is_tested(version):
-        return Finding(
-            'nova',
-            Grade.WARNING,
-            f'Nova {version} has all interfaces that nova-qcache needs, which is tested with '
-            f'{_TESTED_NOVAS[0]} to {_TESTED_NOVAS[-1]}',
-            'Try it on one host.',
-        )
-    # Not all of them, perhaps: nova-compute may be given files that nobody else reads.
-    said = f'compute_driver = {driver}' if driver else 'no compute_driver'
-    return Finding('nova', Grade.OK, f'Nova {version} fits; these configuration files have {said}')
-
-
-def _is_tested(version: str) -> bool:
-    major = version.partition('.')[0]
-    return major.isdigit() and int(major) in _TESTED_NOVAS
+    return upgradecheck.Result(upgradecheck.Code(finding.grade.value), details)
 
 
 class _Configuration(cfg.ConfigOpts):

@@ -2,7 +2,6 @@
 """The command verify: comparison of cached bytes with the base."""
 
 import argparse
-from typing import Any
 
 from cliff import lister
 
@@ -20,12 +19,9 @@ class Verify(lister.Lister):
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument('image_id', metavar='IMAGE', nargs='?', help='UUID of the image')
         which.add_argument('--all', action='store_true', help='all sealed caches of this host')
-        shell.add_examples(parser, 'verify IMAGE', 'verify --all -f json')
-        return parser
+        return shell.add_examples(parser, 'verify IMAGE', 'verify --all -f json')
 
-    def take_action(
-        self, parsed_args: argparse.Namespace
-    ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> shell.Rows:
         manager = shell.manager(self.app)
         results = list(manager.verify(parsed_args.image_id, shell.progress))
         rows = [

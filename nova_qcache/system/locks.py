@@ -29,6 +29,7 @@ import contextlib
 from contextlib import AbstractContextManager
 import contextvars
 import enum
+import functools
 import os
 import pathlib
 import time
@@ -77,6 +78,32 @@ _held: contextvars.ContextVar[tuple[tuple[_Rank, str], ...]] = contextvars.Conte
 )
 
 
+def _one(rank: _Rank, folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]:
+    """Hold the lock of that kind.
+
+    :raises LockTimeout: after ``seconds``
+    """
+    return _hold(rank, folder, rank.name.lower(), seconds)
+
+
+def _one_of(
+    rank: _Rank, folder: pathlib.Path, what: str, seconds: float
+) -> AbstractContextManager[None]:
+    """Hold the lock of that kind of an image or base.
+
+    :raises LockTimeout: after ``seconds``
+    """
+    return _hold(rank, folder, f'{rank.name.lower()}-{what}', seconds)
+
+
+keeper = functools.partial(_one, _Rank.KEEPER)
+pool = functools.partial(_one, _Rank.POOL)
+image = functools.partial(_one_of, _Rank.IMAGE)
+lease = functools.partial(_one_of, _Rank.LEASE)
+generation = functools.partial(_one_of, _Rank.GENERATION)
+statistics = functools.partial(_one, _Rank.STATISTICS)
+
+
 @contextlib.contextmanager
 def recorder(folder: pathlib.Path, key: CacheKey) -> Iterator[None]:
     """Hold the recorder's lock of a cache.
@@ -86,59 +113,10 @@ def recorder(folder: pathlib.Path, key: CacheKey) -> Iterator[None]:
     name = f'recorder-{key.stem}'
     with contextlib.ExitStack() as stack:
         try:
-            _enter(stack, _Rank.RECORDER, folder, name, 0)
+            stack.enter_context(_hold(_Rank.RECORDER, folder, name, 0))
         except exception.LockTimeout as e:
             raise exception.RecorderBusy(image_id=key.image_id, name=name) from e
         yield
-
-
-def pool(folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]:
-    """Hold the lock under which room is made for recordings.
-
-    :raises LockTimeout: after ``seconds``
-    """
-    return _hold(_Rank.POOL, folder, 'pool', seconds)
-
-
-def image(folder: pathlib.Path, image_id: str, seconds: float) -> AbstractContextManager[None]:
-    """Hold the lock under which states of the caches of one image change.
-
-    :raises LockTimeout: after ``seconds``
-    """
-    return _hold(_Rank.IMAGE, folder, f'image-{image_id}', seconds)
-
-
-def lease(folder: pathlib.Path, image_id: str, seconds: float) -> AbstractContextManager[None]:
-    """Hold the lock under which leases of the caches of one image are taken.
-
-    :raises LockTimeout: after ``seconds``
-    """
-    return _hold(_Rank.LEASE, folder, f'lease-{image_id}', seconds)
-
-
-def generation(folder: pathlib.Path, name: str, seconds: float) -> AbstractContextManager[None]:
-    """Hold the lock of a base's counter; ``folder`` is where the counter is, on the storage of the
-    base.
-
-    :raises LockTimeout: after ``seconds``
-    """
-    return _hold(_Rank.GENERATION, folder, f'generation-{name}', seconds)
-
-
-def statistics(folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]:
-    """Hold the lock of the counters of all images.
-
-    :raises LockTimeout: after ``seconds``
-    """
-    return _hold(_Rank.STATISTICS, folder, 'statistics', seconds)
-
-
-def keeper(folder: pathlib.Path, seconds: float) -> AbstractContextManager[None]:
-    """Hold the lock of this host's keeper.
-
-    :raises LockTimeout: after ``seconds``
-    """
-    return _hold(_Rank.KEEPER, folder, 'keeper', seconds)
 
 
 def clear_away(folder: pathlib.Path, keys: Collection[CacheKey]) -> None:
@@ -161,25 +139,19 @@ def clear_away(folder: pathlib.Path, keys: Collection[CacheKey]) -> None:
 @contextlib.contextmanager
 def _hold(rank: _Rank, folder: pathlib.Path, name: str, seconds: float) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        _enter(stack, rank, folder, name, seconds)
+        if complain is not None:
+            if seconds > 0:  # one who only tries can be part of no deadlock
+                _check_order(rank, name, complain)
+            stack.callback(_forget, (rank, name))
+        # lockutils has no deadline of its own: ask again without blocking until ours has passed.
+        deadline = time.monotonic() + seconds
+        while not _try(stack, folder, name):
+            if time.monotonic() >= deadline:
+                raise exception.LockTimeout(name=name, path=str(folder), seconds=seconds)
+            time.sleep(_POLL_SECONDS)
+        if complain is not None:
+            _held.set((*_held.get(), (rank, name)))
         yield
-
-
-def _enter(
-    stack: contextlib.ExitStack, rank: _Rank, folder: pathlib.Path, name: str, seconds: float
-) -> None:
-    if complain is not None:
-        if seconds > 0:  # one who only tries can be part of no deadlock
-            _check_order(rank, name, complain)
-        stack.callback(_forget, (rank, name))
-    # lockutils has no deadline of its own: ask again without blocking until ours has passed.
-    deadline = time.monotonic() + seconds
-    while not _try(stack, folder, name):
-        if time.monotonic() >= deadline:
-            raise exception.LockTimeout(name=name, path=str(folder), seconds=seconds)
-        time.sleep(_POLL_SECONDS)
-    if complain is not None:
-        _held.set((*_held.get(), (rank, name)))
 
 
 def _try(stack: contextlib.ExitStack, folder: pathlib.Path, name: str) -> bool:

@@ -3,7 +3,6 @@
 read again."""
 
 from collections.abc import Callable, Set
-import dataclasses
 import os
 import pathlib
 import time
@@ -18,18 +17,12 @@ another that looks the same."""
 _T = TypeVar('_T')
 
 
-@dataclasses.dataclass(frozen=True)
-class _Known(Generic[_T]):
-    file: tuple[int, int, int]
-    """Inode, time and size."""
-    content: _T
-
-
 class StatCache(Generic[_T]):
     def __init__(self, read: Callable[[pathlib.Path], _T]) -> None:
         """:param read: reads one file; what it raises is raised, and not remembered"""
         self._read = read
-        self._known: dict[pathlib.Path, _Known[_T]] = {}
+        self._known: dict[pathlib.Path, tuple[tuple[int, int, int], _T]] = {}
+        """Inode, time and size of each file, and its content."""
 
     def keep(self, paths: Set[pathlib.Path]) -> None:
         """Forget all other files: they are gone."""
@@ -49,10 +42,10 @@ class StatCache(Generic[_T]):
             raise
         file = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
         known = self._known.get(path)
-        if known is not None and known.file == file:
-            return known.content
+        if known is not None and known[0] == file:
+            return known[1]
         # Read after the look: what is replaced in between is at worst read once more.
         content = self._read(path)
         if 0 <= facts.st_mtime_ns < time.time_ns() - _SETTLED_NS:
-            self._known[path] = _Known(file, content)
+            self._known[path] = (file, content)
         return content

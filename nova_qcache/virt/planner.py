@@ -15,13 +15,13 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from nova_qcache import exception
-from nova_qcache.checks import confinement
-from nova_qcache.checks import process_survival
 from nova_qcache.engine.disabled import DisabledEngine
 from nova_qcache.engine.manager import Manager
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import Plan
 from nova_qcache.model.plan import PlanKind
+from nova_qcache.system import confinement
+from nova_qcache.system import process_survival
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.virt import eligibility
 

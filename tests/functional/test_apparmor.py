@@ -16,9 +16,9 @@ from oslo_config import cfg
 import pytest
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache.checks import confinement
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
+from nova_qcache.system import confinement
 from nova_qcache.system.paths import Paths
 from tests import chains
 from tests.functional import account
@@ -168,7 +168,7 @@ def test_a_guest_that_plays_may_read_its_chain(make) -> None:
 
 
 def test_a_guest_that_records_may_not_connect(make, socket) -> None:
-    """When a libvirt makes a rule for the socket, ``checks.confinement`` asks for too much."""
+    """When a libvirt makes a rule for the socket, ``system.confinement`` asks for too much."""
     overlay = make('disk')
     found = rules(record_xml(overlay, socket))
     assert f'"{overlay}" rwk,' in found

@@ -9,14 +9,15 @@ import pytest
 
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
-from nova_qcache.checks import confinement
-from nova_qcache.checks import libvirt_guests
 from nova_qcache.checks import preflight
-from nova_qcache.checks.preflight import Finding
-from nova_qcache.checks.preflight import Grade
+from nova_qcache.checks import registry
+from nova_qcache.checks.registry import Finding
+from nova_qcache.checks.registry import Grade
 from nova_qcache.qemu import block_graph
 from nova_qcache.qemu import img
+from nova_qcache.system import confinement
 from nova_qcache.system import files
+from nova_qcache.system import libvirt_guests
 from nova_qcache.system.glance import Glance
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
@@ -100,14 +101,13 @@ def host(version, drivers, reserve, direct_io, free, problem, ask_glance, monkey
 
 
 def run_checks(conf):
-    return {finding.subject: finding for finding in preflight.run_checks(conf)}
+    return dict(registry.run(preflight.CHECKS, conf))
 
 
 def bad(conf):
-    """The one finding that is not good."""
-    found = [finding for finding in preflight.run_checks(conf) if finding.grade is not Grade.OK]
-    assert len(found) == 1
-    return found[0]
+    """The subject and finding of the one that is not good."""
+    (found,) = [each for each in run_checks(conf).items() if each[1].grade is not Grade.OK]
+    return found
 
 
 def test_a_fit_host(conf):
@@ -145,7 +145,6 @@ def test_a_folder_that_cannot_be_made(short_folder, option):
     path = short_folder / 'none' / 'x'
     found = run_checks(builders.config(short_folder, **{option: str(path)}))['folders']
     assert found == Finding(
-        'folders',
         Grade.ERROR,
         f'The folder {str(path)!r} cannot be used: it is not there, and user {os.geteuid()} '
         'cannot make it',
@@ -154,9 +153,9 @@ def test_a_folder_that_cannot_be_made(short_folder, option):
 
 
 def test_a_configuration_that_makes_no_sense(short_folder):
-    found = bad(builders.config(short_folder, recording_idle_seconds=0))
+    subject, found = bad(builders.config(short_folder, recording_idle_seconds=0))
+    assert subject == 'configuration'
     assert found == Finding(
-        'configuration',
         Grade.ERROR,
         "[qcache] recording_idle_seconds = '0': it is not a whole number from 1",
         'Give a whole number from 1.',
@@ -164,9 +163,9 @@ def test_a_configuration_that_makes_no_sense(short_folder):
 
 
 def test_a_value_of_another_type(short_folder):
-    found = bad(builders.config(short_folder, max_recorders='many'))
+    subject, found = bad(builders.config(short_folder, max_recorders='many'))
+    assert subject == 'configuration'
     assert found == Finding(
-        'configuration',
         Grade.ERROR,
         "[qcache] max_recorders = 'many': it is not a whole number from 1",
         'Give a whole number from 1.',
@@ -198,8 +197,7 @@ def test_files_and_values_in_force_are_said(short_folder, tmp_path):
 def test_nothing_is_read(conf):
     conf.reset()
     conf([], project='nova', default_config_files=[], default_config_dirs=[])
-    with mock.patch.object(preflight, '_folders', autospec=True, return_value='/x'):
-        found = run_checks(conf)
+    found = dict(registry.run(preflight.CHECKS[:2], conf))
     assert found['configuration'].found == 'read from no file'
     assert found['options'].found == 'all options have their defaults'
 
@@ -213,8 +211,8 @@ def test_nothing_is_read(conf):
     ],
 )
 def test_an_option_that_nobody_knows(short_folder, name, remedy):
-    found = bad(builders.config(short_folder, **{name: 5}))
-    assert (found.subject, found.grade, found.remedy) == ('options', Grade.WARNING, remedy)
+    subject, found = bad(builders.config(short_folder, **{name: 5}))
+    assert (subject, found.grade, found.remedy) == ('options', Grade.WARNING, remedy)
     assert f'[qcache] has no option {name} ({short_folder}/nova.conf); ' in found.found
 
 
@@ -226,16 +224,16 @@ def test_a_tool_that_is_missing(conf, version, option):
         return (7, 2)
 
     version.side_effect = look
-    found = bad(conf)
-    assert (found.subject, found.grade) == (option, Grade.ERROR)
+    subject, found = bad(conf)
+    assert (subject, found.grade) == (option, Grade.ERROR)
     assert found.remedy == f'Install QEMU or set [qcache] {option} to its path.'
 
 
 @pytest.mark.parametrize('driver', block_graph.DRIVERS)
 def test_a_driver_that_is_missing(conf, drivers, driver):
     drivers.return_value.remove(driver)
-    found = bad(conf)
-    assert (found.subject, found.grade) == ('block drivers', Grade.ERROR)
+    subject, found = bad(conf)
+    assert (subject, found.grade) == ('block drivers', Grade.ERROR)
     assert f"the block driver '{driver}'" in found.found
     assert 'Install a qemu that has it' in found.remedy
 
@@ -256,23 +254,23 @@ def test_a_run_path_that_is_too_long(short_folder):
 
 
 def test_a_group_that_does_not_exist(short_folder):
-    found = bad(builders.config(short_folder, qemu_group='no-such-group'))
-    assert found.subject == 'folders'
+    subject, found = bad(builders.config(short_folder, qemu_group='no-such-group'))
+    assert subject == 'folders'
     assert "'no-such-group'" in found.found
     assert 'Set [qcache] qemu_group' in found.remedy
 
 
 def test_no_reservation(conf, reserve):
     reserve.side_effect = exception.NoReservation(path='/x', reason='no', remedy='Do this')
-    found = bad(conf)
-    assert (found.subject, found.grade) == ('reservation', Grade.ERROR)
+    subject, found = bad(conf)
+    assert (subject, found.grade) == ('reservation', Grade.ERROR)
     assert found.remedy == 'Do this.'
 
 
 def test_no_direct_io(conf, direct_io):
     direct_io.return_value = False
-    found = bad(conf)
-    assert (found.subject, found.grade) == ('O_DIRECT', Grade.WARNING)
+    subject, found = bad(conf)
+    assert (subject, found.grade) == ('O_DIRECT', Grade.WARNING)
     assert 'has no O_DIRECT' in found.found
     assert 'set disk_cachemodes' in found.remedy
 
@@ -288,23 +286,23 @@ def test_a_budget(short_folder):
 
 def test_a_pool_that_is_over_its_budget(short_folder, catalog):
     builders.ready(catalog, b'x' * (17 * MIB))
-    found = bad(builders.config(short_folder, cache_budget='16MiB'))
-    assert (found.subject, found.grade) == ('budget', Grade.WARNING)
+    subject, found = bad(builders.config(short_folder, cache_budget='16MiB'))
+    assert (subject, found.grade) == ('budget', Grade.WARNING)
     assert f'exceed their limits by {MIB} bytes: caches take 17 MiB of 16' in found.found
     assert 'raise [qcache] cache_budget' in found.remedy
 
 
 def test_less_free_than_stays_so(short_folder):
-    found = bad(builders.config(short_folder, min_free='101MiB'))
-    assert (found.subject, found.grade) == ('budget', Grade.WARNING)
+    subject, found = bad(builders.config(short_folder, min_free='101MiB'))
+    assert (subject, found.grade) == ('budget', Grade.WARNING)
     assert f'exceed their limits by {MIB} bytes' in found.found
 
 
 def test_a_share_that_has_no_room_for_one_quota(short_folder):
     with mock.patch('shutil.disk_usage', autospec=True) as usage:
         usage.return_value.total = 100 * MIB
-        found = bad(builders.config(short_folder, cache_budget='10%'))
-    assert (found.subject, found.grade) == ('budget', Grade.ERROR)
+        subject, found = bad(builders.config(short_folder, cache_budget='10%'))
+    assert (subject, found.grade) == ('budget', Grade.ERROR)
     assert 'cache_budget = 10%' in found.found
 
 
@@ -314,16 +312,17 @@ def test_space(conf, free, bytes_free, enough):
     if enough:
         assert 'room for 1 recordings' in run_checks(conf)['space'].found
         return
-    found = bad(conf)
-    assert (found.subject, found.grade) == ('space', Grade.ERROR)
+    subject, found = bad(conf)
+    assert (subject, found.grade) == ('space', Grade.ERROR)
     assert f'is more than the {bytes_free} bytes that are free' in found.found
     assert 'Set [qcache] quota (MiB) to less' in found.remedy
 
 
 def test_guests_that_may_not_connect(conf, paths, problem):
     problem.return_value = 'a rule is missing; add `/x rw,` to the file; or not'
-    assert bad(conf) == Finding(
-        'confinement',
+    subject, found = bad(conf)
+    assert subject == 'confinement'
+    assert found == Finding(
         Grade.WARNING,
         'boots cannot record on this host, and play existing caches only: a rule is missing',
         'Add `/x rw,` to the file; or not.',
@@ -333,7 +332,7 @@ def test_guests_that_may_not_connect(conf, paths, problem):
 
 def test_a_system_error_is_a_finding(conf, reserve):
     reserve.side_effect = OSError(5, 'Input/output error')
-    assert 'Input/output error' in bad(conf).found
+    assert 'Input/output error' in bad(conf)[1].found
 
 
 @pytest.mark.parametrize('path', ['relative', 'with\0NUL'])
@@ -356,10 +355,7 @@ def test_a_name_with_a_full_stop_is_not_the_end_of_the_finding(short_folder):
 
 
 def libvirt_of(folder):
-    return {
-        f.subject: f
-        for f in preflight.run_checks(builders.config(folder, libvirt_uri='qemu:///x'))
-    }['libvirt']
+    return run_checks(builders.config(folder, libvirt_uri='qemu:///x'))['libvirt']
 
 
 def test_libvirt(short_folder):
@@ -381,9 +377,7 @@ def test_a_libvirt_that_lets_nobody_write(short_folder):
 
 
 def test_no_libvirt(conf):
-    assert not {'libvirt', 'libvirt-guests'}.intersection(
-        finding.subject for finding in preflight.run_checks(conf)
-    )
+    assert not {'libvirt', 'libvirt-guests'}.intersection(run_checks(conf))
 
 
 @pytest.mark.parametrize(
@@ -395,8 +389,8 @@ def test_libvirt_guests(short_folder, saves, grades):
         mock.patch.object(libvirt_guests, 'saves', autospec=True, return_value=saves),
         mock.patch.object(libvirt_guests, 'setting', autospec=True, return_value='/x'),
     ):
-        examined = preflight.run_checks(builders.config(short_folder, libvirt_uri='qemu:///x'))
-        found = [each for each in examined if each.subject == 'libvirt-guests']
+        examined = run_checks(builders.config(short_folder, libvirt_uri='qemu:///x'))
+        found = [each for name, each in examined.items() if name == 'libvirt-guests']
     assert [each.grade for each in found] == grades
     assert all('in /x.' in each.remedy for each in found if each.remedy)
 
@@ -405,15 +399,15 @@ def test_libvirt_guests(short_folder, saves, grades):
 
 
 def test_the_section_is_asked_with(short_folder, ask_glance):
-    assert run_checks(builders.config(short_folder))['glance'] == Finding(
-        'glance', Grade.OK, 'http://glance'
-    )
+    found = run_checks(builders.config(short_folder))['glance']
+    assert found == Finding(Grade.OK, 'http://glance')
     assert ask_glance.call_args.args[0]._section == 'admin'
 
 
 def test_nobody_asks_glance(short_folder, ask_glance):
-    assert bad(builders.config(short_folder, glance_auth_section='')) == Finding(
-        'glance',
+    subject, found = bad(builders.config(short_folder, glance_auth_section=''))
+    assert subject == 'glance'
+    assert found == Finding(
         Grade.WARNING,
         'Glance is not asked: caches of deleted images expire by age only',
         'Set [qcache] glance_auth_section to a section with the credentials of an admin.',
@@ -425,7 +419,7 @@ def test_a_glance_that_does_not_tell(conf, ask_glance):
     ask_glance.side_effect = exception.GlanceUnknown(
         section='admin', reason='it answers 403', remedy='Give its user the role admin'
     )
-    found = bad(conf)
-    assert (found.subject, found.grade) == ('glance', Grade.WARNING)
+    subject, found = bad(conf)
+    assert (subject, found.grade) == ('glance', Grade.WARNING)
     assert 'it answers 403' in found.found
     assert found.remedy == 'Give its user the role admin.'

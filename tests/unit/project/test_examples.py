@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache.checks import process_survival
+from nova_qcache.system import process_survival
 from nova_qcache.system.paths import Paths
 
 ROOT = pathlib.Path(__file__).parents[3]

@@ -35,9 +35,9 @@ BRACES = re.compile(r'\{[^{}!:]*(!r)?[^{}]*\}')
 REASONS = {
     'nova_qcache/engine/admission.py': ('refusal',),
     'nova_qcache/engine/boots.py': ('_leased',),
-    'nova_qcache/checks/confinement.py': ('_of_apparmor', '_of_selinux'),
+    'nova_qcache/system/confinement.py': ('_of_apparmor', '_of_selinux'),
     'nova_qcache/engine/lookup.py': ('_result_for', '_playing', '_without_a_cache'),
-    'nova_qcache/checks/process_survival.py': ('problem',),
+    'nova_qcache/system/process_survival.py': ('problem',),
     'nova_qcache/virt/eligibility.py': ('_refusal', 'boot', 'refusal_of'),
 }
 """The functions that say why a boot is plain, or why nothing can be recorded."""

@@ -16,14 +16,14 @@ import pytest
 from nova_qcache import conf as qcache_conf
 from nova_qcache import exception
 from nova_qcache.cache.pins import Pins
-from nova_qcache.checks import confinement
-from nova_qcache.checks import process_survival
 from nova_qcache.engine.boots import Boots
 from nova_qcache.engine.maintenance import Maintenance
 from nova_qcache.model.plan import Boot
 from nova_qcache.model.plan import Cause
 from nova_qcache.model.plan import PlanKind
 from nova_qcache.model.plan import Policy
+from nova_qcache.system import confinement
+from nova_qcache.system import process_survival
 from nova_qcache.system.libvirt_domains import LibvirtDomains
 from nova_qcache.system.paths import Paths
 from nova_qcache.virt import eligibility

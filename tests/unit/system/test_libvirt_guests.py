@@ -3,7 +3,7 @@
 
 import pytest
 
-from nova_qcache.checks import libvirt_guests
+from nova_qcache.system import libvirt_guests
 
 PROGRAM = """#!/bin/sh
 ON_BOOT="ignore"

@@ -39,6 +39,7 @@ _RULE = re.compile(
 )
 _LEFT_BEHIND = ('~', '.dpkg-new', '.dpkg-old', '.dpkg-dist', '.dpkg-bak', '.rpmnew', '.rpmsave')
 """Endings of files that AppArmor passes over in a folder."""
+_GLOBS = {'**': '.*', '*': '[^/]*', '?': '[^/]', '{': '(?:', '}': ')'}
 _SETTING = re.compile(r'^\s*(security_\w+)\s*=\s*(\[[^]]*\]|[^#\n]*)', re.MULTILINE)
 
 
@@ -120,11 +121,9 @@ def _is_general(name: str) -> bool:
 
 def _inside(path: pathlib.Path) -> list[pathlib.Path]:
     """Return the files that are included with this path, which may be a folder."""
-    try:
-        names = sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_dir():
         return [path]
-    return [path / name for name in names if not name.endswith(_LEFT_BEHIND)]
+    return [each for each in sorted(path.iterdir()) if not each.name.endswith(_LEFT_BEHIND)]
 
 
 def _text(path: pathlib.Path) -> str:
@@ -144,24 +143,14 @@ def _matches(pattern: str, path: str) -> bool:
 
 
 def _regex(pattern: str) -> str:
-    made = ''
-    depth = 0
+    made, depth = '', 0
     for part in re.findall(r'\\.|\*\*|\[[^]]*\]|.', pattern):
-        if part == '**':
-            made += '.*'
-        elif part == '*':
-            made += '[^/]*'
-        elif part == '?':
-            made += '[^/]'
-        elif part == '{':
-            made += '(?:'
-            depth += 1
-        elif part == '}' and depth:
-            made += ')'
-            depth -= 1
+        depth += (part == '{') - (part == '}')
+        if part in _GLOBS:
+            made += _GLOBS[part]
         elif part == ',' and depth:
             made += '|'
-        elif len(part) > 2 and part[0] == '[':
+        elif len(part) > 2:
             made += '[' + part[1:].replace('[', r'\[')
         else:
             made += re.escape(part[-1])

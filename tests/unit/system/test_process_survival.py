@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from nova_qcache.checks import process_survival
+from nova_qcache.system import process_survival
 
 UNIT = 'nova-compute.service'
 

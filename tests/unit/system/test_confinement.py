@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from nova_qcache import conf as qcache_conf
-from nova_qcache.checks import confinement
+from nova_qcache.system import confinement
 
 ROOT = pathlib.Path(__file__).parents[3]
 GUESTS = pathlib.Path('/run/nova-qcache/guests')
