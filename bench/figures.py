@@ -15,6 +15,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -156,13 +157,25 @@ def run(
         return 2
     print(table(figures))
     if args.json:
-        document = {
+        head = {
             'command': f'bench/{name} {_options(parser, args)}'.strip(),
             'on': on,
-            'figures': [dataclasses.asdict(figure) for figure in figures],
         }
-        args.json.write_text(json.dumps(document, indent=1) + '\n')
+        _write(args.json, [head, *map(_terse, figures)])
     return 0 if all(figure.held for figure in figures) else 1
+
+
+def _terse(figure: Figure) -> dict[str, Any]:
+    """Without what is as by default; six digits are more than is measured."""
+    return {
+        field.name: round(value, 6) if isinstance(value, float) else value
+        for field in dataclasses.fields(Figure)
+        if (value := getattr(figure, field.name)) != field.default
+    }
+
+
+def _write(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
 
 
 def _options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
@@ -181,12 +194,12 @@ def main() -> int:
     parser.add_argument('files', nargs='+', type=pathlib.Path)
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
-    documents = {file.stem: json.loads(file.read_text()) for file in args.files}
+    documents = [json.loads(file.read_text()) for file in args.files]
     figures = []
-    for each in documents.values():
-        on = ', '.join(f'{name} {value}' for name, value in each['on'].items())
-        print(f'$ {each["command"]}    # {on}')
-        own = [Figure(**fields) for fields in each['figures']]
+    for head, *rows in documents:
+        on = ', '.join(f'{name} {value}' for name, value in head['on'].items())
+        print(f'$ {head["command"]}    # {on}')
+        own = [Figure(**fields) for fields in rows]
         print(f'{table(own)}\n')
         figures += own
     missed = [figure.name for figure in figures if not figure.held]
@@ -195,7 +208,7 @@ def main() -> int:
         f'\n{judged - len(missed)} of {judged} bars held', *missed, sep='; missed: ' * bool(missed)
     )
     if args.json:
-        args.json.write_text(json.dumps(documents, indent=1) + '\n')
+        _write(args.json, [row for rows in documents for row in rows])
     return 1 if missed else 0
 
 

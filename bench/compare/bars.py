@@ -68,14 +68,19 @@ def _play_seconds(results: Results, limits: _Limits) -> Iterator[Verdict]:
         return
     # What is thinned is over in milliseconds, where it does not ask the base.
     for section, setting in _cells(results, 'replay'):
-        pairs = _neighbours(results, section, setting)
+        plays, raws = (
+            [sample.seconds for sample in _measured(results, section, setting, name)]
+            for name in ('play', 'raw')
+        )
+        # They take turns: what else the machine was busy with concerns both of a pair. A run that
+        # was interrupted has one more of one of them.
+        pairs = [(play, raw) for play, raw in zip(plays, raws, strict=False) if raw]
         if not pairs:
             continue
-        ratios = [play.total_seconds / raw.total_seconds for play, raw in pairs]
-        plays, raws = zip(*pairs, strict=True)
+        ratios = [play / raw for play, raw in pairs]
+        plays, raws = (list(values) for values in zip(*pairs, strict=True))
         detail = (
-            f'play {spread([play.total_seconds for play in plays])} s, '
-            f'raw {spread([raw.total_seconds for raw in raws])} s; '
+            f'play {spread(plays)} s, raw {spread(raws)} s; '
             f'ratios of {len(ratios)} pairs {min(ratios):.3f}..{max(ratios):.3f}'
         )
         yield Verdict(
@@ -84,29 +89,6 @@ def _play_seconds(results: Results, limits: _Limits) -> Iterator[Verdict]:
             limits.play_seconds,
             detail,
         )
-
-
-def _neighbours(results: Results, section: str, setting: Setting) -> list[tuple[Sample, Sample]]:
-    """Return each ``play`` with that ``raw`` of its round that was measured next to it: what else
-    the machine was busy with concerns both. Samples are in order of time; several files, and
-    several turns, have rounds of the same number."""
-    placed = {
-        place: sample
-        for place, sample in enumerate(results.samples)
-        if sample.section == section and Setting.of(sample) == setting
-    }
-    plays = [place for place, sample in placed.items() if sample.alternative == 'play']
-    raws = [
-        place
-        for place, sample in placed.items()
-        if sample.alternative == 'raw' and sample.guest == 'first' and sample.total_seconds > 0
-    ]
-    found: dict[int, int] = {}
-    for _, play, raw in sorted((abs(raw - play), play, raw) for play in plays for raw in raws):
-        is_same = placed[play].round == placed[raw].round
-        if is_same and play not in found and raw not in found.values():
-            found[play] = raw
-    return [(placed[play], placed[raw]) for play, raw in sorted(found.items())]
 
 
 # (b)

@@ -84,7 +84,7 @@ def _in_rounds(
             for name in names:
                 with scene.host(base) as host:
                     for found in one(scene, host, candidates[name]):
-                        found = {'guest': 'first', 'round': number, 'rate': rate, **found}
+                        found = {'guest': 'first', 'rate': rate, **found}
                         sample = Sample('choice', name, group=group, delay_ms=delay_ms, **found)
                         scene.collect(sample)
 
@@ -232,7 +232,6 @@ def _modes(scene: Scene, rounds: int) -> None:
                             'choice',
                             f'{kind}: {name}',
                             group='cache mode',
-                            round=number,
                             guest='second',
                             **found,
                         )

@@ -16,7 +16,7 @@ from bench.compare import tables
 from bench.compare.sample import Results
 from bench.compare.tables import Table
 
-__all__ = ['as_text', 'main', 'write']
+__all__ = ['as_text', 'main', 'write_tables']
 
 
 def as_text(results: Results, verdicts: Sequence[bars.Verdict]) -> str:
@@ -31,11 +31,8 @@ def as_text(results: Results, verdicts: Sequence[bars.Verdict]) -> str:
     return '\n\n'.join(parts) + ''.join(f'\nmissed: {name}' for name in missed)
 
 
-def write(results: Results, verdicts: Sequence[bars.Verdict], folder: pathlib.Path) -> None:
-    """Write what a page of the manual includes: tables, bars and plots.
-
-    :raises ImportError: if there is no matplotlib; then there are no plots
-    """
+def write_tables(results: Results, verdicts: Sequence[bars.Verdict], folder: pathlib.Path) -> None:
+    """Write what a page of the manual includes; its pictures are plots.draw()'s."""
     folder.mkdir(parents=True, exist_ok=True)
     blocks = {'machine': tables.machine(results), **tables.sections(results)}
     parts = [_head(results), f'{textwrap.fill(tables.NOTE, 99)}\n']
@@ -44,7 +41,6 @@ def write(results: Results, verdicts: Sequence[bars.Verdict], folder: pathlib.Pa
     (folder / 'results_tables.rst').write_text('\n'.join(parts))
     judged = [tables.as_rst(tables.bars(verdicts))] if verdicts else []
     (folder / 'results_bars.rst').write_text('\n'.join([_head(results), *judged]))
-    plots.draw(results, folder)
 
 
 def _head(results: Results) -> str:
@@ -86,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(as_text(results, verdicts))
     if args.rst:
         try:
-            write(results, verdicts, args.rst)
+            write_tables(results, verdicts, args.rst)
+            plots.draw(results, args.rst)
         except (ImportError, OSError) as error:
             print(f'{parser.prog}: {error}', file=sys.stderr)
             return 2

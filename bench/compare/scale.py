@@ -79,7 +79,7 @@ def measure(
                 for count, images, name in crowds:
                     scene.say(f'{count} hosts at {rate}, images: {images}, round {number}: {name}')
                     with _crowd(scene, base, folder, count, images) as hosts:
-                        _measure_one(scene, rate, trace, hosts, images, name, number)
+                        _measure_one(scene, rate, trace, hosts, images, name)
     finally:
         shutil.rmtree(folder)
 
@@ -166,13 +166,7 @@ def _cache(host: Host) -> pathlib.Path:
 
 
 def _measure_one(
-    scene: Scene,
-    rate: str,
-    trace: Trace,
-    hosts: list[Host],
-    images: str,
-    name: str,
-    number: int,
+    scene: Scene, rate: str, trace: Trace, hosts: list[Host], images: str, name: str
 ) -> None:
     base = hosts[0].base
     alternatives = [_Play(host) if name == 'play' else ALTERNATIVES[name](host) for host in hosts]
@@ -197,7 +191,6 @@ def _measure_one(
                 guest='second' if name == 'play' else 'first',
                 hosts=len(hosts),
                 images=images,
-                round=number,
                 seconds=seconds,
                 base_requests=requests,
                 base_bytes=size,

@@ -100,7 +100,7 @@ _Values = Callable[[Sample], float | None]
 
 
 def _seconds(sample: Sample) -> float:
-    return sample.total_seconds if sample.alternative == 'copy' else sample.seconds
+    return sample.seconds + (sample.prepare_seconds if sample.alternative == 'copy' else 0)
 
 
 def _to_prepare(sample: Sample) -> float | None:

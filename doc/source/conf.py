@@ -1,6 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sphinx configuration of the documentation."""
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # bench/ is not installed
+from bench.compare import bars
+from bench.compare import report
+from bench.compare.sample import Results
+
 project = "nova-qcache"
 author = "nova-qcache developers"
 version = ""
@@ -37,3 +45,8 @@ html_theme = "openstackdocs"
 pygments_style = "native"
 openstackdocs_auto_name = False
 openstackdocs_auto_version = False
+
+# The tables of the published results, which their page includes.
+_folder = pathlib.Path(__file__).parent / "benchmarks"
+_results = Results.read([_folder / "results.json", _folder / "boots.json"])
+report.write_tables(_results, bars.judge(_results), _folder)
