@@ -60,7 +60,7 @@ def _backing_file_by_hand(site: Site, canary: pathlib.Path) -> pathlib.Path:
 
 
 def _backing_file_in_json(site: Site, canary: pathlib.Path) -> pathlib.Path:
-    name = json.dumps({'driver': 'raw', 'file': {'driver': 'file', 'filename': str(canary)}})
+    name = json.dumps({'driver': 'raw', 'file': guests.file_node(canary)})
     return _name_backing_file(_empty(site), f'json:{name}'.encode())
 
 
@@ -322,7 +322,7 @@ def test_what_is_harmless(site: Site, make: Harm) -> None:
             shown = site.ask('seal', site.image_id, '--wait')
             guest.require(content, 0, 4 * MIB)
         assert site.plan(base, 'qcow2')['kind'] == 'PLAY'
-        node = {'driver': 'file', 'filename': str(base)}
+        node = guests.file_node(base)
         sealed.require_sound(site, shown, content, node, base_format='qcow2')
         assert base.read_bytes() == before
         assert not canary.was_opened()
@@ -360,7 +360,7 @@ def test_an_image_of_yet_another_format(site: Site) -> None:
         with NbdGuest(site, site.record(base)) as guest:
             guest.require(base, 0, 4 * MIB)
             shown = site.ask('seal', site.image_id, '--wait')
-        node = {'driver': 'file', 'filename': str(base)}
+        node = guests.file_node(base)
         sealed.require_sound(site, shown, base, node)
         guests.read_chain(site, guests.play_chain(shown['path'], node), [(0, 65536)])
         assert not canary.was_opened()
