@@ -32,16 +32,6 @@ OTHER = CacheKey(OTHER_IMAGE, GENERATION)
 
 
 @pytest.fixture
-def pins(paths):
-    return Pins(paths, 60)
-
-
-@pytest.fixture
-def leases(paths):
-    return Leases(paths.leases, 300)
-
-
-@pytest.fixture
 def pool(catalog, paths, pins, leases, tmp_path):
     return Pool(
         catalog,
