@@ -85,7 +85,7 @@ def test_the_owner_of_a_base_stays_if_everybody_may_read_it(play, base_path, mod
     assert relabelled(base) == labels
 
 
-def test_the_owner_of_a_cache_stays_whoever_may_read_it(play, tmp_path):
+def test_the_owner_of_a_cache_stays(play, tmp_path):
     cache_path = tmp_path / f'{KEY.stem}.qcow2'
     cache_path.touch(0o440)
     cache, _, _ = stores(with_chain(dataclasses.replace(play, cache=str(cache_path))))
