@@ -70,7 +70,7 @@ def table(figures: Sequence[Figure]) -> str:
     alone = [figure.row() for figure in figures if not figure.group]
     parts = []
     if alone:
-        parts.append(_aligned([('figure', 'value', 'min .. max', 'bar', ''), *alone], 'lrlll'))
+        parts.append(aligned([('figure', 'value', 'min .. max', 'bar', ''), *alone], 'lrlll'))
     grouped = [figure for figure in figures if figure.group]
     if grouped:
         parts.append(_matrix(grouped))
@@ -91,22 +91,20 @@ def _matrix(figures: Sequence[Figure]) -> str:
     def bar(name: str) -> str:
         return next((f.row()[3] for f in figures if f.name == name and f.bar is not None), '')
 
+    rows = [['', *names], *([group, *(cell(group, name) for name in names)] for group in groups)]
     bars = [bar(name) for name in names]
+    if any(bars):
+        rows.append(['bar', *bars])
     if len(names) > 9:
-        rows = [['', *groups, 'bar' * any(bars)]]
-        for name, its_bar in zip(names, bars, strict=True):
-            rows.append([name, *(cell(group, name) for group in groups), its_bar])
-    else:
-        rows = [
-            ['', *names],
-            *([group, *(cell(group, name) for name in names)] for group in groups),
-        ]
-        if any(bars):
-            rows.append(['bar', *bars])
-    return _aligned(rows, 'l' + 'r' * (len(rows[0]) - 1))
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    return aligned(rows, 'l' + 'r' * (len(rows[0]) - 1))
 
 
-def _aligned(rows: Sequence[Sequence[str]], sides: str) -> str:
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Return rows as text.
+
+    :param sides: one letter for each column: left or right
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
         '  '.join(

@@ -95,7 +95,7 @@ def _crowds(counts: Sequence[int], *, of_all: bool) -> list[tuple[int, str, str]
 
 def _make_images(scene: Scene, trace: Trace, folder: pathlib.Path, count: int) -> None:
     scene.say(f'{count} images')
-    extents = _merged(trace, scene.image.stat().st_size)
+    extents = trace.blocks(_AROUND, scene.image.stat().st_size)
     with scene.image.open('rb') as old:
         for number in range(count):
             with (folder / f'image-{number}').open('wb') as new:
@@ -103,17 +103,6 @@ def _make_images(scene: Scene, trace: Trace, folder: pathlib.Path, count: int) -
                 for offset, length in extents:
                     os.pwrite(new.fileno(), os.pread(old.fileno(), length, offset), offset)
                 os.fsync(new.fileno())  # or the disk would be at it while others are measured
-
-
-def _merged(trace: Trace, size: int) -> list[rig.Extent]:
-    """Return the whole blocks that a trace reads, in order; none is long."""
-    numbers = {
-        number
-        for offset, length in trace.extents()
-        for number in range(offset // _AROUND, (offset + length - 1) // _AROUND + 1)
-    }
-    starts = [number * _AROUND for number in sorted(numbers)]
-    return [(start, min(_AROUND, size - start)) for start in starts]
 
 
 def _make_caches(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import re
 import statistics
-import textwrap
 
 from bench.compare.bars import Verdict
 from bench.compare.sample import Results
@@ -15,6 +14,7 @@ from bench.compare.wording import ordered
 from bench.compare.wording import Setting
 from bench.compare.wording import settings
 from bench.compare.wording import spread
+from bench.figures import aligned
 
 __all__ = ['NOTE', 'Table', 'as_rst', 'as_text', 'bars', 'machine', 'sections']
 
@@ -32,7 +32,6 @@ _TITLES = {
     'scale': 'Several hosts',
     'choice': 'Choice',
 }
-_WIDTH = 99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     sides: str
-    """One letter for each column: left or right."""
+    """As :func:`aligned` takes them."""
 
 
 def sections(results: Results) -> dict[str, list[Table]]:
@@ -97,6 +96,7 @@ def bars(verdicts: Sequence[Verdict]) -> Table:
 # One row for each alternative
 
 _Values = Callable[[Sample], float | None]
+_Say = Callable[[float], str]
 
 
 def _seconds(sample: Sample) -> float:
@@ -119,16 +119,11 @@ def _values(samples: Iterable[Sample], of: _Values) -> list[float]:
     return [value for value in map(of, samples) if value is not None]
 
 
-def _both(first: Sequence[Sample], second: Sequence[Sample], of: _Values, form: str = '') -> str:
-    texts = []
-    for samples in (first, second):
-        values = _values(samples, of)
-        median = statistics.median(values) if values else None
-        if median is None:
-            texts.append('-')
-        else:
-            texts.append(format(median, form) if form else number(median))
-    return '' if set(texts) == {'-'} else ' / '.join(texts)
+def _both(
+    first: Sequence[Sample], second: Sequence[Sample], of: _Values, say: _Say = number
+) -> str:
+    texts = [_median(samples, of, say) for samples in (first, second)]
+    return ' / '.join(text or '-' for text in texts) if any(texts) else ''
 
 
 def _spread(samples: Sequence[Sample], of: _Values) -> str:
@@ -136,9 +131,9 @@ def _spread(samples: Sequence[Sample], of: _Values) -> str:
     return spread(values) if values else ''
 
 
-def _median(samples: Sequence[Sample], of: _Values) -> str:
+def _median(samples: Sequence[Sample], of: _Values, say: _Say = number) -> str:
     values = _values(samples, of)
-    return number(statistics.median(values)) if values else ''
+    return say(statistics.median(values)) if values else ''
 
 
 def _row(label: str, samples: Sequence[Sample]) -> dict[str, str]:
@@ -152,7 +147,7 @@ def _row(label: str, samples: Sequence[Sample]) -> dict[str, str]:
         's, second guest': _spread(second, _seconds),
         's to prepare': _median(first or second, _to_prepare),
         'MiB from base': _both(first, second, _in_mib('base_bytes')),
-        'requests': _both(first, second, lambda sample: sample.base_requests, ',.0f'),
+        'requests': _both(first, second, lambda sample: sample.base_requests, '{:,.0f}'.format),
         'MiB written': _both(first, second, _in_mib('written_bytes')),
         'MiB on disk': _median(second or first, _in_mib('disk_bytes')),
         'CPU s': _both(first, second, lambda sample: sample.cpu_seconds),
@@ -227,41 +222,22 @@ def _scale(title: str, samples: Sequence[Sample]) -> list[Table]:
 
 
 def as_text(table: Table) -> str:
-    lines = [list(each) for each in (table.header, *table.rows) if any(each)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [
-        '  '.join(
-            text.ljust(width) if side == 'l' else text.rjust(width)
-            for text, width, side in zip(line, widths, table.sides, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
-    return '\n'.join([table.title, *aligned])
+    rows = [row for row in (table.header, *table.rows) if any(row)]
+    return f'{table.title}\n{aligned(rows, table.sides)}'
 
 
 def as_rst(table: Table) -> str:
-    has_header = any(table.header)
+    header = [table.header] if any(table.header) else []
     lines = [
-        *_wrapped('.. list-table:: ', table.title, 3),
-        *(['   :header-rows: 1'] if has_header else []),
+        f'.. list-table:: {_escaped(table.title)}',
+        f'   :header-rows: {len(header)}',
         '   :widths: auto',
         '',
     ]
-    for row in [table.header] * has_header + list(table.rows):
+    for row in (*header, *table.rows):
         for place, text in enumerate(row):
-            lines += _wrapped('     - ' if place else '   * - ', text, 7)
+            lines.append(f'   {" " if place else "*"} - {_escaped(text)}')
     return '\n'.join(lines) + '\n'
-
-
-def _wrapped(start: str, text: str, indent: int) -> list[str]:
-    return textwrap.wrap(
-        _escaped(text),
-        width=_WIDTH,
-        initial_indent=start,
-        subsequent_indent=' ' * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [start.rstrip()]
 
 
 def _escaped(text: str) -> str:

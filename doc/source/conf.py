@@ -21,7 +21,7 @@ extensions = [
     "oslo_config.sphinxext",
     "sphinx.ext.graphviz",
 ]
-exclude_patterns: list[str] = ["admin/faults_table.rst", "benchmarks/results_*.rst"]
+exclude_patterns: list[str] = ["admin/faults_table.rst"]
 
 autoprogram_cliff_application = "nova-qcache"
 autoprogram_cliff_app_dist_name = "nova-qcache"
@@ -47,6 +47,6 @@ openstackdocs_auto_name = False
 openstackdocs_auto_version = False
 
 # The tables of the published results, which their page includes.
-_folder = pathlib.Path(__file__).parent / "benchmarks"
-_results = Results.read([_folder / "results.json", _folder / "boots.json"])
-report.write_tables(_results, bars.judge(_results), _folder)
+_source = pathlib.Path(__file__).parent
+_results = Results.read([_source / "benchmarks" / f"{name}.json" for name in ("results", "boots")])
+report.write_tables(_results, bars.judge(_results), _source.parent / "build" / "benchmarks")

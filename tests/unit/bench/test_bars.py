@@ -66,7 +66,7 @@ BARS = {
     'c, bytes': (record_bytes, '(c) record / plain, bytes from the base: boot', 1.1),
     'd': (scale, '(d) play / raw, growth from 1 to 64 hosts, one image', 1.1),
 }
-SMOKE = {'b', 'b, one', 'c, bytes'}
+SMOKE = {'b', 'b, one', 'b, two', 'c, bytes'}
 """What a short run is judged by: no seconds, since the machine may have other work."""
 
 

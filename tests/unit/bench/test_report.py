@@ -66,25 +66,24 @@ def test_a_bad_file(tmp_path, written, capsys, content):
     assert str(bad) in err
 
 
-def test_files_for_the_manual(tmp_path, written):
+def test_pictures(tmp_path, written):
     folder = tmp_path / 'doc' / 'compare'
-    assert report.main(['--rst', str(folder), written(everything())]) == 0
-    names = {path.name for path in folder.iterdir()}
-    assert names == FILES | {'results_tables.rst', 'results_bars.rst'}
+    assert report.main(['--plots', str(folder), written(everything())]) == 0
+    assert {path.name for path in folder.iterdir()} == FILES
 
 
 def test_without_matplotlib_there_are_tables(tmp_path, written, capsys):
-    argv = ['--rst', str(tmp_path / 'doc'), written(everything())]
+    argv = ['--plots', str(tmp_path / 'doc'), written(everything())]
     with mock.patch.dict(sys.modules, {'matplotlib': None}):
         assert report.main(argv) == 2
-    assert 'matplotlib' in capsys.readouterr().err
-    names = {path.name for path in (tmp_path / 'doc').iterdir()}
-    assert names == {'results_tables.rst', 'results_bars.rst'}
+    out, err = capsys.readouterr()
+    assert 'The reads of a boot' in out
+    assert 'matplotlib' in err
 
 
 def test_a_folder_that_cannot_be(tmp_path, written, capsys):
     path = written(everything())
-    assert report.main(['--rst', path, path]) == 2
+    assert report.main(['--plots', path, path]) == 2
     assert path in capsys.readouterr().err
 
 
