@@ -96,7 +96,7 @@ def bars(verdicts: Sequence[Verdict]) -> Table:
 # One row for each alternative
 
 _Values = Callable[[Sample], float | None]
-_Say = Callable[[float], str]
+_Say = Callable[[Sequence[float]], str]
 
 
 def _seconds(sample: Sample) -> float:
@@ -115,25 +115,24 @@ def _in_mib(name: str) -> _Values:
     return value
 
 
-def _values(samples: Iterable[Sample], of: _Values) -> list[float]:
-    return [value for value in map(of, samples) if value is not None]
+def _median(values: Sequence[float]) -> str:
+    return number(statistics.median(values))
+
+
+def _count(values: Sequence[float]) -> str:
+    return f'{statistics.median(values):,.0f}'
+
+
+def _said(samples: Iterable[Sample], of: _Values, say: _Say = _median) -> str:
+    values = [value for value in map(of, samples) if value is not None]
+    return say(values) if values else ''
 
 
 def _both(
-    first: Sequence[Sample], second: Sequence[Sample], of: _Values, say: _Say = number
+    first: Sequence[Sample], second: Sequence[Sample], of: _Values, say: _Say = _median
 ) -> str:
-    texts = [_median(samples, of, say) for samples in (first, second)]
+    texts = [_said(samples, of, say) for samples in (first, second)]
     return ' / '.join(text or '-' for text in texts) if any(texts) else ''
-
-
-def _spread(samples: Sequence[Sample], of: _Values) -> str:
-    values = _values(samples, of)
-    return spread(values) if values else ''
-
-
-def _median(samples: Sequence[Sample], of: _Values, say: _Say = number) -> str:
-    values = _values(samples, of)
-    return say(statistics.median(values)) if values else ''
 
 
 def _row(label: str, samples: Sequence[Sample]) -> dict[str, str]:
@@ -143,36 +142,26 @@ def _row(label: str, samples: Sequence[Sample]) -> dict[str, str]:
     return {
         '': label,
         'n': str(max(len(first), len(second))),
-        's, first guest': _spread(first, _seconds),
-        's, second guest': _spread(second, _seconds),
-        's to prepare': _median(first or second, _to_prepare),
+        's, first guest': _said(first, _seconds, spread),
+        's, second guest': _said(second, _seconds, spread),
+        's to prepare': _said(first or second, _to_prepare),
         'MiB from base': _both(first, second, _in_mib('base_bytes')),
-        'requests': _both(first, second, lambda sample: sample.base_requests, '{:,.0f}'.format),
+        'requests': _both(first, second, lambda sample: sample.base_requests, _count),
         'MiB written': _both(first, second, _in_mib('written_bytes')),
-        'MiB on disk': _median(second or first, _in_mib('disk_bytes')),
+        'MiB on disk': _said(second or first, _in_mib('disk_bytes')),
         'CPU s': _both(first, second, lambda sample: sample.cpu_seconds),
     }
-
-
-def _label(sample: Sample) -> str:
-    words = [sample.alternative]
-    if sample.section != 'choice' and sample.group:
-        words.append(sample.group)
-    if sample.hosts != 1:
-        words.append(f'{sample.hosts} hosts, {sample.images}')
-    return ', '.join(words)
 
 
 def _matrices(title: str, samples: Sequence[Sample]) -> list[Table]:
     """Return a table for each setting, without columns that would be empty."""
     tables = []
     for setting in settings(samples):
-        by_label: dict[str, list[Sample]] = {}
-        for name in ordered(sample.alternative for sample in samples):
-            for sample in samples:
-                if sample.alternative == name and Setting.of(sample) == setting:
-                    by_label.setdefault(_label(sample), []).append(sample)
-        rows = [_row(*item) for item in by_label.items()]
+        here = [sample for sample in samples if Setting.of(sample) == setting]
+        rows = [
+            _row(name, [sample for sample in here if sample.alternative == name])
+            for name in ordered(sample.alternative for sample in here)
+        ]
         header = [name for name in rows[0] if not name or any(row[name] for row in rows)]
         tables.append(
             Table(
@@ -197,8 +186,8 @@ def _scale(title: str, samples: Sequence[Sample]) -> list[Table]:
                 key = (sample.hosts, sample.alternative, sample.images)
                 found.setdefault(key, []).append(sample)
         figures: dict[str, Callable[[Sequence[Sample]], str]] = {
-            'seconds of the slowest': lambda some: _spread(some, _seconds),
-            'MiB from base': lambda some: _median(some, _in_mib('base_bytes')),
+            'seconds of the slowest': lambda some: _said(some, _seconds, spread),
+            'MiB from base': lambda some: _said(some, _in_mib('base_bytes')),
         }
         columns = [
             (alternative, images)
