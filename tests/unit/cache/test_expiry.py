@@ -87,12 +87,6 @@ def test_what_was_unused_for_long_goes(expiry, ready, catalog):
     assert evictions(catalog) == {'age': 1}
 
 
-def test_a_boot_is_a_use(expiry, ready, catalog):
-    ready(KEY, 9 * DAY)
-    use(catalog, IMAGE, DAY - 60)
-    assert expiry.expire(DAY) == []
-
-
 def test_a_use_before_it_was_sealed_is_none(expiry, ready, catalog):
     ready(KEY, DAY - 60)
     use(catalog, IMAGE, 9 * DAY)
