@@ -15,6 +15,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -69,7 +70,7 @@ def table(figures: Sequence[Figure]) -> str:
     alone = [figure.row() for figure in figures if not figure.group]
     parts = []
     if alone:
-        parts.append(_aligned([('figure', 'value', 'min .. max', 'bar', ''), *alone], 'lrlll'))
+        parts.append(aligned([('figure', 'value', 'min .. max', 'bar', ''), *alone], 'lrlll'))
     grouped = [figure for figure in figures if figure.group]
     if grouped:
         parts.append(_matrix(grouped))
@@ -90,22 +91,20 @@ def _matrix(figures: Sequence[Figure]) -> str:
     def bar(name: str) -> str:
         return next((f.row()[3] for f in figures if f.name == name and f.bar is not None), '')
 
+    rows = [['', *names], *([group, *(cell(group, name) for name in names)] for group in groups)]
     bars = [bar(name) for name in names]
+    if any(bars):
+        rows.append(['bar', *bars])
     if len(names) > 9:
-        rows = [['', *groups, 'bar' * any(bars)]]
-        for name, its_bar in zip(names, bars, strict=True):
-            rows.append([name, *(cell(group, name) for group in groups), its_bar])
-    else:
-        rows = [
-            ['', *names],
-            *([group, *(cell(group, name) for name in names)] for group in groups),
-        ]
-        if any(bars):
-            rows.append(['bar', *bars])
-    return _aligned(rows, 'l' + 'r' * (len(rows[0]) - 1))
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    return aligned(rows, 'l' + 'r' * (len(rows[0]) - 1))
 
 
-def _aligned(rows: Sequence[Sequence[str]], sides: str) -> str:
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Return rows as text.
+
+    :param sides: one letter for each column: left or right
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
         '  '.join(
@@ -156,13 +155,25 @@ def run(
         return 2
     print(table(figures))
     if args.json:
-        document = {
+        head = {
             'command': f'bench/{name} {_options(parser, args)}'.strip(),
             'on': on,
-            'figures': [dataclasses.asdict(figure) for figure in figures],
         }
-        args.json.write_text(json.dumps(document, indent=1) + '\n')
+        _write(args.json, [head, *map(_terse, figures)])
     return 0 if all(figure.held for figure in figures) else 1
+
+
+def _terse(figure: Figure) -> dict[str, Any]:
+    """Without what is as by default; six digits are more than is measured."""
+    return {
+        field.name: round(value, 6) if isinstance(value, float) else value
+        for field in dataclasses.fields(Figure)
+        if (value := getattr(figure, field.name)) != field.default
+    }
+
+
+def _write(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
 
 
 def _options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
@@ -181,12 +192,12 @@ def main() -> int:
     parser.add_argument('files', nargs='+', type=pathlib.Path)
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
-    documents = {file.stem: json.loads(file.read_text()) for file in args.files}
+    documents = [json.loads(file.read_text()) for file in args.files]
     figures = []
-    for each in documents.values():
-        on = ', '.join(f'{name} {value}' for name, value in each['on'].items())
-        print(f'$ {each["command"]}    # {on}')
-        own = [Figure(**fields) for fields in each['figures']]
+    for head, *rows in documents:
+        on = ', '.join(f'{name} {value}' for name, value in head['on'].items())
+        print(f'$ {head["command"]}    # {on}')
+        own = [Figure(**fields) for fields in rows]
         print(f'{table(own)}\n')
         figures += own
     missed = [figure.name for figure in figures if not figure.held]
@@ -195,7 +206,7 @@ def main() -> int:
         f'\n{judged - len(missed)} of {judged} bars held', *missed, sep='; missed: ' * bool(missed)
     )
     if args.json:
-        args.json.write_text(json.dumps(documents, indent=1) + '\n')
+        _write(args.json, [row for rows in documents for row in rows])
     return 1 if missed else 0
 
 

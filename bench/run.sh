@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: bench/run.sh [--smoke] [--json FILE] [--rst FOLDER] [OPTION]...
+Usage: bench/run.sh [--smoke] [--json FILE] [--plots FOLDER] [OPTION]...
 
 Measure nova-qcache against everything else that a user could choose, and its parts against the
 bars that they have to hold. Prints tables and bars; the exit status is 0 if every bar was held, 1
@@ -15,7 +15,7 @@ installed. It takes less than an hour on two processors. bench/README.rst tells 
   --smoke          a short one, under five minutes, with a small guest, judged by bytes alone
   --json FILE      write all samples there; "python -m bench.compare.report FILE" shows them again
   --parts FILE     write the figures of the parts there (see --only)
-  --rst FOLDER     write tables in reStructuredText and pictures there
+  --plots FOLDER   draw pictures there
   --only NAME      replay, kept, thinned, place, scale, choice or boot; start, pool, quota or memory,
                    which are parts of nova-qcache; may be repeated (all; --smoke: no parts)
   --rounds N       of each measurement (5; --smoke: 3)
@@ -42,7 +42,7 @@ wrong() {
 
 comparisons='replay|kept|thinned|place|scale|choice|boot'
 parts='start|pool|quota|memory'
-smoke=no json='' parts_json='' rst='' compare=() part_names=() common=() options=()
+smoke=no json='' parts_json='' plots='' compare=() part_names=() common=() options=()
 while [[ $# -gt 0 ]]; do
     case $1 in
         -h | --help)
@@ -54,7 +54,7 @@ while [[ $# -gt 0 ]]; do
             shift
             continue
             ;;
-        --json | --parts | --rst | --only | --rounds | --boots | --seed | --folder | --trace)
+        --json | --parts | --plots | --only | --rounds | --boots | --seed | --folder | --trace)
             [[ $# -ge 2 ]] || wrong "$1 takes an argument"
             ;;&
         --rounds | --boots | --seed)
@@ -72,7 +72,7 @@ while [[ $# -gt 0 ]]; do
             ;;
         --json) json=$2 ;;
         --parts) parts_json=$2 ;;
-        --rst) rst=$2 ;;
+        --plots) plots=$2 ;;
         --folder) common+=("$1" "$2") ;;
         --trace) options+=("$1" "$2") ;;
         *) wrong "unknown option $1; --help lists them" ;;
@@ -170,7 +170,7 @@ if [[ ${#files[@]} -gt 0 ]]; then
 fi
 if [[ ${#compare[@]} -gt 0 ]]; then
     common=()
-    [[ -z $rst ]] || common=(--rst "$rst")
+    [[ -z $plots ]] || common=(--plots "$plots")
     [[ $smoke == no ]] || common+=(--smoke)
     code=0
     run "$python" -m bench.compare.report "${common[@]}" "${json:-$results/compare.json}" || code=$?

@@ -31,145 +31,114 @@ class Verdict:
         return self.value <= self.limit
 
 
-@dataclasses.dataclass(frozen=True)
-class _Limits:
-    """None: not judged."""
-
-    play_seconds: float | None = 1.03
-    play_bytes: float = 0.03
-    union_bytes: float | None = 0.01
-    record_seconds: float | None = 1.05
-    record_bytes: float = 1.10
-    scale: float | None = 1.1
-
-
-_SMOKE = _Limits(play_seconds=None, union_bytes=None, record_seconds=None, scale=None)
-"""For a short run on a machine that others use, too: seconds say nothing there, bytes as much as
-ever."""
+# What each may be at most
+PLAY_SECONDS, PLAY_BYTES, UNION_BYTES = 1.03, 0.03, 0.01
+RECORD_SECONDS, RECORD_BYTES = 1.05, 1.10
+SCALE = 1.1
 
 
 def judge(results: Results, smoke: bool = False) -> list[Verdict]:
-    """Judge all that there are results of."""
-    limits = _SMOKE if smoke else _Limits()
+    """Judge all that there are results of.
+
+    :param smoke: of a short run on a machine that others use, too: its seconds say nothing, its
+        bytes as much as ever
+    """
     return [
-        *_play_seconds(results, limits),
-        *_play_bytes(results, limits),
-        *_recorded_boots(results, limits),
-        *_record(results, limits),
-        *_scale(results, limits),
+        *(() if smoke else _play_seconds(results)),
+        *_play_bytes(results),
+        *_recorded_boots(results),
+        *_record(results, smoke),
+        *(() if smoke else _scale(results)),
     ]
 
 
 # (a)
 
 
-def _play_seconds(results: Results, limits: _Limits) -> Iterator[Verdict]:
-    if limits.play_seconds is None:
-        return
+def _play_seconds(results: Results) -> Iterator[Verdict]:
     # What is thinned is over in milliseconds, where it does not ask the base.
     for section, setting in _cells(results, 'replay'):
-        pairs = _neighbours(results, section, setting)
+        plays, raws = (
+            [sample.seconds for sample in _measured(results, section, setting, name)]
+            for name in ('play', 'raw')
+        )
+        # They take turns: what else the machine was busy with concerns both of a pair. A run that
+        # was interrupted has one more of one of them.
+        pairs = [(play, raw) for play, raw in zip(plays, raws, strict=False) if raw]
         if not pairs:
             continue
-        ratios = [play.total_seconds / raw.total_seconds for play, raw in pairs]
-        plays, raws = zip(*pairs, strict=True)
+        ratios = [play / raw for play, raw in pairs]
+        plays, raws = (list(values) for values in zip(*pairs, strict=True))
         detail = (
-            f'play {spread([play.total_seconds for play in plays])} s, '
-            f'raw {spread([raw.total_seconds for raw in raws])} s; '
+            f'play {spread(plays)} s, raw {spread(raws)} s; '
             f'ratios of {len(ratios)} pairs {min(ratios):.3f}..{max(ratios):.3f}'
         )
         yield Verdict(
             f'(a) play / raw, seconds: {section} at {setting}',
             statistics.median(ratios),
-            limits.play_seconds,
+            PLAY_SECONDS,
             detail,
         )
-
-
-def _neighbours(results: Results, section: str, setting: Setting) -> list[tuple[Sample, Sample]]:
-    """Return each ``play`` with that ``raw`` of its round that was measured next to it: what else
-    the machine was busy with concerns both. Samples are in order of time; several files, and
-    several turns, have rounds of the same number."""
-    placed = {
-        place: sample
-        for place, sample in enumerate(results.samples)
-        if sample.section == section and Setting.of(sample) == setting
-    }
-    plays = [place for place, sample in placed.items() if sample.alternative == 'play']
-    raws = [
-        place
-        for place, sample in placed.items()
-        if sample.alternative == 'raw' and sample.guest == 'first' and sample.total_seconds > 0
-    ]
-    found: dict[int, int] = {}
-    for _, play, raw in sorted((abs(raw - play), play, raw) for play in plays for raw in raws):
-        is_same = placed[play].round == placed[raw].round
-        if is_same and play not in found and raw not in found.values():
-            found[play] = raw
-    return [(placed[play], placed[raw]) for play, raw in sorted(found.items())]
 
 
 # (b)
 
 
-def _play_bytes(results: Results, limits: _Limits) -> Iterator[Verdict]:
+def _play_bytes(results: Results) -> Iterator[Verdict]:
     for section, setting in _cells(results, 'replay', 'thinned'):
         yield from _bytes(
             f'(b) play / plain, bytes from the base: {section} at {setting}',
             ('play', _measured(results, section, setting, 'play')),
             ('plain', _measured(results, section, setting, 'plain')),
-            limits.play_bytes,
+            PLAY_BYTES,
         )
 
 
-def _recorded_boots(results: Results, limits: _Limits) -> Iterator[Verdict]:
+def _recorded_boots(results: Results) -> Iterator[Verdict]:
     """What a boot reads that was not recorded itself."""
     of = {'section': 'choice', 'group': 'recorded boots'}
     plain = results.of(**of, alternative='plain')
-    for name, limit in (('one', limits.play_bytes), ('two', limits.union_bytes)):
-        if limit is not None:
-            samples = results.of(**of, alternative=name)
-            # What records may be among them, as the first guest.
-            plays = [sample for sample in samples if sample.guest == 'second'] or samples
-            yield from _bytes(
-                f'(b) play / plain, bytes from the base: another boot than the {name} recorded',
-                ('play', plays),
-                ('plain', plain),
-                limit,
-            )
+    for name, limit in (('one', PLAY_BYTES), ('two', UNION_BYTES)):
+        samples = results.of(**of, alternative=name)
+        # What records may be among them, as the first guest.
+        plays = [sample for sample in samples if sample.guest == 'second'] or samples
+        yield from _bytes(
+            f'(b) play / plain, bytes from the base: another boot than the {name} recorded',
+            ('play', plays),
+            ('plain', plain),
+            limit,
+        )
 
 
 # (c)
 
 
-def _record(results: Results, limits: _Limits) -> Iterator[Verdict]:
+def _record(results: Results, smoke: bool) -> Iterator[Verdict]:
     for section, setting in _cells(results, 'replay', 'thinned', 'boot'):
         record = _measured(results, section, setting, 'record')
         plain = _measured(results, section, setting, 'plain')
         before = [sample.prepare_seconds for sample in record]
-        if limits.record_seconds is not None:
+        if not smoke:
             yield from _ratio(
                 f'(c) record / plain, seconds: {section} at {setting}',
                 ('record', [sample.seconds for sample in record]),
                 ('plain', [sample.seconds for sample in plain]),
                 's',
-                limits.record_seconds,
+                RECORD_SECONDS,
                 note=f'; before it, the recorder\'s start: {spread(before)} s' if before else '',
             )
         yield from _bytes(
             f'(c) record / plain, bytes from the base: {section} at {setting}',
             ('record', record),
             ('plain', plain),
-            limits.record_bytes,
+            RECORD_BYTES,
         )
 
 
 # (d)
 
 
-def _scale(results: Results, limits: _Limits) -> Iterator[Verdict]:
-    if limits.scale is None:
-        return
+def _scale(results: Results) -> Iterator[Verdict]:
     for setting in settings(results.of('scale', images='one')):
         seconds: dict[str, dict[int, list[float]]] = {'play': {}, 'raw': {}}
         for sample in results.of('scale', images='one', **dataclasses.asdict(setting)):
@@ -193,7 +162,7 @@ def _scale(results: Results, limits: _Limits) -> Iterator[Verdict]:
                 f'{spread(raw[most])} s: {number(grown[1])} times'
             )
             name = f'(d) play / raw, growth from 1 to {most} hosts, one image: {setting}'
-            yield Verdict(name, grown[0] / grown[1], limits.scale, detail)
+            yield Verdict(name, grown[0] / grown[1], SCALE, detail)
 
 
 # What they share

@@ -64,10 +64,10 @@ def boot_round(scene: Scene, rate: str, number: int, names: Sequence[str]) -> No
                 scene.say(f'boot at {rate}, round {number}: {name}')
                 with alternative.guest() as node:
                     found = booted(host, node, base)
-                scene.collect(cell.sample(name, round=number, prepare_seconds=prepared, **found))
+                scene.collect(cell.sample(name, prepare_seconds=prepared, **found))
                 if name == 'record':
                     alternative.settle()
                     scene.say(f'boot at {rate}, round {number}: play')
                     with alternative.guest() as node:
                         found = booted(host, node, base)
-                    scene.collect(cell.sample('play', guest='second', round=number, **found))
+                    scene.collect(cell.sample('play', guest='second', **found))

@@ -84,7 +84,7 @@ def _in_rounds(
             for name in names:
                 with scene.host(base) as host:
                     for found in one(scene, host, candidates[name]):
-                        found = {'guest': 'first', 'round': number, 'rate': rate, **found}
+                        found = {'guest': 'first', 'rate': rate, **found}
                         sample = Sample('choice', name, group=group, delay_ms=delay_ms, **found)
                         scene.collect(sample)
 
@@ -142,14 +142,8 @@ def _rounded(scene: Scene, host: Host, size: int) -> Iterator[dict[str, Any]]:
 
 def _whole(trace: Trace, size: int, host: Host) -> Trace:
     """Reads of all extents of that size that the trace touches, one after the other."""
-    disk = host.image.stat().st_size
-    numbers = {
-        number
-        for offset, length in trace.extents()
-        for number in range(offset // size, (offset + length - 1) // size + 1)
-    }
-    starts = [number * size for number in sorted(numbers)]
-    return Trace([Read(at, min(size, disk - at), turn) for turn, at in enumerate(starts)])
+    blocks = trace.blocks(size, host.image.stat().st_size)
+    return Trace([Read(*block, turn) for turn, block in enumerate(blocks)])
 
 
 def _ahead(scene: Scene, host: Host, ahead: bool) -> Iterator[dict[str, Any]]:
@@ -232,7 +226,6 @@ def _modes(scene: Scene, rounds: int) -> None:
                             'choice',
                             f'{kind}: {name}',
                             group='cache mode',
-                            round=number,
                             guest='second',
                             **found,
                         )

@@ -56,7 +56,7 @@ def measure(scene: Scene, trace: Trace, rounds: int) -> None:
                     found = replayed(host, node, trace, base)
                 guest = 'first' if name == 'raw' else 'second'
                 # All places are on one host: what its files take says nothing of one of them.
-                found |= {'guest': guest, 'round': number, 'disk_bytes': None}
+                found |= {'guest': guest, 'disk_bytes': None}
                 scene.collect(Cell('place', _RATE).sample(name, **found))
 
 

@@ -121,11 +121,11 @@ def one_round(scene: Scene, cell: Cell, trace: Trace, number: int, names: Sequen
             with scene.host(base) as host:
                 alternative = ALTERNATIVES[name](host)
                 found = first_guest(alternative, trace, base, think=think)
-                scene.collect(cell.sample(name, round=number, **found))
+                scene.collect(cell.sample(name, **found))
                 if alternative.keeps and name != 'record':
                     with alternative.guest() as node:
                         found = replayed(host, node, trace, base, think=think)
-                    scene.collect(cell.sample(name, guest='second', round=number, **found))
+                    scene.collect(cell.sample(name, guest='second', **found))
 
 
 def pairs(scene: Scene, cell: Cell, trace: Trace, count: int) -> None:
@@ -144,4 +144,4 @@ def pairs(scene: Scene, cell: Cell, trace: Trace, count: int) -> None:
                 with alternative.guest() as node:
                     found = replayed(host, node, trace, base, think=think)
                 guest = 'second' if name == 'play' else 'first'
-                scene.collect(cell.sample(name, guest=guest, round=number, **found))
+                scene.collect(cell.sample(name, guest=guest, **found))

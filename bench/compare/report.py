@@ -14,9 +14,8 @@ from bench.compare import bars
 from bench.compare import plots
 from bench.compare import tables
 from bench.compare.sample import Results
-from bench.compare.tables import Table
 
-__all__ = ['as_text', 'main', 'write']
+__all__ = ['as_text', 'main', 'write_tables']
 
 
 def as_text(results: Results, verdicts: Sequence[bars.Verdict]) -> str:
@@ -31,35 +30,16 @@ def as_text(results: Results, verdicts: Sequence[bars.Verdict]) -> str:
     return '\n\n'.join(parts) + ''.join(f'\nmissed: {name}' for name in missed)
 
 
-def write(results: Results, verdicts: Sequence[bars.Verdict], folder: pathlib.Path) -> None:
-    """Write what a page of the manual includes: tables, bars and plots.
-
-    :raises ImportError: if there is no matplotlib; then there are no plots
-    """
+def write_tables(results: Results, verdicts: Sequence[bars.Verdict], folder: pathlib.Path) -> None:
+    """Write what a page of the manual includes: a file for each section, and ``bars.rst``."""
     folder.mkdir(parents=True, exist_ok=True)
-    blocks = {'machine': tables.machine(results), **tables.sections(results)}
-    parts = [_head(results), f'{textwrap.fill(tables.NOTE, 99)}\n']
+    blocks = {
+        'machine': tables.machine(results),
+        'bars': [tables.bars(verdicts)],
+        **tables.sections(results),
+    }
     for name, of_section in blocks.items():
-        parts += _marked(name, of_section)
-    (folder / 'results_tables.rst').write_text('\n'.join(parts))
-    judged = [tables.as_rst(tables.bars(verdicts))] if verdicts else []
-    (folder / 'results_bars.rst').write_text('\n'.join([_head(results), *judged]))
-    plots.draw(results, folder)
-
-
-def _head(results: Results) -> str:
-    made_by = textwrap.fill(
-        f'.. Made by bench.compare.report from results of: {results.command}',
-        width=99,
-        subsequent_indent='   ',
-        break_on_hyphens=False,
-    )
-    return f'.. SPDX-License-Identifier: Apache-2.0\n{made_by}\n'
-
-
-def _marked(name: str, of_section: Sequence[Table]) -> list[str]:
-    """Between comments, so that a page can include this part alone."""
-    return [f'.. start of {name}\n', *map(tables.as_rst, of_section), f'.. end of {name}\n']
+        (folder / f'{name}.rst').write_text('\n'.join(map(tables.as_rst, of_section)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,10 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('files', nargs='+', type=pathlib.Path, metavar='FILE')
     parser.add_argument(
-        '--rst',
-        type=pathlib.Path,
-        metavar='FOLDER',
-        help='write tables in reStructuredText and plots there, too',
+        '--plots', type=pathlib.Path, metavar='FOLDER', help='draw pictures there, too'
     )
     parser.add_argument(
         '--smoke', action='store_true', help='judge a short run, whose seconds say little'
@@ -84,9 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     verdicts = bars.judge(results, args.smoke)
     print(as_text(results, verdicts))
-    if args.rst:
+    if args.plots:
         try:
-            write(results, verdicts, args.rst)
+            args.plots.mkdir(parents=True, exist_ok=True)
+            plots.draw(results, args.plots)
         except (ImportError, OSError) as error:
             print(f'{parser.prog}: {error}', file=sys.stderr)
             return 2

@@ -22,7 +22,6 @@ class Sample:
     """What is compared, for example ``plain``; in ``choice`` the candidate."""
     seconds: float
     """To the end of the boot or of its reads; of several hosts, those of the slowest."""
-    round: int = 0
     guest: str = 'first'
     """``first`` or ``second`` guest of an image on a host."""
     rate: str = 'unlimited'
@@ -49,16 +48,11 @@ class Sample:
     """Of all processes on the host, qemu included; of the base's server not."""
 
     @property
-    def total_seconds(self) -> float:
-        return self.prepare_seconds + self.seconds
-
-    @property
     def cell(self) -> tuple[object, ...]:
         """What samples of several rounds have in common."""
         fields = dataclasses.asdict(self)
         measured = {
             'seconds',
-            'round',
             'prepare_seconds',
             'base_bytes',
             'base_requests',
@@ -79,19 +73,19 @@ class Results:
     samples: list[Sample] = dataclasses.field(default_factory=list)
 
     def of(self, section: str, **wanted: object) -> list[Sample]:
-        """Return the samples of a section whose fields have these values, in order of rounds."""
-        found = [
+        """Return the samples of a section whose fields have these values, in order of time."""
+        return [
             sample
             for sample in self.samples
             if sample.section == section
             and all(getattr(sample, name) == value for name, value in wanted.items())
         ]
-        return sorted(found, key=lambda sample: sample.round)
 
     def write(self, path: pathlib.Path) -> None:
-        document = dataclasses.asdict(self)
-        document['samples'] = [_terse(sample) for sample in self.samples]
-        path.write_text(json.dumps(document, indent=1) + '\n')
+        """Write a line for what was measured on, and one for all rounds of each measurement."""
+        head = {'command': self.command, 'machine': self.machine, 'trace': self.trace}
+        rows = [head, *map(_row, cells(self.samples).values())]
+        path.write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')
 
     @classmethod
     def read(cls, paths: Sequence[pathlib.Path]) -> 'Results':
@@ -103,10 +97,9 @@ class Results:
         merged: Results | None = None
         for path in paths:
             try:
-                document: dict[str, Any] = json.loads(path.read_text())
-                document['samples'] = [Sample(**each) for each in document['samples']]
-                one = cls(**document)
-            except (KeyError, TypeError, ValueError) as e:
+                head, *rows = json.loads(path.read_text())
+                one = cls(**head, samples=[sample for row in rows for sample in _samples(row)])
+            except (AttributeError, LookupError, TypeError, ValueError) as e:
                 raise ValueError(f'{path} has no results of bench/compare: {e}') from e
             if merged is None:
                 merged = one
@@ -124,14 +117,26 @@ class Results:
         self.command += f'; {", ".join(sections)}: {later.command}'
 
 
-def _terse(sample: Sample) -> dict[str, Any]:
-    """Without what is as by default; six digits are more than is measured."""
+def _row(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the fields of one cell: a list where rounds differ. What is as by default is left
+    out; six digits are more than is measured."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(Sample):
-        value = getattr(sample, field.name)
-        if value != field.default:
-            found[field.name] = round(value, 6) if isinstance(value, float) else value
+        measured = (getattr(sample, field.name) for sample in samples)
+        values = [round(each, 6) if isinstance(each, float) else each for each in measured]
+        if field.name == 'seconds' or len(set(values)) > 1:
+            found[field.name] = values
+        elif values[0] != field.default:
+            found[field.name] = values[0]
     return found
+
+
+def _samples(row: dict[str, Any]) -> list[Sample]:
+    lists = {name: value for name, value in row.items() if isinstance(value, list)}
+    return [
+        Sample(**row | {name: values[place] for name, values in lists.items()})
+        for place in range(len(row['seconds']))
+    ]
 
 
 def cells(samples: Iterable[Sample]) -> dict[tuple[object, ...], list[Sample]]:

@@ -79,7 +79,7 @@ def measure(
                 for count, images, name in crowds:
                     scene.say(f'{count} hosts at {rate}, images: {images}, round {number}: {name}')
                     with _crowd(scene, base, folder, count, images) as hosts:
-                        _measure_one(scene, rate, trace, hosts, images, name, number)
+                        _measure_one(scene, rate, trace, hosts, images, name)
     finally:
         shutil.rmtree(folder)
 
@@ -95,7 +95,7 @@ def _crowds(counts: Sequence[int], *, of_all: bool) -> list[tuple[int, str, str]
 
 def _make_images(scene: Scene, trace: Trace, folder: pathlib.Path, count: int) -> None:
     scene.say(f'{count} images')
-    extents = _merged(trace, scene.image.stat().st_size)
+    extents = trace.blocks(_AROUND, scene.image.stat().st_size)
     with scene.image.open('rb') as old:
         for number in range(count):
             with (folder / f'image-{number}').open('wb') as new:
@@ -103,17 +103,6 @@ def _make_images(scene: Scene, trace: Trace, folder: pathlib.Path, count: int) -
                 for offset, length in extents:
                     os.pwrite(new.fileno(), os.pread(old.fileno(), length, offset), offset)
                 os.fsync(new.fileno())  # or the disk would be at it while others are measured
-
-
-def _merged(trace: Trace, size: int) -> list[rig.Extent]:
-    """Return the whole blocks that a trace reads, in order; none is long."""
-    numbers = {
-        number
-        for offset, length in trace.extents()
-        for number in range(offset // _AROUND, (offset + length - 1) // _AROUND + 1)
-    }
-    starts = [number * _AROUND for number in sorted(numbers)]
-    return [(start, min(_AROUND, size - start)) for start in starts]
 
 
 def _make_caches(
@@ -166,13 +155,7 @@ def _cache(host: Host) -> pathlib.Path:
 
 
 def _measure_one(
-    scene: Scene,
-    rate: str,
-    trace: Trace,
-    hosts: list[Host],
-    images: str,
-    name: str,
-    number: int,
+    scene: Scene, rate: str, trace: Trace, hosts: list[Host], images: str, name: str
 ) -> None:
     base = hosts[0].base
     alternatives = [_Play(host) if name == 'play' else ALTERNATIVES[name](host) for host in hosts]
@@ -197,7 +180,6 @@ def _measure_one(
                 guest='second' if name == 'play' else 'first',
                 hosts=len(hosts),
                 images=images,
-                round=number,
                 seconds=seconds,
                 base_requests=requests,
                 base_bytes=size,

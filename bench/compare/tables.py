@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import re
 import statistics
-import textwrap
 
 from bench.compare.bars import Verdict
 from bench.compare.sample import Results
@@ -15,6 +14,7 @@ from bench.compare.wording import ordered
 from bench.compare.wording import Setting
 from bench.compare.wording import settings
 from bench.compare.wording import spread
+from bench.figures import aligned
 
 __all__ = ['NOTE', 'Table', 'as_rst', 'as_text', 'bars', 'machine', 'sections']
 
@@ -32,7 +32,6 @@ _TITLES = {
     'scale': 'Several hosts',
     'choice': 'Choice',
 }
-_WIDTH = 99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     sides: str
-    """One letter for each column: left or right."""
+    """As :func:`aligned` takes them."""
 
 
 def sections(results: Results) -> dict[str, list[Table]]:
@@ -97,10 +96,11 @@ def bars(verdicts: Sequence[Verdict]) -> Table:
 # One row for each alternative
 
 _Values = Callable[[Sample], float | None]
+_Say = Callable[[Sequence[float]], str]
 
 
 def _seconds(sample: Sample) -> float:
-    return sample.total_seconds if sample.alternative == 'copy' else sample.seconds
+    return sample.seconds + (sample.prepare_seconds if sample.alternative == 'copy' else 0)
 
 
 def _to_prepare(sample: Sample) -> float | None:
@@ -115,30 +115,24 @@ def _in_mib(name: str) -> _Values:
     return value
 
 
-def _values(samples: Iterable[Sample], of: _Values) -> list[float]:
-    return [value for value in map(of, samples) if value is not None]
+def _median(values: Sequence[float]) -> str:
+    return number(statistics.median(values))
 
 
-def _both(first: Sequence[Sample], second: Sequence[Sample], of: _Values, form: str = '') -> str:
-    texts = []
-    for samples in (first, second):
-        values = _values(samples, of)
-        median = statistics.median(values) if values else None
-        if median is None:
-            texts.append('-')
-        else:
-            texts.append(format(median, form) if form else number(median))
-    return '' if set(texts) == {'-'} else ' / '.join(texts)
+def _count(values: Sequence[float]) -> str:
+    return f'{statistics.median(values):,.0f}'
 
 
-def _spread(samples: Sequence[Sample], of: _Values) -> str:
-    values = _values(samples, of)
-    return spread(values) if values else ''
+def _said(samples: Iterable[Sample], of: _Values, say: _Say = _median) -> str:
+    values = [value for value in map(of, samples) if value is not None]
+    return say(values) if values else ''
 
 
-def _median(samples: Sequence[Sample], of: _Values) -> str:
-    values = _values(samples, of)
-    return number(statistics.median(values)) if values else ''
+def _both(
+    first: Sequence[Sample], second: Sequence[Sample], of: _Values, say: _Say = _median
+) -> str:
+    texts = [_said(samples, of, say) for samples in (first, second)]
+    return ' / '.join(text or '-' for text in texts) if any(texts) else ''
 
 
 def _row(label: str, samples: Sequence[Sample]) -> dict[str, str]:
@@ -148,36 +142,26 @@ def _row(label: str, samples: Sequence[Sample]) -> dict[str, str]:
     return {
         '': label,
         'n': str(max(len(first), len(second))),
-        's, first guest': _spread(first, _seconds),
-        's, second guest': _spread(second, _seconds),
-        's to prepare': _median(first or second, _to_prepare),
+        's, first guest': _said(first, _seconds, spread),
+        's, second guest': _said(second, _seconds, spread),
+        's to prepare': _said(first or second, _to_prepare),
         'MiB from base': _both(first, second, _in_mib('base_bytes')),
-        'requests': _both(first, second, lambda sample: sample.base_requests, ',.0f'),
+        'requests': _both(first, second, lambda sample: sample.base_requests, _count),
         'MiB written': _both(first, second, _in_mib('written_bytes')),
-        'MiB on disk': _median(second or first, _in_mib('disk_bytes')),
+        'MiB on disk': _said(second or first, _in_mib('disk_bytes')),
         'CPU s': _both(first, second, lambda sample: sample.cpu_seconds),
     }
-
-
-def _label(sample: Sample) -> str:
-    words = [sample.alternative]
-    if sample.section != 'choice' and sample.group:
-        words.append(sample.group)
-    if sample.hosts != 1:
-        words.append(f'{sample.hosts} hosts, {sample.images}')
-    return ', '.join(words)
 
 
 def _matrices(title: str, samples: Sequence[Sample]) -> list[Table]:
     """Return a table for each setting, without columns that would be empty."""
     tables = []
     for setting in settings(samples):
-        by_label: dict[str, list[Sample]] = {}
-        for name in ordered(sample.alternative for sample in samples):
-            for sample in samples:
-                if sample.alternative == name and Setting.of(sample) == setting:
-                    by_label.setdefault(_label(sample), []).append(sample)
-        rows = [_row(*item) for item in by_label.items()]
+        here = [sample for sample in samples if Setting.of(sample) == setting]
+        rows = [
+            _row(name, [sample for sample in here if sample.alternative == name])
+            for name in ordered(sample.alternative for sample in here)
+        ]
         header = [name for name in rows[0] if not name or any(row[name] for row in rows)]
         tables.append(
             Table(
@@ -202,8 +186,8 @@ def _scale(title: str, samples: Sequence[Sample]) -> list[Table]:
                 key = (sample.hosts, sample.alternative, sample.images)
                 found.setdefault(key, []).append(sample)
         figures: dict[str, Callable[[Sequence[Sample]], str]] = {
-            'seconds of the slowest': lambda some: _spread(some, _seconds),
-            'MiB from base': lambda some: _median(some, _in_mib('base_bytes')),
+            'seconds of the slowest': lambda some: _said(some, _seconds, spread),
+            'MiB from base': lambda some: _said(some, _in_mib('base_bytes')),
         }
         columns = [
             (alternative, images)
@@ -227,41 +211,22 @@ def _scale(title: str, samples: Sequence[Sample]) -> list[Table]:
 
 
 def as_text(table: Table) -> str:
-    lines = [list(each) for each in (table.header, *table.rows) if any(each)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [
-        '  '.join(
-            text.ljust(width) if side == 'l' else text.rjust(width)
-            for text, width, side in zip(line, widths, table.sides, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
-    return '\n'.join([table.title, *aligned])
+    rows = [row for row in (table.header, *table.rows) if any(row)]
+    return f'{table.title}\n{aligned(rows, table.sides)}'
 
 
 def as_rst(table: Table) -> str:
-    has_header = any(table.header)
+    header = [table.header] if any(table.header) else []
     lines = [
-        *_wrapped('.. list-table:: ', table.title, 3),
-        *(['   :header-rows: 1'] if has_header else []),
+        f'.. list-table:: {_escaped(table.title)}',
+        f'   :header-rows: {len(header)}',
         '   :widths: auto',
         '',
     ]
-    for row in [table.header] * has_header + list(table.rows):
+    for row in (*header, *table.rows):
         for place, text in enumerate(row):
-            lines += _wrapped('     - ' if place else '   * - ', text, 7)
+            lines.append(f'   {" " if place else "*"} - {_escaped(text)}')
     return '\n'.join(lines) + '\n'
-
-
-def _wrapped(start: str, text: str, indent: int) -> list[str]:
-    return textwrap.wrap(
-        _escaped(text),
-        width=_WIDTH,
-        initial_indent=start,
-        subsequent_indent=' ' * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [start.rstrip()]
 
 
 def _escaped(text: str) -> str:

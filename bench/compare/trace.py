@@ -51,12 +51,15 @@ class Trace:
     def extents(self) -> list[tuple[int, int]]:
         return [(read.offset, read.length) for read in self.reads]
 
-    def distinct_bytes(self) -> int:
-        end = total = 0
-        for offset, length in sorted(self.extents()):
-            total += max(0, offset + length - max(end, offset))
-            end = max(end, offset + length)
-        return total
+    def blocks(self, block: int, size: int) -> list[tuple[int, int]]:
+        """Return the whole blocks that are read of a disk of so many bytes, in order."""
+        numbers = {
+            number
+            for offset, length in self.extents()
+            for number in range(offset // block, (offset + length - 1) // block + 1)
+        }
+        starts = [number * block for number in sorted(numbers)]
+        return [(start, min(block, size - start)) for start in starts]
 
     def paced(self, seconds: float) -> 'Trace':
         """The same with so much think time in all."""

@@ -86,4 +86,4 @@ def replay(scene: Scene, reads: Mapping[int, Trace], cache: Path, rate: str, rou
                         with scene.host(base) as host:
                             found = first_guest(makers[name](host), trace, base)
                         guest = 'second' if name == 'play' else 'first'
-                        scene.collect(cell.sample(name, guest=guest, round=number, **found))
+                        scene.collect(cell.sample(name, guest=guest, **found))

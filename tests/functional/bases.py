@@ -14,7 +14,7 @@ from tests.functional import users
 from tests.functional import waiting
 from tests.functional.site import Site
 
-__all__ = ['Maker', 'NbdServer', 'QemuNbd', 'Serve', 'make_qcow2', 'make_raw']
+__all__ = ['Maker', 'NbdServer', 'QemuNbd', 'Serve', 'flip', 'make_qcow2', 'make_raw']
 
 _HOST = '127.{}.{}.{}'.format(1 + (os.getpid() >> 16) % 254, *divmod(os.getpid() % 65536, 256))
 """The address of this process alone: a port that is free there stays so beside other tests."""
@@ -38,6 +38,15 @@ def make_raw(site: Site, size: int, name: str = 'base.raw') -> pathlib.Path:
         while left:
             left -= file.write(chance.randbytes(min(left, 1 << 20)))
     return _given(path)
+
+
+def flip(path: pathlib.Path, offset: int, length: int = 1) -> None:
+    """Change one bit of each byte of a range of a file, in place."""
+    with open(path, 'r+b') as file:
+        file.seek(offset)
+        before = file.read(length)
+        file.seek(offset)
+        file.write(bytes(byte ^ 1 for byte in before))
 
 
 def make_qcow2(

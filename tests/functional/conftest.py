@@ -62,6 +62,14 @@ def site(book: account.Account, product: installation.Installation) -> Site:
 
 
 @pytest.fixture
+def keeping(site: Site) -> Iterator[None]:
+    """A keeper where one is needed; it is ended when a test ends, since it waits for more."""
+    site.configure(start_keeper=True)
+    yield
+    site.end_keeper()
+
+
+@pytest.fixture
 def base(site: Site) -> pathlib.Path:
     """A raw base of 16 MiB."""
     return bases.make_raw(site, 16 * MIB)

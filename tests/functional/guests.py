@@ -15,7 +15,16 @@ from tests.functional import users
 from tests.functional import waiting
 from tests.functional.site import Site
 
-__all__ = ['Load', 'NbdGuest', 'play_chain', 'read_chain', 'require_equal', 'uri']
+__all__ = [
+    'Load',
+    'NbdGuest',
+    'file_node',
+    'play_chain',
+    'read_chain',
+    'require_equal',
+    'uri',
+    'wait_until_served',
+]
 
 _HERE = pathlib.Path(__file__).parent
 _REPOSITORY = _HERE.parents[1]
@@ -110,6 +119,18 @@ class NbdGuest:
         return line.strip()
 
 
+def wait_until_served(site: Site, plan: dict[str, Any]) -> None:
+    """Wait until guests can connect to the socket of a plan, whose daemon was killed."""
+
+    def served() -> bool:
+        if not pathlib.Path(plan['socket']).exists():
+            return False
+        with NbdGuest(site, plan) as guest:
+            return guest.connected
+
+    waiting.until(served, 'the same socket, served again')
+
+
 class Load:
     """Many NBD clients at once, every read compared (bench/nbd_load.py)."""
 
@@ -159,6 +180,11 @@ class Load:
         assert (counted['errors'], counted['wrong']) == (0, 0), counted
         assert counted['reads'] > 0, counted
         return counted
+
+
+def file_node(path: pathlib.Path) -> dict[str, Any]:
+    """Return the node of a base that is a file, as :func:`play_chain` takes it."""
+    return {'driver': 'file', 'filename': str(path)}
 
 
 def play_chain(

@@ -8,6 +8,7 @@ import pathlib
 import stat
 from typing import Any
 
+from tests.functional import bases
 from tests.functional import guests
 from tests.functional import users
 from tests.functional.site import Site
@@ -19,11 +20,7 @@ _BLOCK = 512
 
 def damage(path: pathlib.Path) -> None:
     """Change one bit of a cache, as a failing disk does."""
-    with open(path, 'r+b') as file:
-        file.seek(-2 * 4096, os.SEEK_END)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte[0] ^ 1]))
+    bases.flip(path, path.stat().st_size - 2 * 4096)
 
 
 def require_sound(

@@ -20,15 +20,15 @@ from tests.functional import installation
 from tests.functional import users
 from tests.functional import waiting
 
-__all__ = ['MIB', 'NEVER', 'Site', 'dismiss']
+__all__ = ['MANAGER', 'MIB', 'NEVER', 'Site', 'dismiss']
 
 MIB = 1024 * 1024
 NEVER = 3600
 """Seconds of a timer of the product that ends nothing while a test runs, on however slow a
 machine. A test that is about a timer sets that one, and waits for what comes of it."""
 
-_PLAN = """
-import dataclasses, json, sys
+MANAGER = """
+import dataclasses, json, sys, threading
 from oslo_config import cfg
 from nova_qcache import conf as qcache_conf
 from nova_qcache.engine.manager import Manager
@@ -37,6 +37,11 @@ conf = cfg.ConfigOpts()
 qcache_conf.register_opts(conf)
 conf(['--config-file', sys.argv[1]], project='nova')
 manager = Manager(conf)
+"""
+"""The beginning of a program, which gets a ``manager`` as nova-compute has one. Its first argument
+is the configuration."""
+
+_PLAN = """
 plan = manager.boots.plan(Boot(*json.loads(sys.argv[2])))
 manager.boots.count(plan)
 said = {**dataclasses.asdict(plan), 'kind': plan.kind.value}
@@ -195,6 +200,12 @@ class Site:
             ['-c', *arguments], users.PRODUCT, self.environment, program
         )
 
+    def manage(self, code: str, *arguments: str) -> 'subprocess.CompletedProcess[str]':
+        """Run some lines after those of :data:`MANAGER`, which must succeed."""
+        done = self.python(MANAGER + code, str(self.config), *arguments)
+        assert done.returncode == 0, done
+        return done
+
     @property
     def _is_as_installed(self) -> bool:
         """Whether its modules are those that were imported beforehand."""
@@ -233,9 +244,7 @@ class Site:
         :param before: a line of Python that runs before
         """
         arguments = json.dumps([self.image_id, str(base), base_format])
-        done = self.python(f'{before}\n{_PLAN}', str(self.config), arguments)
-        assert done.returncode == 0, done
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(self.manage(f'{before}\n{_PLAN}', arguments).stdout)
         return answer
 
     def show(self) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def test_a_cache_that_misses_much_is_recorded_again(host: Host) -> None:
     assert sealed.state is State.READY
     path = host.catalog.require_unchanged(sealed)
     assert path.stat().st_size >= 7 * MIB
-    node = {'driver': 'file', 'filename': str(host.base)}
+    node = guests.file_node(host.base)
     guests.require_equal(host.site, guests.play_chain(str(path), node), host.base)
     counted = host.counted()
     assert counted.recordings == 2

@@ -188,7 +188,7 @@ def test_a_replaced_file_of_the_same_content(
     require_plain_boot(site, base)
     assert site.ask('verify', site.image_id)[0]['result'] == 'equal'
     assert site.plan(base)['kind'] == 'PLAY'
-    sealed.require_sound(site, site.show(), base, {'driver': 'file', 'filename': str(base)})
+    sealed.require_sound(site, site.show(), base, guests.file_node(base))
 
 
 def test_foreign_files(site: Site, base: pathlib.Path) -> None:
@@ -206,7 +206,7 @@ def test_foreign_files(site: Site, base: pathlib.Path) -> None:
     with NbdGuest(site, site.record(base)) as guest:
         guest.require(base, 0, MIB)
         shown = site.ask('seal', site.image_id, '--wait')
-    chain = guests.play_chain(shown['path'], {'driver': 'file', 'filename': str(base)})
+    chain = guests.play_chain(shown['path'], guests.file_node(base))
     guests.require_equal(site, chain, base)
     site.see_off()
     site.ask('remove', site.image_id)

@@ -11,6 +11,7 @@ from tests.functional import bases
 from tests.functional import hostile
 from tests.functional import users
 from tests.functional.refusals import require_nothing_left
+from tests.functional.refusals import require_plain_boot
 from tests.functional.refusals import require_refused
 from tests.functional.refusals import require_unfit
 from tests.functional.site import MIB
@@ -53,10 +54,13 @@ def test_quota_of_less_than_the_tables(site: Site) -> None:
     require_refused(site, _record(site, base, 'raw', '--quota=1'), str(MIB), 'quota')
 
 
+@pytest.mark.core
 def test_quota_of_more_than_the_file_system(site: Site, base: pathlib.Path) -> None:
     site.mount(site.cache_path, '-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', user=users.PRODUCT)
     done = _record(site, base, 'raw', '--quota=17')
     require_refused(site, done, str(17 * MIB), str(site.cache_path), 'lower [qcache] quota')
+    require_plain_boot(site, base)
+    require_nothing_left(site)
 
 
 # -- bases

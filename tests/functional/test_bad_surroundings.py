@@ -99,17 +99,12 @@ def test_a_long_socket_path(site: Site, base: pathlib.Path) -> None:
     assert not [each for each in path.rglob('*') if each.is_socket()]
 
 
-def test_a_group_that_is_not_there(site: Site, base: pathlib.Path) -> None:
-    site.configure(qemu_group='no-such-group')
-    require_refused(site, _record(site, base), 'no-such-group', '[qcache] qemu_group')
-    require_unfit(site, 'folders', 'no-such-group')
-
-
-def test_a_group_of_others(site: Site, base: pathlib.Path) -> None:
-    """A group that exists and that the product's user is no member of."""
-    site.configure(qemu_group='root')
-    require_refused(site, _record(site, base), "'root'", '[qcache] qemu_group')
-    require_unfit(site, 'folders', "'root'")
+@pytest.mark.parametrize('group', ['no-such-group', 'root'])
+def test_a_group_that_is_not_the_users(site: Site, base: pathlib.Path, group: str) -> None:
+    """One that does not exist, and one of which the product's user is no member."""
+    site.configure(qemu_group=group)
+    require_refused(site, _record(site, base), repr(group), '[qcache] qemu_group')
+    require_unfit(site, 'folders', repr(group))
 
 
 # -- file systems that reserve no space

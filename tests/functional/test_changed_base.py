@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.functional import bases
 from tests.functional import generations
 from tests.functional.site import MIB
 from tests.functional.site import Site
@@ -16,16 +17,12 @@ from tests.functional.site import Site
 pytestmark = pytest.mark.core
 
 
-def _touch(base: pathlib.Path) -> None:
-    os.utime(base, ns=(1, 1))
-
-
 def test_a_touched_base_plays_and_nobody_reads_it(
     site: Site, base: pathlib.Path, cache: dict[str, Any]
 ) -> None:
     """As Nova does at every boot, on all hosts that share the base."""
     site.configure(qemu_io='/no/such/program', qemu_img='/no/such/program')
-    _touch(base)
+    os.utime(base, ns=(1, 1))
     assert site.plan(base)['kind'] == 'PLAY'
     assert site.boot_plan(base)['kind'] == 'PLAY'
 
@@ -50,11 +47,7 @@ def test_verify_finds_one_changed_byte(
     site: Site, base: pathlib.Path, cache: dict[str, Any]
 ) -> None:
     facts = base.stat()
-    with open(base, 'r+b') as file:
-        file.seek(5 * MIB + 12345)
-        byte = file.read(1)
-        file.seek(5 * MIB + 12345)
-        file.write(bytes([byte[0] ^ 1]))
+    bases.flip(base, 5 * MIB + 12345)
     os.utime(base, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert site.plan(base)['kind'] == 'PLAY', 'nothing looks changed'
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.functional import account
+from tests.functional import bases
 from tests.functional import generations
 from tests.functional import guests
 from tests.functional import installation
@@ -21,20 +22,14 @@ from tests.functional import waiting
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
+pytestmark = pytest.mark.usefixtures('keeping')
+
 CACHED = 8 * MIB
 """Bytes that the cache of these tests has, of 16 MiB."""
 
 _KEEPER = 'nova_qcache.cmd.keeper'
 
 Compared = Callable[[], int]
-
-
-@pytest.fixture(autouse=True)
-def keeping(site: Site) -> Iterator[None]:
-    """Revalidations are the keeper's; it is ended when a test ends, since it waits for more."""
-    site.configure(start_keeper=True)
-    yield
-    site.end_keeper()
 
 
 @pytest.fixture
@@ -73,14 +68,6 @@ def _with_a_change(base: pathlib.Path, offset: int) -> bytes:
     return bytes(content)
 
 
-def _change_in_place(base: pathlib.Path, offset: int, length: int = 1) -> None:
-    with open(base, 'r+b') as file:
-        file.seek(offset)
-        before = file.read(length)
-        file.seek(offset)
-        file.write(bytes(byte ^ 1 for byte in before))
-
-
 def _sealed_long_ago(cache: dict[str, Any]) -> None:
     path = pathlib.Path(cache['path']).with_suffix('.json')
     record = json.loads(path.read_bytes())
@@ -90,18 +77,7 @@ def _sealed_long_ago(cache: dict[str, Any]) -> None:
 
 def _announce(site: Site, base: pathlib.Path) -> None:
     """What Nova's driver says before Nova writes a base."""
-    script = (
-        'import sys\n'
-        'from oslo_config import cfg\n'
-        'from nova_qcache import conf as qcache_conf\n'
-        'from nova_qcache.engine.manager import Manager\n'
-        'conf = cfg.ConfigOpts()\n'
-        'qcache_conf.register_opts(conf)\n'
-        "conf(['--config-file', sys.argv[1]], project='nova')\n"
-        "Manager(conf).boots.announce_write(sys.argv[2], 'raw')\n"
-    )
-    done = site.python(script, str(site.config), str(base))
-    assert done.returncode == 0, done
+    site.manage("manager.boots.announce_write(sys.argv[2], 'raw')", str(base))
 
 
 def _examined(site: Site, base: pathlib.Path) -> dict[str, Any]:
@@ -114,7 +90,7 @@ def _examined(site: Site, base: pathlib.Path) -> dict[str, Any]:
 
 def _require_right_bytes(site: Site, plan: dict[str, Any], base: pathlib.Path) -> None:
     """A guest of that plan reads what the base has now."""
-    file = {'driver': 'file', 'filename': str(base)}
+    file = guests.file_node(base)
     guests.require_equal(site, guests.play_chain(plan['cache'], file), base)
 
 
@@ -135,7 +111,7 @@ def test_changed_in_place_and_found_later(
     """Nothing but its times shows that: no boot waits, and the keeper compares everything."""
     before = generations.number(base)
     _sealed_long_ago(cache)
-    _change_in_place(base, 5 * MIB)
+    bases.flip(base, 5 * MIB)
     os.utime(base, ns=(1, 1))
     assert site.boot_plan(base)['kind'] == 'PLAY'
     waiting.until(lambda: site.plan(base)['kind'] == 'RECORD', 'the comparison')
@@ -148,7 +124,7 @@ def test_changed_in_place_outside_of_what_is_cached(
 ) -> None:
     before = generations.number(base)
     _sealed_long_ago(cache)
-    _change_in_place(base, 12 * MIB, MIB)
+    bases.flip(base, 12 * MIB, MIB)
     os.utime(base, ns=(1, 1))
     plan = site.boot_plan(base)
     assert (plan['kind'], plan['cache']) == ('PLAY', cache['path'])

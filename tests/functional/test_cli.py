@@ -27,7 +27,7 @@ pytestmark = pytest.mark.core
 @contextlib.contextmanager
 def _reader(site: Site, cache: str, base: pathlib.Path) -> Any:
     """A qemu-io of the guest's user that has a sealed cache open, and reads when it is told to."""
-    chain = guests.play_chain(cache, {'driver': 'file', 'filename': str(base)})
+    chain = guests.play_chain(cache, guests.file_node(base))
     with site.start(
         ['qemu-io', '-r', f'json:{json.dumps(chain)}'],
         stdin=subprocess.PIPE,
@@ -268,7 +268,7 @@ def test_invalidate(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> No
         guest.require(base, 0, MIB)
         shown = site.ask('seal', site.image_id, '--wait')
     assert shown['generation'] == plan['generation']
-    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    sealed.require_sound(site, shown, base, guests.file_node(base))
     assert site.plan(base)['cache'] == shown['path']
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keeper: whatever is killed under guests comes back by itself."""
 
-from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
@@ -15,16 +14,13 @@ import pytest
 from tests.functional import sealed
 from tests.functional import users
 from tests.functional import waiting
+from tests.functional.guests import file_node
 from tests.functional.guests import NbdGuest
+from tests.functional.guests import wait_until_served
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
-
-@pytest.fixture(autouse=True)
-def keeping(site: Site) -> Iterator[None]:
-    site.configure(start_keeper=True)
-    yield
-    site.end_keeper()
+pytestmark = pytest.mark.usefixtures('keeping')
 
 
 def _keepers(site: Site) -> list[psutil.Process]:
@@ -35,13 +31,6 @@ def _has_another_recorder(site: Site, plan: dict[str, Any]) -> bool:
     shown = site.qcache('show', site.image_id, '-f', 'json')
     found = re.search(r'"recorder_pid": ([0-9]+)', shown.stdout)
     return found is not None and int(found[1]) != plan['recorder_pid']
-
-
-def _connects(site: Site, plan: dict[str, Any]) -> bool:
-    if not pathlib.Path(plan['socket']).exists():
-        return False
-    with NbdGuest(site, plan) as guest:
-        return guest.connected
 
 
 @pytest.mark.core
@@ -56,7 +45,7 @@ def test_a_killed_recorder_is_replaced(site: Site, base: pathlib.Path) -> None:
         assert (shown['phase'], shown['daemon_pid']) == ('recording', plan['daemon_pid'])
         shown = site.ask('seal', site.image_id, '--wait')
     assert shown['cache_bytes'] > 8 * MIB
-    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 @pytest.mark.core
@@ -72,7 +61,7 @@ def test_both_killed(site: Site, base: pathlib.Path, first: str, seal: bool) -> 
         for which in (first, second):
             with contextlib.suppress(psutil.NoSuchProcess):
                 site.kill(plan[which])
-        waiting.until(lambda: _connects(site, plan), 'the same socket, served again')
+        wait_until_served(site, plan)
         with NbdGuest(site, plan) as returned:
             returned.require(base, 0, 16 * MIB)
             # What was being recorded is dirty, and goes once the guests are served.
@@ -102,7 +91,7 @@ def test_all_three_killed_and_a_boot_comes(site: Site, base: pathlib.Path) -> No
                 process.kill()
         again = site.boot_plan(base)
         assert again['kind'] in ('RECORD', 'PLAIN')
-        waiting.until(lambda: _connects(site, plan), 'the same socket, served again')
+        wait_until_served(site, plan)
 
 
 def test_it_leaves_by_itself(site: Site, base: pathlib.Path) -> None:
@@ -123,31 +112,6 @@ def test_it_leaves_when_told(site: Site, base: pathlib.Path) -> None:
         keeper.send_signal(signal.SIGTERM)
         keeper.send_signal(signal.SIGCONT)
         waiting.until(lambda: keeper not in _keepers(site), 'its end')
-
-
-def test_a_replaced_base_is_compared(
-    site: Site, base: pathlib.Path, cache: dict[str, Any]
-) -> None:
-    """Plain boots until that is done, and then the cache again: nobody has to do anything."""
-    copy = base.with_name('copy')
-    copy.write_bytes(base.read_bytes())
-    copy.chmod(0o644)
-    copy.rename(base)
-    assert site.boot_plan(base)['kind'] == 'PLAIN'
-    waiting.until(lambda: site.plan(base)['kind'] == 'PLAY', 'the examination')
-    assert site.plan(base)['generation'] == cache['generation']
-
-
-def test_another_base_is_recorded(site: Site, base: pathlib.Path, cache: dict[str, Any]) -> None:
-    other = base.with_name('other')
-    content = bytearray(base.read_bytes())
-    content[5 * MIB] ^= 1
-    other.write_bytes(content)
-    other.chmod(0o644)
-    other.rename(base)
-    assert site.boot_plan(base)['kind'] == 'PLAIN'
-    waiting.until(lambda: site.plan(base)['kind'] == 'RECORD', 'the examination')
-    assert site.plan(base)['generation'] != cache['generation']
 
 
 def test_a_damaged_cache_is_recorded_again(

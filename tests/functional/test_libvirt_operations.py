@@ -90,7 +90,7 @@ class Image:
             self.site.ask('seal', self.site.image_id, '--wait')
         shown = self.site.show()
         assert shown['cache_bytes'] >= _SIZE // 2, shown
-        node = {'driver': 'file', 'filename': str(self.base)}
+        node = guests.file_node(self.base)
         sealed.require_sound(self.site, shown, self.base, node)
         assert self.site.qcache('verify', self.site.image_id).returncode == 0
         assert self.site.plan(self.base)['kind'] == 'PLAY'
@@ -112,7 +112,7 @@ def _target(image: Image, name: str) -> pathlib.Path:
 
 def _require_content(image: Image, path: pathlib.Path) -> None:
     """A qcow2 file reads as the disk does."""
-    chain = {'driver': 'qcow2', 'file': {'driver': 'file', 'filename': str(path)}}
+    chain = {'driver': 'qcow2', 'file': guests.file_node(path)}
     guests.require_equal(image.site, chain, image.content)
 
 

@@ -32,10 +32,6 @@ class Base:
     node: dict[str, Any] | None
 
 
-def _file_node(path: pathlib.Path) -> dict[str, Any]:
-    return {'driver': 'file', 'filename': str(path)}
-
-
 def _make_base(kind: str, site: Site, serve: bases.Serve) -> Base:
     raw = bases.make_raw(site, 16 * MIB + (700 if kind == 'odd length' else 0))
     if kind in ('nbd', 'nbd+unix', 'nbd with qcow2'):
@@ -45,12 +41,12 @@ def _make_base(kind: str, site: Site, serve: bases.Serve) -> Base:
         return Base(server.uri, base_format, raw, None)
     if kind == 'qcow2':
         path = bases.make_qcow2(site, raw)
-        return Base(str(path), 'qcow2', raw, _file_node(path))
+        return Base(str(path), 'qcow2', raw, guests.file_node(path))
     if kind == 'bindfs':
         shown = site.make_folder('shown')
         site.bindfs(site.bases, shown)
         raw = shown / raw.name
-    return Base(str(raw), 'raw', raw, _file_node(raw))
+    return Base(str(raw), 'raw', raw, guests.file_node(raw))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +187,7 @@ def test_finish_reasons(
     finish(site, base)
     shown = site.wait_for_state('READY')
     assert shown['note'] == reason
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, guests.file_node(base))
 
 
 def test_a_guest_that_leaves_at_once_leaves_no_cache(site: Site, base: pathlib.Path) -> None:
@@ -273,4 +269,4 @@ def test_guests_come_and_go(site: Site, base: pathlib.Path) -> None:
     for offset in range(4, 7):
         with NbdGuest(site, plan) as guest:
             guest.require(base, offset * MIB, MIB)
-    sealed.require_sound(site, site.show(), base, _file_node(base))
+    sealed.require_sound(site, site.show(), base, guests.file_node(base))

@@ -8,6 +8,7 @@ import subprocess
 
 from tests.functional import waiting
 from tests.functional.guests import Load
+from tests.functional.site import MANAGER
 from tests.functional.site import MIB
 from tests.functional.site import NEVER
 from tests.functional.site import Site
@@ -17,40 +18,14 @@ _PLANS = 20
 _CONSUMERS = [f'instance-{i}' for i in range(_PROCESSES * _PLANS)]
 
 _RELEASE = """
-import json, sys
-from oslo_config import cfg
-from nova_qcache import conf as qcache_conf
-from nova_qcache.engine.manager import Manager
-conf = cfg.ConfigOpts()
-qcache_conf.register_opts(conf)
-conf(['--config-file', sys.argv[1]], project='nova')
-manager = Manager(conf)
 for consumer in json.loads(sys.argv[2]):
     manager.boots.release(consumer)
 """
 _TAKE_ANEW = """
-import json, sys
-from oslo_config import cfg
-from nova_qcache import conf as qcache_conf
-from nova_qcache.engine.manager import Manager
-from nova_qcache.model.plan import Boot
-conf = cfg.ConfigOpts()
-qcache_conf.register_opts(conf)
-conf(['--config-file', sys.argv[1]], project='nova')
 *boot, consumer = json.loads(sys.argv[2])
-print(Manager(conf).boots.plan(Boot(*boot, consumer=consumer)).kind.value)
+print(manager.boots.plan(Boot(*boot, consumer=consumer)).kind.value)
 """
-
 _MANY_PLANS = """
-import json, sys, threading
-from oslo_config import cfg
-from nova_qcache import conf as qcache_conf
-from nova_qcache.engine.manager import Manager
-from nova_qcache.model.plan import Boot
-conf = cfg.ConfigOpts()
-qcache_conf.register_opts(conf)
-conf(['--config-file', sys.argv[1]], project='nova')
-manager = Manager(conf)
 boot, first, number = json.loads(sys.argv[2])
 plans = []
 def plan(consumer):
@@ -64,7 +39,7 @@ print(json.dumps([[plan.kind.value, plan.socket, plan.reason] for plan in plans]
 
 def _plan_all(site: Site, base: pathlib.Path) -> list[list[str]]:
     boot = [site.image_id, str(base), 'raw']
-    command = [site.product.python, '-c', _MANY_PLANS, str(site.config)]
+    command = [site.product.python, '-c', MANAGER + _MANY_PLANS, str(site.config)]
     with contextlib.ExitStack() as stack:
         running = [
             stack.enter_context(
@@ -84,13 +59,6 @@ def _leases(site: Site) -> list[str]:
     return sorted(
         json.loads(path.read_bytes())['consumer'] for path in (site.run_path / 'leases').iterdir()
     )
-
-
-def _manager(site: Site, program: str, arguments: list[str]) -> str:
-    """Run a program of ours as the product's user and return what it says."""
-    done = site.python(program, str(site.config), json.dumps(arguments))
-    assert (done.returncode, done.stderr) == (0, ''), done
-    return done.stdout
 
 
 def test_120_servers_of_one_image(site: Site, base: pathlib.Path) -> None:
@@ -123,13 +91,15 @@ def test_120_servers_of_one_image(site: Site, base: pathlib.Path) -> None:
     assert 'that is on its way names it' in refused.stderr
     assert _leases(site) == sorted(_CONSUMERS)
 
-    _manager(site, _RELEASE, _CONSUMERS[:-1])  # their domains are defined; the last one's never is
+    # Their domains are defined; the last one's never is.
+    assert site.manage(_RELEASE, json.dumps(_CONSUMERS[:-1])).stderr == ''
     assert _leases(site) == _CONSUMERS[-1:]
     refused = site.qcache('remove', site.image_id)
     assert f'the boot of {_CONSUMERS[-1]} that is on its way names it' in refused.stderr
     site.configure(plan_lease_seconds=1)
-    again = _manager(site, _TAKE_ANEW, [site.image_id, str(base), 'raw', _CONSUMERS[-1]])
-    assert again == 'PLAY\n'
+    boot = [site.image_id, str(base), 'raw', _CONSUMERS[-1]]
+    again = site.manage(_TAKE_ANEW, json.dumps(boot))
+    assert (again.stdout, again.stderr) == ('PLAY\n', '')
     assert _leases(site) == _CONSUMERS[-1:], 'the one before is gone'
     waiting.until(
         lambda: site.qcache('remove', site.image_id).returncode == 0, 'the end of a lease'

@@ -24,18 +24,6 @@ _QUOTA_MIB = 8
 _READ = 6 * MIB
 """Of the base, by each recording: less than what its quota has room for."""
 
-_MANAGER = """
-import json, sys
-from oslo_config import cfg
-from nova_qcache import conf as qcache_conf
-from nova_qcache.engine.manager import Manager
-from nova_qcache.model.plan import Boot
-conf = cfg.ConfigOpts()
-qcache_conf.register_opts(conf)
-conf(['--config-file', sys.argv[1]], project='nova')
-manager = Manager(conf)
-"""
-
 
 @pytest.fixture(autouse=True)
 def budget(site: Site) -> None:
@@ -71,13 +59,6 @@ def _evictions(site: Site, image_id: str) -> dict[str, int]:
     counted = json.loads((site.cache_path / 'statistics' / f'{image_id}.json').read_text())
     found: dict[str, int] = counted.get('evictions', {})
     return found
-
-
-def _manage(site: Site, code: str, *arguments: str) -> str:
-    """Run some lines that have a ``manager``, as nova-compute has one."""
-    done = site.python(_MANAGER + code, str(site.config), *arguments)
-    assert done.returncode == 0, done
-    return done.stdout
 
 
 def _boot(site: Site, image_id: str, base: pathlib.Path) -> dict[str, Any]:
@@ -140,7 +121,7 @@ def test_what_a_boot_is_about_to_use_stays(site: Site, base: pathlib.Path) -> No
     boot = 'Boot(sys.argv[2], sys.argv[3], "raw", sys.argv[4])'
     lease = f'print(manager.boots.plan({boot}).kind.value)'
     for image_id in (_recorded(site, base), _recorded(site, base)):
-        assert _manage(site, lease, image_id, str(base), f'boot-{image_id}') == 'PLAY\n'
+        assert site.manage(lease, image_id, str(base), f'boot-{image_id}').stdout == 'PLAY\n'
     there = _there(site)
     _new_image(site)
     plan = site.boot_plan(base)
@@ -172,14 +153,13 @@ def test_over_budget_at_start(site: Site, base: pathlib.Path) -> None:
     site.configure(cache_budget=f'{_QUOTA_MIB}MiB')
     found = {row['subject']: row for row in _check(site)}
     assert found['budget']['grade'] == 'warning'
-    _manage(site, 'manager.clean_up()')
+    site.manage('manager.clean_up()')
     assert _there(site) == {second}
     assert _evictions(site, first) == {'room': 1}
     assert _boot(site, second, base)['kind'] == 'PLAY'
 
     site.configure(quota=4, cache_budget='4MiB')
-    done = site.python(f'{_MANAGER}\nfor _ in range(3): manager.clean_up()', str(site.config))
-    assert done.returncode == 0, done
+    done = site.manage('for _ in range(3): manager.clean_up()')
     (line,) = done.stderr.splitlines()
     assert 'exceed their limits by' in line
     assert '1 pinned' in line
@@ -242,7 +222,7 @@ def test_what_stays_free(site: Site, base: pathlib.Path, small: pathlib.Path) ->
 
     filler = small / 'filler'  # somebody else
     filler.write_bytes(b'\1' * (12 * MIB))
-    _manage(site, 'manager.clean_up()')
+    site.manage('manager.clean_up()')
     assert not _there(site)
     filler.write_bytes(b'\1' * (9 * MIB))
     _new_image(site)

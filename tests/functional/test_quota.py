@@ -15,6 +15,7 @@ from tests.functional import bases
 from tests.functional import sealed
 from tests.functional import users
 from tests.functional import waiting
+from tests.functional.guests import file_node
 from tests.functional.guests import Load
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
@@ -42,7 +43,7 @@ def _require_sealed_at_quota(site: Site, base: pathlib.Path) -> None:
     shown = site.show()
     assert shown['state'] == 'READY', shown
     assert shown['note'] == 'quota'
-    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 def _load_through_the_quota(
@@ -158,23 +159,6 @@ def test_a_full_file_system(site: Site, large_base: pathlib.Path) -> None:
     _require_sealed_at_quota(site, large_base)
 
 
-@pytest.mark.core
-def test_no_room_for_the_reservation(site: Site, base: pathlib.Path) -> None:
-    site.mount(site.cache_path, '-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', user=users.PRODUCT)
-    done = site.qcache('record', site.image_id, f'--base={base}', f'--quota={_QUOTA_MIB}')
-    assert (done.returncode, done.stdout) == (1, '')
-    (line,) = done.stderr.splitlines()
-    assert str(site.cache_path) in line
-    assert str(_QUOTA_MIB * MIB) in line
-    assert 'quota' in line
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
-    assert not site.files()
-    assert not list((site.run_path / 'guests').iterdir())
-    assert site.boot_plan(base)['kind'] == 'PLAIN'
-    waiting.until(lambda: not site.recorders(), 'the end of the recorder')
-    assert not site.files()
-
-
 def test_many_guests_at_once(site: Site, base: pathlib.Path) -> None:
     """More than the 100 connections that qemu's NBD server takes by default."""
     plan = site.record(base)
@@ -189,4 +173,4 @@ def test_many_guests_at_once(site: Site, base: pathlib.Path) -> None:
         counted = load.require_faultless()
         assert counted['bytes'] == 120 * MIB
     shown = site.show()
-    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    sealed.require_sound(site, shown, base, file_node(base))

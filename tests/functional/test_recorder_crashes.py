@@ -14,8 +14,10 @@ from nova_qcache.qemu import block_graph
 from tests.functional import bases
 from tests.functional import sealed
 from tests.functional import waiting
+from tests.functional.guests import file_node
 from tests.functional.guests import Load
 from tests.functional.guests import NbdGuest
+from tests.functional.guests import wait_until_served
 from tests.functional.monitor import Monitor
 from tests.functional.site import MIB
 from tests.functional.site import NEVER
@@ -23,10 +25,6 @@ from tests.functional.site import Site
 from tests.functional.watching import WriterWatch
 
 _LOAD = ('--clients=2', '--depth=2', '--size=65536', f'--bytes={128 * MIB}')
-
-
-def _file_node(base: pathlib.Path) -> dict[str, Any]:
-    return {'driver': 'file', 'filename': str(base)}
 
 
 def _read_some(guest: NbdGuest, base: pathlib.Path) -> None:
@@ -62,7 +60,7 @@ def test_a_killed_recorder_is_succeeded(site: Site, base: pathlib.Path) -> None:
             load.process.terminate()
             load.require_faultless()
     assert shown['cache_bytes'] > 8 * MIB
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
     assert watch.most_at_once == 1
     # The daemon, and before it the tools that made the empty file; no second daemon.
     assert plan['daemon_pid'] in watch.writers
@@ -110,7 +108,7 @@ def test_a_recorder_killed_while_it_seals(site: Site, base: pathlib.Path, point:
                 site.ask('seal', site.image_id, '--wait')
             shown = site.wait_for_state('READY')
             guest.require(base, 0, 16 * MIB)
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
     assert shown['cache_bytes'] > 2 * MIB
     assert watch.most_at_once == 1
 
@@ -134,23 +132,13 @@ def test_a_recorder_killed_at_some_moment_of_its_seal(
         guest.require(base, 8 * MIB, MIB)
         shown = waiting.until(lambda: _sealed(site), 'the seal')
     site.end_keeper()
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 def _sealed(site: Site) -> dict[str, Any]:
     site.qcache('seal', site.image_id)  # it was killed before it had begun, perhaps
     shown = site.show()
     return shown if shown['state'] == 'READY' else {}
-
-
-def _wait_until_served_again(site: Site, plan: dict[str, Any]) -> None:
-    def served() -> bool:
-        if not pathlib.Path(plan['socket']).exists():
-            return False
-        with NbdGuest(site, plan) as trial:
-            return trial.connected
-
-    waiting.until(served, 'the same socket, served again')
 
 
 @pytest.mark.core
@@ -161,7 +149,7 @@ def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> 
         site.kill(plan['daemon_pid'])
         assert guest.read(0, 4096).startswith('error')
 
-    _wait_until_served_again(site, plan)
+    wait_until_served(site, plan)
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
         waiting.until(lambda: not site.files(), 'the end of the dirty recording')
@@ -174,7 +162,7 @@ def test_a_killed_daemon_costs_the_recording(site: Site, base: pathlib.Path) -> 
             shown = site.ask('seal', site.image_id, '--wait')
         guest.require(base, 0, 16 * MIB)
     site.see_off()
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 @pytest.mark.core
@@ -185,10 +173,10 @@ def test_a_killed_daemon_after_the_seal_costs_nothing(site: Site, base: pathlib.
         shown = site.ask('seal', site.image_id, '--wait')
         site.kill(plan['daemon_pid'])
 
-    _wait_until_served_again(site, plan)
+    wait_until_served(site, plan)
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
     assert site.plan(base)['kind'] == 'PLAY'
 
 
@@ -198,7 +186,7 @@ def test_guests_without_a_recording_ask_their_base_for_reads_alone(
     server = serve(base)
     plan = site.record(server.uri)
     site.kill(plan['daemon_pid'])
-    _wait_until_served_again(site, plan)
+    wait_until_served(site, plan)
     with NbdGuest(site, plan) as guest:
         asked, count = server.questions(), server.bytes_read()
         guest.require(base, 4 * MIB, MIB)
@@ -232,4 +220,4 @@ def test_both_killed(site: Site, base: pathlib.Path, first: str) -> None:
     with NbdGuest(site, again) as guest:
         _read_some(guest, base)
         shown = site.ask('seal', site.image_id, '--wait')
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))

@@ -17,6 +17,7 @@ from nova_qcache.recorder import launch
 from tests.functional import sealed
 from tests.functional import users
 from tests.functional import waiting
+from tests.functional.guests import file_node
 from tests.functional.guests import NbdGuest
 from tests.functional.site import MIB
 from tests.functional.site import NEVER
@@ -24,10 +25,6 @@ from tests.functional.site import Site
 from tests.functional.watching import WriterWatch
 
 _CONNECT = 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])'
-
-
-def _file_node(base: pathlib.Path) -> dict[str, Any]:
-    return {'driver': 'file', 'filename': str(base)}
 
 
 def _parts(site: Site, plan: dict[str, Any]) -> dict[str, pathlib.Path]:
@@ -62,7 +59,7 @@ def test_two_records_at_one_moment(site: Site, base: pathlib.Path, attempt: int)
                 guest.leave()
     assert watch.most_at_once == 1
     assert plan['daemon_pid'] in watch.writers
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 @pytest.mark.parametrize('attempt', range(2))
@@ -121,7 +118,7 @@ def test_told_to_end_with_guests(site: Site, base: pathlib.Path) -> None:
         assert adopted['daemon_pid'] == plan['daemon_pid']
         shown = site.ask('seal', site.image_id, '--wait')
     assert shown['cache_bytes'] > 5 * MIB
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 def test_told_to_end_after_the_seal_with_guests(site: Site, base: pathlib.Path) -> None:
@@ -139,7 +136,7 @@ def test_told_to_end_after_the_seal_with_guests(site: Site, base: pathlib.Path) 
         assert site.show()['state'] == 'READY'
         done = site.qcache('remove', site.image_id)
         assert (done.returncode, '1 guests read' in done.stderr) == (1, True), done
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
     # There is no keeper here to see the daemon out.
     waiting.until(lambda: site.qcache('remove', site.image_id).returncode == 0, 'no guest')
     assert not site.recorders()
@@ -188,7 +185,7 @@ def test_a_silent_daemon_is_not_replaced(site: Site, base: pathlib.Path) -> None
         guest.require(base, 4 * MIB, MIB)
         shown = site.ask('seal', site.image_id, '--wait')
     assert watch.writers == {daemon.pid}
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 def _begin_epoch(site: Site, base: pathlib.Path) -> None:
@@ -216,7 +213,7 @@ def test_stale_files_are_no_problem(site: Site, base: pathlib.Path) -> None:
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, MIB)
         shown = site.ask('seal', site.image_id, '--wait')
-    sealed.require_sound(site, shown, base, _file_node(base))
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 def _may_connect(site: Site, path: pathlib.Path, user: users.User) -> bool:

@@ -146,10 +146,6 @@ print(json.dumps(answers))
 """
 
 
-def _file_node(base: pathlib.Path) -> dict[str, Any]:
-    return {'driver': 'file', 'filename': str(base)}
-
-
 @pytest.fixture
 def bare(site: Site) -> Site:
     """A site in whose folders everything is made by the product."""
@@ -267,7 +263,7 @@ def test_rights(bare: Site, base: pathlib.Path, umask: int) -> None:
     _require_reach(site)
     _run(site, umask, 'verify', site.image_id)
     _require_rights(site, 'cache/*.qcow2')
-    guests.require_equal(site, guests.play_chain(shown['path'], _file_node(base)), base)
+    guests.require_equal(site, guests.play_chain(shown['path'], guests.file_node(base)), base)
     assert base.read_bytes() == content
     _run(site, umask, 'invalidate', site.image_id)
     _require_rights(site, 'cache/*.qcow2')

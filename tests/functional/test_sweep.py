@@ -18,33 +18,22 @@ from tests.functional import bases
 from tests.functional import installation
 from tests.functional import sealed
 from tests.functional import waiting
+from tests.functional.guests import file_node
 from tests.functional.guests import NbdGuest
+from tests.functional.guests import wait_until_served
+from tests.functional.site import MANAGER
 from tests.functional.site import MIB
 from tests.functional.site import Site
 
-_SWEEP = """
-import json, sys
-from oslo_config import cfg
-from nova_qcache import conf as qcache_conf
-from nova_qcache.engine.manager import Manager
-conf = cfg.ConfigOpts()
-qcache_conf.register_opts(conf)
-conf(['--config-file', sys.argv[1]], project='nova')
-print(json.dumps([key.image_id for key in Manager(conf).clean_up()]))
-"""
-_SWEEP_FOR_LONG = _SWEEP.replace(
-    'print(json',
-    """print('sweeping', flush=True)
-manager = Manager(conf)
+_SWEEP_FOR_LONG = """
+print('sweeping', flush=True)
 while True:
     assert not manager.clean_up()
-print(json""",
-)
+"""
 
 
 def _sweep(site: Site) -> list[str]:
-    done = site.python(_SWEEP, str(site.config))
-    assert done.returncode == 0, done
+    done = site.manage('print(json.dumps([key.image_id for key in manager.clean_up()]))')
     swept: list[str] = json.loads(done.stdout)
     return swept
 
@@ -86,7 +75,7 @@ def test_what_lives_goes_on(site: Site, base: pathlib.Path) -> None:
         guest.require(base, 3 * MIB, MIB)
         shown = site.ask('seal', site.image_id, '--wait')
     assert shown['cache_bytes'] > 4 * MIB, 'what was recorded before the sweeps is in it'
-    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    sealed.require_sound(site, shown, base, file_node(base))
 
 
 def test_the_dead_among_the_living(site: Site, base: pathlib.Path) -> None:
@@ -107,7 +96,7 @@ def test_the_dead_among_the_living(site: Site, base: pathlib.Path) -> None:
 def test_a_cleanup_while_recorders_start(site: Site, base: pathlib.Path) -> None:
     """It holds their lock for a moment, and takes nothing of theirs."""
     sweeps = [
-        site.start([site.product.python, '-c', _SWEEP_FOR_LONG, str(site.config)])
+        site.start([site.product.python, '-c', MANAGER + _SWEEP_FOR_LONG, str(site.config)])
         for _ in range(2)
     ]
     try:
@@ -171,17 +160,13 @@ def _require_sealed(site: Site, base: pathlib.Path, guest: NbdGuest, why: str) -
     shown = site.wait_for_state('READY')
     assert shown['note'] == why
     guest.require(base, 0, 16 * MIB)
-    sealed.require_sound(site, shown, base, {'driver': 'file', 'filename': str(base)})
+    sealed.require_sound(site, shown, base, file_node(base))
     assert site.qcache('verify', site.image_id).returncode == 0
     assert site.plan(base)['kind'] == 'PLAY'
 
 
 def _require_served_again(site: Site, base: pathlib.Path, plan: dict[str, Any]) -> None:
-    def served() -> bool:
-        with NbdGuest(site, plan) as trial:
-            return trial.connected
-
-    waiting.until(served, 'the same socket, served again')
+    wait_until_served(site, plan)
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
     waiting.until(lambda: not site.files(), 'the end of the dirty recording')

@@ -47,18 +47,10 @@ def test_nothing_is_wrong(site: Site, recorded: dict[str, pathlib.Path]) -> None
 def test_each_for_itself(site: Site, recorded: dict[str, pathlib.Path]) -> None:
     """What is wrong with one says nothing of the others."""
     changed, damaged, gone, sound = recorded
-    with open(recorded[changed], 'r+b') as file:
-        file.seek(MIB)
-        byte = file.read(1)
-        file.seek(MIB)
-        file.write(bytes([byte[0] ^ 1]))
+    bases.flip(recorded[changed], MIB)
     path = pathlib.Path(site.ask('show', damaged)['path'])
     facts = path.stat()
-    with open(path, 'r+b') as file:
-        file.seek(-1, os.SEEK_END)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_END)
-        file.write(bytes([byte[0] ^ 1]))
+    bases.flip(path, facts.st_size - 1)
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     recorded[gone].rename(site.bases / 'away')
 

@@ -19,6 +19,8 @@ from nova_qcache.bases import probe
 from nova_qcache.bases.generation import Generations
 from nova_qcache.cache import plugins
 from nova_qcache.cache.catalog import Catalog
+from nova_qcache.cache.leases import Leases
+from nova_qcache.cache.pins import Pins
 from nova_qcache.engine import manager as manager_module
 from nova_qcache.engine.boots import Boots
 from nova_qcache.engine.host import Host
@@ -85,6 +87,16 @@ def paths(conf):
 @pytest.fixture
 def catalog(paths):
     return Catalog(paths, 60)
+
+
+@pytest.fixture
+def leases(paths):
+    return Leases(paths.leases, 300)
+
+
+@pytest.fixture
+def pins(paths):
+    return Pins(paths, 60)
 
 
 @pytest.fixture

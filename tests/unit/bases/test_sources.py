@@ -124,9 +124,6 @@ class TestContract:
         folder = source.generation_folder()
         assert folder is None or folder.is_absolute()
 
-    def test_a_filename_for_qemu(self, source):
-        assert source.filename
-
     def test_a_reference_with_a_nul_is_refused(self, scheme, base_format):
         reference = ANOTHER[scheme] + '\0'
         with pytest.raises(exception.InvalidBase) as caught:

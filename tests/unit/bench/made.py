@@ -28,7 +28,6 @@ def everything(play: float = 1.0) -> Results:
     ):
         at = {'rate': rate, 'delay_ms': delay}
         for number in range(5):
-            at['round'] = number
             found += [
                 sample(section, 'copy', 1, prepare_seconds=40 + number, **at),
                 sample(section, 'copy', 1.5, guest='second', base_bytes=0, **at),

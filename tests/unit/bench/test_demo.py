@@ -50,7 +50,6 @@ def samples(delay_ms: int) -> list[Sample]:
     return [
         Cell('replay', '1G', delay_ms).sample(
             name,
-            round=number,
             seconds=seconds + (number - 2) / 10,
             prepare_seconds=0.5 if name == 'record' else 0.0,
             base_bytes=0 if name in ('play', 'raw') else WHOLE.bytes,
@@ -243,23 +242,23 @@ def replayed(seed: int) -> list[Sample]:
     return found
 
 
+def in_rounds(found: list[Sample]) -> list[list[tuple[str, int]]]:
+    turns = [(each.alternative, each.delay_ms) for each in found]
+    count = 2 * len(ALTERNATIVES)
+    return [turns[at : at + count] for at in range(0, len(turns), count)]
+
+
 def test_all_take_turns_in_each_round():
-    found = replayed(1)
-    assert [sample.round for sample in found] == sorted(sample.round for sample in found)
-    for number in range(ROUNDS):
-        of_round = {(each.alternative, each.delay_ms) for each in found if each.round == number}
-        assert of_round == {(name, delay) for name in ALTERNATIVES for delay in (0, 20)}
-    assert len(found) == ROUNDS * len(ALTERNATIVES) * 2
+    rounds = in_rounds(replayed(1))
+    assert len(rounds) == ROUNDS
+    for found in rounds:
+        assert set(found) == {(name, delay) for name in ALTERNATIVES for delay in (0, 20)}
 
 
 def test_the_order_changes_from_round_to_round_and_is_the_same_for_a_seed():
-    found = replayed(1)
-    orders = {
-        tuple(each.alternative for each in found if (each.round, each.delay_ms) == (number, 0))
-        for number in range(ROUNDS)
-    }
-    assert len(orders) > 1
-    assert found == replayed(1)
+    rounds = in_rounds(replayed(1))
+    assert len({tuple(each) for each in rounds}) > 1
+    assert rounds == in_rounds(replayed(1))
 
 
 @pytest.mark.parametrize('text', ['1G', '100M', '2.5G', '64K', '1000000'])

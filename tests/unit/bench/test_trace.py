@@ -68,7 +68,7 @@ def test_a_log_without_reads():
 def test_figures():
     trace = Trace([Read(0, 100, 0), Read(50, 100, 1), Read(60, 20, 2), Read(120, 30, 2)])
     assert (trace.bytes, trace.bursts) == (250, 3)
-    assert trace.distinct_bytes() == 150
+    assert trace.blocks(40, 130) == [(0, 40), (40, 40), (80, 40), (120, 10)]
 
 
 def test_paced():

@@ -32,16 +32,6 @@ OTHER = CacheKey(OTHER_IMAGE, GENERATION)
 
 
 @pytest.fixture
-def pins(paths):
-    return Pins(paths, 60)
-
-
-@pytest.fixture
-def leases(paths):
-    return Leases(paths.leases, 300)
-
-
-@pytest.fixture
 def pool(catalog, paths, pins, leases, tmp_path):
     return Pool(
         catalog,
@@ -95,12 +85,6 @@ def test_what_was_unused_for_long_goes(expiry, ready, catalog):
     assert expiry.expire(DAY) == [KEY]
     assert catalog.keys() == [OTHER]
     assert evictions(catalog) == {'age': 1}
-
-
-def test_a_boot_is_a_use(expiry, ready, catalog):
-    ready(KEY, 9 * DAY)
-    use(catalog, IMAGE, DAY - 60)
-    assert expiry.expire(DAY) == []
 
 
 def test_a_use_before_it_was_sealed_is_none(expiry, ready, catalog):

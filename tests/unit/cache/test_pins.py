@@ -25,11 +25,6 @@ def clock():
         yield made
 
 
-@pytest.fixture
-def pins(paths):
-    return Pins(paths, 60)
-
-
 def file_of(paths, image_id=IMAGE):
     return paths.pins / f'{image_id}.json'
 

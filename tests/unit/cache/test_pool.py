@@ -16,7 +16,6 @@ from nova_qcache.cache import pool as pool_module
 from nova_qcache.cache.catalog import Catalog
 from nova_qcache.cache.eviction import LeastRecentlyUsed
 from nova_qcache.cache.leases import Leases
-from nova_qcache.cache.pins import Pins
 from nova_qcache.cache.pool import Limits
 from nova_qcache.cache.pool import Pool
 from nova_qcache.cache.usage import Usage
@@ -62,18 +61,8 @@ def domains():
 
 
 @pytest.fixture
-def leases(paths):
-    return Leases(paths.leases, 300)
-
-
-@pytest.fixture
 def usage(paths, leases, tmp_path, domains):
     return Usage(paths, leases, tmp_path / 'instances', domains)
-
-
-@pytest.fixture
-def pins(paths):
-    return Pins(paths, 60)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.usage import paths_in
 from nova_qcache.cache.usage import Usage
 from nova_qcache.model.key import CacheKey
@@ -91,11 +90,6 @@ def instances(tmp_path):
     path = tmp_path / 'instances'
     path.mkdir()
     return path
-
-
-@pytest.fixture
-def leases(paths):
-    return Leases(paths.leases, 300)
 
 
 @pytest.fixture

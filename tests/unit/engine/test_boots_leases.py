@@ -128,13 +128,6 @@ def test_the_lease_of_a_stale_cache_becomes_one_of_the_next_recording(
     assert leased() == {INSTANCE: KEY.next_revision()}
 
 
-def test_a_reason_ends_the_lease_of_before(boots, ready, catalog, leased):
-    boots.plan(Boot(*BOOT, consumer=INSTANCE))
-    catalog.discard(KEY)
-    boots.plan(Boot(*BOOT, consumer=INSTANCE, no_recording=OBSTACLE))
-    assert leased() == {}
-
-
 @pytest.mark.parametrize(
     'error', [exception.RecorderFailed(image_id=IMAGE, reason='x'), OSError(5, 'x'), ValueError()]
 )

@@ -78,11 +78,6 @@ def test_another_file(lookup, catalog, source, now):
     assert found.other_times is None
 
 
-def test_who_knows_no_hash_asks_for_no_revalidation(lookup, catalog, source):
-    ready(catalog, image_hashes=(HASH,))
-    assert lookup.find(builders.boot(), source).plan.kind is PlanKind.PLAY
-
-
 def test_the_generation_is_that_of_the_base(lookup, source, current):
     plan = lookup.find(builders.boot(), source).plan
     assert plan.generation == GENERATION

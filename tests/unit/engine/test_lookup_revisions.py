@@ -53,12 +53,6 @@ def test_the_first_may_be_gone_or_stale(lookup, catalog):
     assert (lookup().kind, lookup().key) == (PlanKind.PLAY, SECOND)
 
 
-def test_when_the_newest_is_damaged_the_one_before_plays(lookup, catalog):
-    ready(catalog, KEY)
-    catalog.retire(ready(catalog, SECOND), 'its digest is another', Staleness.DAMAGED)
-    assert (lookup().kind, lookup().key) == (PlanKind.PLAY, KEY)
-
-
 def test_a_broken_record_of_the_newest_is_no_reason_to_boot_plain(lookup, catalog):
     ready(catalog, KEY)
     ready(catalog, SECOND)

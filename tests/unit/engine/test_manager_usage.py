@@ -8,14 +8,11 @@ import pytest
 
 from nova_qcache import exception
 from nova_qcache.cache import view
-from nova_qcache.cache.leases import Leases
 from nova_qcache.cache.usage import Domains
-from nova_qcache.engine import host as host_module
 from nova_qcache.engine.manager import Manager
 from nova_qcache.model.key import CacheKey
 from nova_qcache.model.key import Generation
 from nova_qcache.system import locks
-from nova_qcache.system.libvirt_domains import LibvirtDomains
 from tests.unit import builders
 from tests.unit.builders import GENERATION
 from tests.unit.builders import IMAGE
@@ -51,10 +48,6 @@ class TestRemoveOfWhatIsUsed:
         recorder.status.side_effect = None
         recorder.status.return_value = builders.status()
         return recorder
-
-    @pytest.fixture
-    def leases(self, paths):
-        return Leases(paths.leases, 300)
 
     @pytest.fixture
     def kept(self, catalog):
@@ -154,32 +147,3 @@ class TestRemoveOfWhatIsUsed:
         taken = mock.Mock()
         assert not catalog.lease(KEY, taken)
         taken.assert_not_called()
-
-
-class TestWhoTellsOfDomains:
-    @pytest.fixture
-    def made(self):
-        with mock.patch.object(host_module, 'LibvirtDomains', autospec=LibvirtDomains) as made:
-            made.return_value.documents.side_effect = lambda: iter(())
-            yield made
-
-    def remove(self, catalog, conf, *domains):
-        manager = Manager(conf, *domains)
-        builders.ready(catalog)
-        manager.remove(IMAGE)
-
-    def test_the_libvirt_of_the_configuration(self, short_folder, catalog, made):
-        self.remove(catalog, builders.config(short_folder, libvirt_uri='x:///'))
-        made.assert_called_once_with('x:///')
-        assert made.return_value.documents.call_count == 2
-
-    def test_somebody_else(self, short_folder, catalog, made):
-        domains = mock.create_autospec(Domains, instance=True)
-        domains.documents.side_effect = lambda: iter(())
-        self.remove(catalog, builders.config(short_folder, libvirt_uri='x:///'), domains)
-        made.assert_not_called()
-        assert domains.documents.call_count == 2
-
-    def test_nobody(self, conf, catalog, made):
-        self.remove(catalog, conf)
-        made.assert_not_called()

@@ -52,11 +52,6 @@ def test_an_event_is_told(libvirt, connection, happened):
     happened.assert_called_once_with()
 
 
-def test_what_came_before_it_listened_is_told(libvirt, happened):
-    Lifecycle(URI, happened).listen()
-    happened.assert_called_once_with()
-
-
 def test_once_is_enough(libvirt, connection, happened):
     made = Lifecycle(URI, happened)
     for _ in range(3):

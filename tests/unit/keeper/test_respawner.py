@@ -102,25 +102,18 @@ def test_one_that_is_still_starting_is_no_dead_one(respawner, paths, spawn, star
     start.assert_not_called()
 
 
-def test_one_that_is_gone(respawner, paths, spawn, missed):
+@pytest.mark.parametrize('key', [KEY, KEY.next_revision()], ids=['a recording', 'an audit'])
+def test_one_that_is_gone(respawner, paths, spawn, key):
+    respawn.note(paths, key, ARGUMENTS)
     assert respawner.run_once() == 1
     ((output, arguments), _) = spawn.call_args
-    assert output.name == str(paths.log(KEY))
+    assert output.name == str(paths.log(key))
     assert arguments == [
         '--serve-only',
-        f'--generation={KEY.generation}',
-        '--revision=1',
+        f'--generation={key.generation}',
+        f'--revision={key.revision}',
         *ARGUMENTS,
     ]
-
-
-def test_the_recorder_of_an_audit(respawner, paths, spawn):
-    audit = KEY.next_revision()
-    respawn.note(paths, audit, ARGUMENTS)
-    respawner.run_once()
-    ((output, arguments), _) = spawn.call_args
-    assert output.name == str(paths.log(audit))
-    assert arguments[:3] == ['--serve-only', f'--generation={KEY.generation}', '--revision=2']
 
 
 # -- its guests
@@ -179,6 +172,7 @@ def test_a_daemon_that_dies_after_its_recorder(respawner, spawn, start, missed, 
     spawn.return_value.poll.return_value = None
     respawner.run_once()
     start.assert_not_called()
+    spawn.assert_called_once()
     find.return_value = None
     respawner.run_once()
     start.assert_called_once()
@@ -191,13 +185,6 @@ def test_a_base_that_is_away_is_not_tried_without_end(respawner, spawn, start, m
     for _ in range(5):
         respawner.run_once()
     start.assert_called_once()
-
-
-def test_a_daemon_that_lives_is_for_the_recorder(respawner, spawn, start, missed, find):
-    find.return_value = 4711
-    respawner.run_once()
-    start.assert_not_called()
-    spawn.assert_called_once()
 
 
 def test_guests_may_connect_to_a_daemon_whose_recorder_died_at_once(

@@ -11,7 +11,6 @@ from unittest import mock
 import pytest
 
 from nova_qcache import exception
-from nova_qcache.cache.leases import Leases
 from nova_qcache.keeper import saved as saved_module
 from nova_qcache.keeper.lifecycle import Lifecycle
 from nova_qcache.keeper.saved import SavedGuests
@@ -58,11 +57,6 @@ def events():
 @pytest.fixture
 def happened():
     return threading.Event()
-
-
-@pytest.fixture
-def leases(paths):
-    return Leases(paths.leases, 300)
 
 
 @pytest.fixture

@@ -178,13 +178,9 @@ FIELDS = json.loads(dumps(builders.record(State.READY))).keys() - {'is_audit'}
 
 @pytest.mark.parametrize('field', sorted(FIELDS))
 def test_each_field_is_needed(field):
-    with pytest.raises(exception.RecordBroken):
+    said = f"field '{field}' is missing" if field != 'sealed' else 'says about a seal'
+    with pytest.raises(exception.RecordBroken, match=said):
         loads(changed(**{field: None}), PATH, KEY)
-
-
-def test_a_missing_field_is_named():
-    with pytest.raises(exception.RecordBroken, match="field 'quota' is missing"):
-        loads(changed(quota=None), PATH, KEY)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +193,8 @@ def test_a_missing_field_is_named():
         ({'quota': 2**63}, 'quota is out of range'),
         ({'created_at': float('nan')}, 'created_at is out of range'),
         ({'created_at': float('inf')}, 'created_at is out of range'),
+        ({'created_at': 10**400}, 'created_at is out of range'),
+        ({'created_at': -1}, 'created_at is out of range'),
         ({'extended_l2': 0}, 'extended_l2 is 0 and not of type bool'),
         ({'state': 'WARM'}, "'WARM' is not a valid State"),
         ({'state': 'WARMING'}, 'state WARMING contradicts what'),
@@ -225,18 +223,6 @@ def test_the_reason_names_what_is_wrong(changes, reason):
     assert reason in said
     assert 'is missing' not in said
     assert said.encode(), 'it can be written to a log'
-
-
-@pytest.mark.parametrize(
-    'change',
-    [
-        {'created_at': 10**400},
-        {'created_at': -1},
-    ],
-)
-def test_a_time_that_no_clock_shows(change):
-    with pytest.raises(exception.RecordBroken, match='created_at is out of range'):
-        loads(changed(**change), PATH, KEY)
 
 
 def test_a_time_of_whole_seconds_is_a_time():

@@ -39,10 +39,6 @@ def test_refused(state, wanted):
     assert f'`nova-qcache show {IMAGE}`' in said
 
 
-def test_only_a_seal_makes_ready():
-    assert {state for state, wanted in ALLOWED if wanted is State.READY} == {State.RECORDING}
-
-
 @pytest.mark.parametrize(
     ('kind', 'words'),
     [

@@ -126,3 +126,15 @@ def one_guest_until(stage, ready):
         return 0 if ready() else 1
 
     stage.script = script
+
+
+def adopt(stage, nodes=RECORDING):
+    """Let the recorder find a daemon with these nodes; return what will be its daemon."""
+    found: list = []
+
+    async def find(paths, key):
+        found.append(stage.daemon(nodes=nodes))
+        return found[0]
+
+    stage.daemon_class.adopt.side_effect = find
+    return found

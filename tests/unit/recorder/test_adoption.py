@@ -17,6 +17,7 @@ from nova_qcache.recorder.finish import Limits
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.builders import MIB
+from tests.unit.recorder.stage import adopt
 from tests.unit.recorder.stage import FAITHFUL
 from tests.unit.recorder.stage import HASTY
 from tests.unit.recorder.stage import one_guest_until
@@ -26,18 +27,6 @@ from tests.unit.recorder.stage import run
 
 SEALED = {block_graph.CACHE_FILE_NODE}
 PLAIN = {'base', 'mute', 'either', block_graph.TOP}
-
-
-def adopt(stage, nodes):
-    """Let the recorder find a daemon with these nodes; return what will be its daemon."""
-    found: list = []
-
-    async def find(paths, key):
-        found.append(stage.daemon(nodes=nodes))
-        return found[0]
-
-    stage.daemon_class.adopt.side_effect = find
-    return found
 
 
 def test_a_recording_goes_on(stage):

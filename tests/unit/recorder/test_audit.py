@@ -24,6 +24,7 @@ from nova_qcache.system import processes
 from tests.unit import builders
 from tests.unit.builders import KEY
 from tests.unit.builders import MIB
+from tests.unit.recorder.stage import adopt
 from tests.unit.recorder.stage import FAITHFUL
 from tests.unit.recorder.stage import HASTY
 from tests.unit.recorder.stage import one_guest_until
@@ -375,17 +376,6 @@ def test_a_daemon_that_ends_is_replaced_by_one_that_plays(stage, audited):
     assert second.plays == [str(stage.catalog.paths.sealed(KEY))]
     require_untouched(stage, audited)
     assert count(stage) == Counters()
-
-
-def adopt(stage, nodes=RECORDING):
-    found: list = []
-
-    async def find(paths, key):
-        found.append(stage.daemon(nodes=nodes))
-        return found[0]
-
-    stage.daemon_class.adopt.side_effect = find
-    return found
 
 
 @pytest.mark.parametrize('nodes', [RECORDING, {block_graph.CACHE_FILE_NODE}, {'old'}])

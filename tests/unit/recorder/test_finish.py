@@ -313,10 +313,6 @@ AUDITS = {
         [(1, 0, 1, 0), (2, 0, 1, 9999), (6, 0, 1, 9999), (7, 0, 0, 9999), (10, 0, 0, 9999)],
         FinishReason.LAST_GUEST,
     ),
-    'waits for no second guest': (
-        [(1, 0, 1, 0), (2, 0, 1, 9999), (4, 0, 0, 9999), (7, 0, 0, 9999)],
-        NextStep.DROP,
-    ),
     'reads the same for ever': (
         [(1, 0, 1, 0), *((at, 0, 1, at * 999) for at in range(2, 21)), (21, 0, 1, 21 * 999)],
         FinishReason.IDLE,

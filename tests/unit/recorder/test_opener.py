@@ -85,12 +85,6 @@ def test_a_base_that_is_unfit_leaves_nothing(catalog, tool, inspect):
     assert catalog.keys() == []
 
 
-@pytest.mark.parametrize('there', [lambda catalog: None, builders.warm])
-def test_cold_or_dirty(catalog, there):
-    there(catalog)
-    opener.require_cold_or_dirty(catalog, KEY)
-
-
 def test_a_sealed_cache_is_not_recorded_over(catalog):
     ready = builders.ready(catalog)
     for state in ('READY', 'STALE'):

@@ -50,6 +50,17 @@ def nova_conf(tmp_path: pathlib.Path) -> Iterator[Any]:
 
 
 @pytest.fixture
+def fake_libvirt(nova_conf):
+    """The libvirt of Nova's own tests."""
+    from nova.tests.fixtures import libvirt as fakelibvirt
+
+    fixture = fakelibvirt.LibvirtFixture()
+    fixture.setUp()
+    yield
+    fixture.cleanUp()
+
+
+@pytest.fixture
 def base_path(tmp_path):
     """A base in Nova's image cache."""
     folder = tmp_path / 'instances' / '_base'

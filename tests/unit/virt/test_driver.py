@@ -7,7 +7,6 @@ from unittest import mock
 
 import libvirt
 import nova.privsep.path
-from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt import fake
 from nova.virt import images
 from nova.virt.libvirt import driver as stock
@@ -73,14 +72,6 @@ def test_an_image_that_cannot_be_had_is_reported_and_not_pinned(
 
 
 # -- the whole driver
-
-
-@pytest.fixture
-def fake_libvirt(nova_conf):
-    fixture = fakelibvirt.LibvirtFixture()
-    fixture.setUp()
-    yield
-    fixture.cleanUp()
 
 
 def test_it_is_made_as_nova_makes_it(fake_libvirt):

@@ -6,12 +6,10 @@ import pathlib
 import sys
 from unittest import mock
 
-import nova.tests.fixtures.libvirt as fakelibvirt
 import nova.virt
 from nova.virt import driver as virt_driver
 from nova.virt import fake
 from nova.virt.libvirt import driver as libvirt_driver
-import pytest
 
 import nova_qcache.virt
 from nova_qcache.virt import compatibility
@@ -52,14 +50,6 @@ def test_a_module_of_ours_that_does_not_load_is_stock_nova_and_one_error(caplog,
     assert entry.driver_class() is libvirt_driver.LibvirtDriver
     (said,) = errors(caplog)
     assert 'nova_qcache.virt.driver' in said
-
-
-@pytest.fixture
-def fake_libvirt(nova_conf):
-    fixture = fakelibvirt.LibvirtFixture()
-    fixture.setUp()
-    yield
-    fixture.cleanUp()
 
 
 def loaded():

@@ -152,12 +152,6 @@ def test_the_chain_ends_where_the_overlay_says(ask, overlay, base_path, tmp_path
     assert (asked(manager).base, asked(manager).base_format) == (str(moved), 'qcow2')
 
 
-def test_an_unshelved_instance_uses_the_cache_of_its_first_image(ask, overlay, instance, manager):
-    instance.image_ref = OTHER_IMAGE
-    ask()
-    assert asked(manager).image_id == IMAGE
-
-
 def test_what_the_image_or_flavor_wishes_is_passed_on(ask, overlay, manager):
     ask(extra_specs={'qcache:policy': 'always'})
     assert asked(manager).policy is Policy.ALWAYS
@@ -295,6 +289,11 @@ def test_a_planner_that_is_not_started_plans_nothing(instance, overlay, made):
     planner.release(instance)
     with planner.writing('/base'):
         pass
+    planner.run_maintenance(set())
+    planner.precached(IMAGE)
+    planner.fall_back(instance)
+    planner.started(instance)
+    assert planner.disk_usage('/') == 0
     made.assert_not_called()
 
 
@@ -505,15 +504,6 @@ def test_periodic_work_of_novas_goes_on(planner, manager, caplog, surprise):
     manager.maintenance.run.side_effect = surprise
     planner.run_maintenance(set())
     assert 'error in the periodic run' in caplog.text
-
-
-def test_nothing_is_looked_after_without_a_manager(instance):
-    planner = Planner()
-    planner.run_maintenance(set())
-    planner.precached(IMAGE)
-    planner.fall_back(instance)
-    planner.started(instance)
-    assert planner.disk_usage('/') == 0
 
 
 def test_a_precached_image_is_pinned_for_as_long_as_its_unused_base_stays(
