@@ -162,7 +162,7 @@ def _require_found_by_verify(site: Site, base: pathlib.Path) -> None:
     (line,) = done.stderr.splitlines()
     assert site.image_id in line
     (row,) = json.loads(done.stdout)
-    assert 'not what was sealed' in row['result'], row
+    assert 'differs from what was sealed' in row['result'], row
     assert site.show()['state'] == 'STALE'
     assert site.plan(base)['kind'] == 'RECORD', 'it keeps its image from nothing'
     site.ask('remove', site.image_id)

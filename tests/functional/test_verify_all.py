@@ -58,7 +58,7 @@ def test_each_for_itself(site: Site, recorded: dict[str, pathlib.Path]) -> None:
     assert done.returncode == 1, done
     results = {row['image_id']: row['result'] for row in json.loads(done.stdout)}
     assert str(MIB) in results[changed]
-    assert 'not what was sealed' in results[damaged]
+    assert 'differs from what was sealed' in results[damaged]
     assert 'cannot be compared' in results[gone]
     assert str(recorded[gone]) in results[gone]
     assert results[sound] == 'equal'
