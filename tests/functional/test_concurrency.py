@@ -185,7 +185,7 @@ def _outcomes(actors: list[_Actor]) -> 'collections.Counter[tuple[str, str]]':
 _MUST_HAPPEN = [
     *(('boot', 'PLAY'), ('boot', 'RECORD'), ('seal', 'READY')),
     *(('invalidate', 'some'), ('remove', 'unused'), ('remove', 'by force')),
-    *(('remove', 'CacheInUse'), ('verify', 'equal'), ('sweep', 'none')),
+    *(('remove', 'CacheInUse'), ('verify', 'equal'), ('clean_up', 'none')),
 ]
 """What makes the rest worth something: they go on until all of it has come."""
 

@@ -212,7 +212,7 @@ def test_a_guest_that_never_comes(site: Site, base: pathlib.Path) -> None:
     site.configure(plan_lease_seconds=1, guest_grace_seconds=0)
     done = site.run(site.recorder_command(f'--base={base}', site.image_id))
     assert done.returncode == 0, done
-    assert 'recording (into ' in done.stdout, done
+    assert 'recording now (into ' in done.stdout, done
     assert not site.files()
     assert not list((site.run_path / 'guests').iterdir())
 
