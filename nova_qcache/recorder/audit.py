@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Audits: a recording on a copy of a READY cache, which measures what that cache still misses.
 
 What the copy grows by was missed. What was read is what its daemon has read from files, since all
