@@ -130,6 +130,8 @@ def test_what_is_cached_of_a_base_that_is_gone(site: Site, server: bases.NbdServ
         assert site.recorder().unreadable_blocks == length - cached
         assert site.ask('seal', site.image_id, '--wait')['state'] == 'READY'
         require_errors_beyond()
+        server.damage([(0, _SIZE)])
+        server.start()  # without one no daemon can be started
         site.kill(plan['daemon_pid'])
         waiting.until(lambda: site.recorder().daemon_pid != plan['daemon_pid'], 'another daemon')
         require_errors_beyond()
