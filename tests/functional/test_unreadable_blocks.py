@@ -137,6 +137,20 @@ def test_what_is_cached_of_a_base_that_is_gone(site: Site, server: bases.NbdServ
         require_errors_beyond()
 
 
+def test_what_a_dropped_recording_has_cached(site: Site, server: bases.NbdServer) -> None:
+    """Its file has no name any more."""
+    server.mend()
+    plan = site.record(server.uri)
+    with guests.NbdGuest(site, plan) as guest:
+        guest.require(server.path, 0, 16 * _BLOCK)
+        site.drop()
+        waiting.until(lambda: site.recorder().phase is Phase.SERVING, 'the end of the recording')
+        assert not site.files()
+        server.damage([(0, _SIZE)])
+        assert 'read failed' in _read(site, _through(plan), [f'0 {32 * _BLOCK}'])
+        assert _unreadable(site, _through(plan), range(32)) == set(range(16, 32))
+
+
 def test_where_nothing_is_recorded(site: Site, server: bases.NbdServer) -> None:
     """A daemon that was started under the guests of a dead one."""
     plan = site.record(server.uri)
