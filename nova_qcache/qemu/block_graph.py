@@ -56,6 +56,7 @@ __all__ = [
     'replacing',
     'sealing',
     'served',
+    'writing_tables',
 ]
 
 TOP = 'top'
@@ -220,6 +221,17 @@ def refusing(nodes: Collection[str], sectors: Collection[int]) -> list[Command]:
         ('blockdev-reopen', {'options': [_top(new)]}),
         *_removing(*old),
     ]
+
+
+def writing_tables(nodes: Collection[str]) -> list[Command]:
+    """Commands that write to the file of a recording what qcow2 has of its tables in memory, under
+    connected guests. None where nothing is recorded.
+
+    :param nodes: the names of those that are there
+    """
+    # It keeps its options, and its file: qemu flushes each node that it reopens.
+    _, cache = _cache(pathlib.Path(), read_only=False)
+    return [('blockdev-reopen', {'options': [cache]})] if RECORDING_NODE in nodes else []
 
 
 def is_refusing(nodes: Collection[str]) -> bool:

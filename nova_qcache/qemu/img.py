@@ -16,6 +16,7 @@ from nova_qcache.system import processes
 __all__ = [
     'OLDEST_QEMU',
     'QemuImg',
+    'alone',
     'json_filename',
     'require_recent',
     'require_version',
@@ -199,14 +200,19 @@ class QemuImg:
         :return: up to where its tables use it, in bytes
         :raises ToolFailed: if they are corrupt or leak clusters
         """
-        arguments = ('check', '--output=json', '-f', 'qcow2', json_filename(_alone(path)))
+        arguments = ('check', '--output=json', '-f', 'qcow2', json_filename(alone(path)))
         answer = self._run(*arguments, seconds=600)
         return _parsed(answer, lambda checked: int(checked['image-end-offset']))
 
-    def cached_extents(self, path: pathlib.Path) -> list[tuple[int, int]]:
-        """Return the (offset, length) in bytes of all that a qcow2 file holds itself, zeros
-        too."""
-        answer = self._run('map', '--output=json', json_filename(_alone(path)), seconds=600)
+    def cached_extents(
+        self, path: pathlib.Path, *, is_written: bool = False, seconds: float = 600
+    ) -> list[tuple[int, int]]:
+        """Return the (offset, length) in bytes of all that a qcow2 file holds itself, zeros too.
+
+        :param is_written: as :func:`alone` takes it; what is not in the file yet is not returned
+        """
+        node = alone(path, is_written=is_written)
+        answer = self._run('map', '--output=json', json_filename(node), seconds=seconds)
         # "present" is false for what the file leaves to its backing file. qemu < 6.1 lacks it.
         return _parsed(
             answer,
@@ -218,10 +224,15 @@ class QemuImg:
         )
 
 
-def _alone(path: pathlib.Path) -> Node:
-    """A sealed or idle cache file without its base, which need not be reachable for looking at its
-    tables."""
-    return {'driver': 'qcow2', 'backing': None, 'file': {'driver': 'file', 'filename': str(path)}}
+def alone(path: pathlib.Path, *, is_written: bool = False) -> Node:
+    """A cache file without its base, which need not be reachable for looking at its tables.
+
+    :param is_written: somebody may be writing to it. Otherwise it is sealed or idle, and cannot be
+        opened if it is not
+    """
+    file = {'driver': 'file', 'filename': str(path)}
+    node: Node = {'driver': 'qcow2', 'backing': None, 'file': file}
+    return {**node, 'read-only': True, 'force-share': True} if is_written else node
 
 
 def _parsed(answer: str, read: Callable[[Any], _T]) -> _T:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 import contextlib
 import logging
 import pathlib
+from typing import BinaryIO
 
 from nova_qcache import exception
 from nova_qcache.model.key import CacheKey
@@ -174,6 +175,26 @@ class ServingDaemon:
             for command, arguments in block_graph.refusing(names, sectors):
                 await self.monitor.execute(command, arguments)
             self._refused = set(sectors)
+
+    async def write_tables(self) -> None:
+        """Write all that is recorded by now to the file; connected guests stay connected.
+
+        As :meth:`seal`, this takes as long as the base takes to answer reads in flight.
+
+        :raises ToolFailed: if the daemon cannot, or has ended
+        """
+        async with self._changing:
+            for command, arguments in block_graph.writing_tables(await self.node_names()):
+                await self.monitor.execute(command, arguments)
+
+    async def cache_files(self) -> list[BinaryIO]:
+        """Open the files of caches that the daemon has open, removed ones too. The caller closes
+        them.
+
+        :raises OSError: if it has ended
+        """
+        async with self._changing:  # none is closed for another one meanwhile
+            return await asyncio.to_thread(processes.open_files, self.pid, self._paths.cache_path)
 
     async def _end_writing(self, commands: list[block_graph.Command]) -> None:
         async with self._changing:

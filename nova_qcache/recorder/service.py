@@ -76,7 +76,7 @@ class Recorder:
         self._note = ''
         kind = AuditRecording if settings.audit else Recording
         self._recording = kind(key, source, catalog, qemu_img, settings)
-        self._unreadable = Unreadable(source, QemuIo(settings.qemu_io), key.image_id)
+        self._unreadable = Unreadable(source, qemu_img, QemuIo(settings.qemu_io), key.image_id)
         self._wanted: FinishReason | NextStep | None = None
         self._commanded_at: float | None = None
         self._wake = asyncio.Event()

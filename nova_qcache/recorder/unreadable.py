@@ -5,17 +5,25 @@ would without a cache.
 The NBD server of qemu (7.2 to 10) cuts off a client whose read fails. One that waits for its
 server (``<reconnect>``) comes back at once and asks for the same, without end; one that does not
 loses what else it had in flight. So the recorder hears of the first failure, finds out which
-blocks cannot be read, and has its daemon answer for these (:mod:`nova_qcache.qemu.block_graph`).
+blocks cannot be read and are not in the cache, and has its daemon answer for these
+(:mod:`nova_qcache.qemu.block_graph`).
 """
 
 import asyncio
+import bisect
 from collections.abc import Callable, Collection
+import contextlib
+import itertools
 import logging
-from typing import Any
+import os
+import pathlib
+from typing import Any, BinaryIO
 
 from nova_qcache import exception
 from nova_qcache.model.source import Source
 from nova_qcache.qemu import block_graph
+from nova_qcache.qemu import img
+from nova_qcache.qemu.img import QemuImg
 from nova_qcache.qemu.io import QemuIo
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.system import native
@@ -36,10 +44,14 @@ _AGAIN_SECONDS = 15
 _LOOK_SECONDS = 20
 _LEARN_SECONDS = 10
 
+_Block = tuple[int, int]
+"""Offset and length in bytes."""
+
 
 class Unreadable:
-    def __init__(self, source: Source, qemu_io: QemuIo, image_id: str) -> None:
+    def __init__(self, source: Source, qemu_img: QemuImg, qemu_io: QemuIo, image_id: str) -> None:
         self._source = source
+        self._qemu_img = qemu_img
         self._qemu_io = qemu_io
         self._image_id = image_id
         self._blocks: dict[int, int] = {}
@@ -51,7 +63,7 @@ class Unreadable:
 
     @property
     def count(self) -> int:
-        """Number of unreadable blocks, of 4 KiB at the most."""
+        """Number of unreadable blocks, of 4 KiB at the most, that are not cached either."""
         return len(self._blocks)
 
     async def watch(self, daemon: ServingDaemon, on_failure: Callable[[], None]) -> None:
@@ -95,7 +107,7 @@ class Unreadable:
             try:
                 await self._tell_daemon(daemon)
                 while self._asked and not daemon.ended.is_set():
-                    await self._probe()
+                    await self._probe(daemon)
                     await self._tell_daemon(daemon)
             except Exception:  # a fault of ours: the next failed read is seen to
                 LOG.exception(
@@ -104,11 +116,15 @@ class Unreadable:
                     self._image_id,
                 )
 
-    async def _probe(self) -> None:
+    async def _probe(self, daemon: ServingDaemon) -> None:
         """See which of the blocks in question can be read. What guests wait for comes first."""
         asked = sorted(self._asked.items(), key=lambda block: block[0] in self._blocks)
+        asked = asked[:_MOST_BLOCKS]
         try:
-            found = await asyncio.to_thread(self._readable, asked[:_MOST_BLOCKS])
+            found = await asyncio.to_thread(self._readable, asked)
+            lost = [block for block in asked if found.get(block[0]) is False]
+            if lost:
+                found |= {offset: True for offset, _ in await self._cached(daemon, lost)}
         except exception.ToolMissing as e:
             LOG.log(
                 self._log_limit.level(e),
@@ -131,8 +147,8 @@ class Unreadable:
         if set(self._blocks) != before:
             self._log_change(before)
 
-    def _readable(self, blocks: list[tuple[int, int]]) -> dict[int, bool]:
-        """Return by their offsets whether blocks can be read, for one of them at least.
+    def _readable(self, blocks: list[_Block]) -> dict[int, bool]:
+        """Return by their offsets whether the base gives blocks, for one of them at least.
 
         :raises ToolMissing: if nobody can look
         """
@@ -151,6 +167,36 @@ class Unreadable:
             )
             return {offset: False for offset, _ in blocks}
         return self._qemu_io.readable(self._source.image_node(), blocks, _LOOK_SECONDS)
+
+    async def _cached(self, daemon: ServingDaemon, blocks: list[_Block]) -> list[_Block]:
+        """Return those of the blocks that guests are given without the base."""
+        try:
+            if any(offset not in self._blocks for offset, _ in blocks):
+                # Not for those that are known: no guest is served meanwhile.
+                await daemon.write_tables()
+            with contextlib.ExitStack() as undo:
+                files = [undo.enter_context(file) for file in await daemon.cache_files()]
+                for file in files:  # two where one could not be closed: what both of them have
+                    blocks = await asyncio.to_thread(self._held, file, blocks)
+            return blocks if files else []
+        except (exception.QcacheError, OSError) as e:
+            LOG.log(
+                self._log_limit.level(e),
+                'Failed to find which blocks of image %s are cached: %s; guests get an I/O error'
+                ' for those too that the base does not give',
+                self._image_id,
+                e,
+            )
+            return []
+
+    def _held(self, file: BinaryIO, blocks: list[_Block]) -> list[_Block]:
+        """Return those of the blocks that a cache file gives, by its tables and by its disk."""
+        path = pathlib.Path(f'/proc/{os.getpid()}/fd/{file.fileno()}')
+        extents = self._qemu_img.cached_extents(path, is_written=True, seconds=_LOOK_SECONDS)
+        blocks = [block for block in blocks if _is_within(block, extents)]
+        node = img.alone(path, is_written=True)
+        found = self._qemu_io.readable(node, blocks, _LOOK_SECONDS)
+        return [block for block in blocks if found.get(block[0])]
 
     async def _tell_daemon(self, daemon: ServingDaemon) -> None:
         sectors = {
@@ -194,3 +240,17 @@ def _blocks_of(event: dict[str, Any]) -> dict[int, int]:
         blocks[at] = min(end - at, _BLOCK - at % _BLOCK)
         at += blocks[at]
     return blocks
+
+
+def _is_within(block: _Block, extents: list[_Block]) -> bool:
+    """:param extents: in the order of their offsets; some may be side by side"""
+    at, length = block
+    end = at + length
+    first = max(0, bisect.bisect(extents, (at + 1,)) - 1)
+    for begin, size in itertools.islice(extents, first, None):
+        if begin > at:
+            return False
+        at = max(at, begin + size)
+        if at >= end:
+            return True
+    return False

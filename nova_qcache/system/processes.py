@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from typing import IO
+from typing import BinaryIO, IO
 
 __all__ = [
     'Process',
@@ -22,6 +22,7 @@ __all__ = [
     'end',
     'listener_pid',
     'listening',
+    'open_files',
     'run',
     'start_module',
     'with_argument',
@@ -125,6 +126,22 @@ def bytes_read(pid: int) -> int:
         if name == 'rchar':
             return int(value)
     raise OSError(errno.ENODATA, 'The kernel does not count what processes read')
+
+
+def open_files(pid: int, folder: pathlib.Path) -> list[BinaryIO]:
+    """Open for reading what a process has open in a folder, each file once, whatever its name is
+    by now. The caller closes them.
+
+    :raises OSError: if it is gone, or another user's
+    """
+    begin = f'{folder.resolve()}/'
+    files: dict[str, BinaryIO] = {}
+    for link in pathlib.Path(f'/proc/{pid}/fd').iterdir():
+        with contextlib.suppress(OSError):  # it was closed just now
+            name = os.readlink(link)
+            if name.startswith(begin) and name not in files:
+                files[name] = link.open('rb')
+    return list(files.values())
 
 
 def listener_pid(path: pathlib.Path) -> int | None:

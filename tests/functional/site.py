@@ -281,6 +281,11 @@ class Site:
         (path,) = (self.run_path / 'control').glob('*.ctl')
         return control.RecorderClient(path, waiting.PATIENCE).status()
 
+    def drop(self) -> None:
+        """Tell the only recorder of the site to drop its recording."""
+        (path,) = (self.run_path / 'control').glob('*.ctl')
+        control.RecorderClient(path, waiting.PATIENCE).drop()
+
     def wait_until_seen(self) -> None:
         """Wait until the only recorder has seen its guests, and that they have read something."""
         waiting.until(lambda: self.recorder().recorded_bytes, 'a look of the recorder')

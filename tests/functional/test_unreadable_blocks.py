@@ -25,6 +25,7 @@ from tests.functional.site import Site
 
 _BLOCK = 4096
 _SIZE = 2 * MIB
+_BLOCKS = range(_SIZE // _BLOCK)
 _BAD = frozenset({100, 101, 102, 260, 511})
 """Some beside each other, one alone in its cluster, and the last one."""
 
@@ -37,24 +38,30 @@ def _byte(block: int) -> int:
 def server(site: Site) -> bases.NbdServer:
     """Serves a base in which each block consists of one byte of its own."""
     path = site.bases / 'base.raw'
-    path.write_bytes(b''.join(bytes([_byte(at)]) * _BLOCK for at in range(_SIZE // _BLOCK)))
+    path.write_bytes(b''.join(bytes([_byte(at)]) * _BLOCK for at in _BLOCKS))
     path.chmod(0o644)
     return bases.NbdServer(site, path, bad=[(at * _BLOCK, _BLOCK) for at in _BAD])
 
 
-def _unreadable(site: Site, chain: dict[str, Any]) -> set[int]:
-    """Read a chain block by block as a guest's qemu does, and return the blocks that it was given
-    an I/O error for; all others have the bytes of the base."""
-    blocks = range(_SIZE // _BLOCK)
+def _read(site: Site, chain: dict[str, Any], reads: Collection[str]) -> str:
+    """Return what qemu-io says of these reads of a chain, one after the other, as a guest's qemu
+    does them."""
     command = ['qemu-io', '-r', f'json:{json.dumps(chain)}']
-    for at in blocks:
-        command += ['-c', f'read -P {_byte(at)} {at * _BLOCK} {_BLOCK}']
+    for read in reads:
+        command += ['-c', f'read {read}']
     done = site.run(command, users.GUEST)
-    assert 'verification failed' not in done.stdout, done
-    read = {int(at) // _BLOCK for at in re.findall(r'bytes at offset (\d+)', done.stdout)}
-    failed = re.findall(r'^read failed: Input/output error$', done.stdout + done.stderr, re.M)
-    assert len(read) + len(failed) == len(blocks), done
-    return set(blocks) - read
+    said = done.stdout + done.stderr
+    assert 'verification failed' not in said, done
+    answers = re.findall(r'^read (?:failed: Input/output error$|\d+/)', said, re.M)
+    assert len(answers) == len(reads), done
+    return said
+
+
+def _unreadable(site: Site, chain: dict[str, Any], blocks: range = _BLOCKS) -> set[int]:
+    """Read a chain block by block, and return the blocks that a guest is given an I/O error for;
+    all others have the bytes of the base."""
+    said = _read(site, chain, [f'-P {_byte(at)} {at * _BLOCK} {_BLOCK}' for at in blocks])
+    return set(blocks) - {int(at) // _BLOCK for at in re.findall(r'bytes at offset (\d+)', said)}
 
 
 def _through(plan: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +110,45 @@ def test_blocks_that_can_be_read_again(site: Site, server: bases.NbdServer) -> N
         server.mend()
         waiting.until(lambda: not site.recorder().unreadable_blocks, 'another look at the base')
         _require_errors(site, _through(plan), [])
+
+
+def test_what_is_cached_of_a_base_that_is_gone(site: Site, server: bases.NbdServer) -> None:
+    """A read that is cached in part fails; what is cached of it is read on."""
+    site.configure(base_reconnect_seconds=1)
+    server.mend()
+    cached, length = 16, 32
+    plan = site.record(server.uri)
+
+    def require_errors_beyond() -> None:
+        assert 'read failed' in _read(site, _through(plan), [f'0 {length * _BLOCK}'])
+        assert _unreadable(site, _through(plan), range(length)) == set(range(cached, length))
+
+    with guests.NbdGuest(site, plan) as guest:
+        guest.require(server.path, 0, cached * _BLOCK)
+        server.stop()
+        require_errors_beyond()
+        assert site.recorder().unreadable_blocks == length - cached
+        assert site.ask('seal', site.image_id, '--wait')['state'] == 'READY'
+        require_errors_beyond()
+        server.damage([(0, _SIZE)])
+        server.start()  # without one no daemon can be started
+        site.kill(plan['daemon_pid'])
+        waiting.until(lambda: site.recorder().daemon_pid != plan['daemon_pid'], 'another daemon')
+        require_errors_beyond()
+
+
+def test_what_a_dropped_recording_has_cached(site: Site, server: bases.NbdServer) -> None:
+    """Its file has no name any more."""
+    server.mend()
+    plan = site.record(server.uri)
+    with guests.NbdGuest(site, plan) as guest:
+        guest.require(server.path, 0, 16 * _BLOCK)
+        site.drop()
+        waiting.until(lambda: site.recorder().phase is Phase.SERVING, 'the end of the recording')
+        assert not site.files()
+        server.damage([(0, _SIZE)])
+        assert 'read failed' in _read(site, _through(plan), [f'0 {32 * _BLOCK}'])
+        assert _unreadable(site, _through(plan), range(32)) == set(range(16, 32))
 
 
 def test_where_nothing_is_recorded(site: Site, server: bases.NbdServer) -> None:

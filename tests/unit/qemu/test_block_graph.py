@@ -197,6 +197,16 @@ def test_every_driver_in_use_is_asked_for(source):
 # -- what cannot be read
 
 
+def test_tables_are_written_while_it_records_and_change_nothing(recording):
+    before = dict(recording.nodes)
+    (command,) = block_graph.writing_tables(recording.nodes)
+    recording.execute(*command)
+    assert command[0] == 'blockdev-reopen', 'qemu flushes what it reopens'
+    assert recording.nodes == before
+    recording.execute_all(block_graph.sealing(PATH))
+    assert block_graph.writing_tables(recording.nodes) == [], 'nobody writes to it again'
+
+
 @pytest.fixture(params=['recording', 'sealed', 'given up', 'playing', 'plain'])
 def served(request, recording, source):
     """Each graph that guests read, and what they read of it."""

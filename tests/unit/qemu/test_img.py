@@ -284,6 +284,19 @@ def test_cached_extents_are_those_present(run):
     assert ran(run)[:3] == ['img', 'map', '--output=json']
 
 
+def test_extents_of_a_file_that_is_written(run):
+    run.return_value = done('[]')
+    assert QemuImg().cached_extents(PATH, is_written=True, seconds=9) == []
+    assert ran(run)[-1] == {
+        'driver': 'qcow2',
+        'backing': None,
+        'read-only': True,
+        'force-share': True,
+        'file': {'driver': 'file', 'filename': str(PATH)},
+    }
+    assert run.call_args.kwargs['seconds'] == 9
+
+
 @pytest.mark.parametrize('answer', ['', 'nonsense', '[{"start": 0, "length": 4096}]', '{}x'])
 def test_extents_that_cannot_be_understood(run, answer):
     run.return_value = done(answer)

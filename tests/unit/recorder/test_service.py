@@ -2,6 +2,8 @@
 """The life of a recorder: what it does with its recording, its daemon and its guests."""
 
 import asyncio
+import itertools
+import pathlib
 from unittest import mock
 
 import pytest
@@ -240,6 +242,86 @@ def test_what_cannot_be_read_is_refused_and_nothing_else(stage, readable):
     assert readable.call_args_list[0].args[2] == blocks
     assert daemon.refuse.await_args.args[0] == {15, 24}
     assert said[-1] == 2
+
+
+class Cached:
+    """Cache files that daemons have open, and a base that gives nothing.
+
+    :param extents: of each file
+    :param bad: offsets that the disk below them has lost
+    """
+
+    def __init__(self, stage, folder, *extents, bad=()):
+        self._extents, self._bad = extents, bad
+        self._path = folder / 'cache'
+        self._path.touch()
+        self.errors: dict[str, Exception] = {}
+        """By what fails: a method of the daemon or of qemu-img."""
+        stage.on_daemon = self._open
+
+    def _open(self, daemon):
+        daemon.cache_files.side_effect = lambda: [self._path.open('rb') for _ in self._extents]
+        self._fail(daemon, 'write_tables', 'cache_files')
+
+    def _fail(self, double, *names):
+        for name in {*names} & {*self.errors}:
+            getattr(double, name).side_effect = self.errors[name]
+
+    def prepare(self, recorder):
+        tool = recorder._unreadable._qemu_img
+        tool.cached_extents.side_effect = itertools.cycle(self._extents)
+        self._fail(tool, 'cached_extents')
+
+    def readable(self, tool, image, blocks, seconds):
+        is_cache = image['driver'] == 'qcow2'
+        assert not is_cache or pathlib.Path(image['file']['filename']).exists()
+        return {at: is_cache and at not in self._bad for at, _ in blocks}
+
+
+def refused(stage, readable, cached, looks=1):
+    """Return what is refused after a failed read of the sectors from 8 to 31, and some looks."""
+    stage.failures = [failure(block_graph.SECOND_BASE, 8, 24)]
+    readable.side_effect = cached.readable
+    one_guest_until(stage, lambda: stage.daemons[0].refuse.await_count > looks)
+    run(stage, PATIENT, cached.prepare)
+    return set(stage.daemons[0].refuse.await_args.args[0])
+
+
+def test_what_is_cached_is_not_refused(stage, readable, tmp_path):
+    """The second block is in two extents, and the third in one, but for its end."""
+    cached = Cached(stage, tmp_path, [(0, 512), (4096, 6144), (10240, 5632), (16384, 4096)])
+    assert refused(stage, readable, cached) == set(range(24, 32))
+    stage.daemons[0].write_tables.assert_awaited_once_with()
+
+
+def test_what_a_cache_does_not_give_either_is_refused(stage, readable, tmp_path):
+    cached = Cached(stage, tmp_path, [(0, 1 << 20)], bad=[8192])
+    assert refused(stage, readable, cached) == set(range(16, 24))
+
+
+def test_where_two_caches_are_open_both_must_have_it(stage, readable, tmp_path):
+    cached = Cached(stage, tmp_path, [(0, 1 << 20)], [(4096, 4096)])
+    assert refused(stage, readable, cached) == set(range(16, 32))
+
+
+@pytest.mark.parametrize('what', ['write_tables', 'cache_files', 'cached_extents'])
+def test_where_nobody_can_tell_what_is_cached(stage, readable, tmp_path, what, caplog):
+    cached = Cached(stage, tmp_path, [(0, 1 << 20)])
+    error = exception.ToolFailed(command='x', code=1, reason='so it is')
+    cached.errors[what] = OSError('so it is') if what == 'cache_files' else error
+    assert refused(stage, readable, cached) == set(range(8, 32))
+    assert 'so it is; guests get an I/O error for those too' in caplog.text
+
+
+def test_what_is_refused_and_found_in_the_cache_later(stage, readable, tmp_path):
+    """No guest waits for each of these looks."""
+    cached = Cached(stage, tmp_path, [], [(4096, 4096)], [(4096, 8192)])
+    stage.on_daemon = lambda daemon: setattr(
+        daemon.cache_files, 'side_effect', lambda: [(tmp_path / 'cache').open('rb')]
+    )
+    with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
+        assert refused(stage, readable, cached, looks=3) == set(range(24, 32))
+    stage.daemons[0].write_tables.assert_awaited_once_with()
 
 
 def test_a_failure_holds_the_recorder_for_who_was_cut_off(stage, readable):

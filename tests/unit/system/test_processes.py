@@ -133,6 +133,45 @@ def test_a_process_that_is_gone_reads_nothing():
             processes.bytes_read(process.pid)
 
 
+def test_files_that_a_process_has_open(tmp_path):
+    """Under the names that they had when it opened them they may be found no more."""
+    folder, other = tmp_path / 'folder', tmp_path / 'folder-too'
+    link = tmp_path / 'link'
+    link.symlink_to(folder)
+    paths = [folder / 'renamed', folder / 'removed', other / 'file']
+    with contextlib.ExitStack() as undo:
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(path.name)
+        descriptors = [undo.enter_context(path.open()) for path in (*paths, paths[0])]
+        command = [sys.executable, '-c', 'input()']
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, pass_fds=[file.fileno() for file in descriptors]
+        ) as process:
+            paths[0].rename(folder / 'new')
+            paths[1].unlink()
+            files = processes.open_files(process.pid, link)
+            process.communicate(b'\n')
+        contents = [undo.enter_context(file).read() for file in files]
+    assert sorted(contents) == [b'removed', b'renamed']
+    with pytest.raises(OSError):
+        processes.open_files(process.pid, folder)
+
+
+def test_a_file_that_is_closed_meanwhile(tmp_path):
+    """A daemon's connections come and go while one looks."""
+    opened = pathlib.Path.open
+    path = tmp_path / 'file'
+    path.write_text('x')
+
+    def gone(link, *arguments):
+        assert str(link).startswith('/proc/')
+        raise FileNotFoundError
+
+    with opened(path), mock.patch.object(pathlib.Path, 'open', autospec=True, side_effect=gone):
+        assert processes.open_files(os.getpid(), tmp_path) == []
+
+
 def test_a_process_by_its_argument():
     word = f'socket,path=/{uuid.uuid4()}'
     assert processes.with_argument(word) is None
