@@ -227,8 +227,8 @@ class QemuImg:
 def alone(path: pathlib.Path, *, is_written: bool = False) -> Node:
     """A cache file without its base, which need not be reachable for looking at its tables.
 
-    :param is_written: somebody may be writing to it. Otherwise it is sealed or idle, and cannot be
-        opened if it is not
+    :param is_written: somebody may be writing to it, and its tables may be behind. Otherwise it is
+        sealed or idle, and cannot be opened if it is not
     """
     file = {'driver': 'file', 'filename': str(path)}
     node: Node = {'driver': 'qcow2', 'backing': None, 'file': file}

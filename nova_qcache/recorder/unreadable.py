@@ -107,8 +107,10 @@ class Unreadable:
             try:
                 await self._tell_daemon(daemon)
                 while self._asked and not daemon.ended.is_set():
-                    await self._probe(daemon)
+                    found = await self._probe(daemon)
                     await self._tell_daemon(daemon)
+                    for offset in found:  # guests asked for it until the daemon was told
+                        self._asked.pop(offset, None)
             except Exception:  # a fault of ours: the next failed read is seen to
                 LOG.exception(
                     'Failed to look at unreadable blocks of image %s; looking at them again after'
@@ -116,8 +118,9 @@ class Unreadable:
                     self._image_id,
                 )
 
-    async def _probe(self, daemon: ServingDaemon) -> None:
-        """See which of the blocks in question can be read. What guests wait for comes first."""
+    async def _probe(self, daemon: ServingDaemon) -> Collection[int]:
+        """See which of the blocks in question can be read; return the offsets of those that were
+        looked at. What guests wait for comes first."""
         asked = sorted(self._asked.items(), key=lambda block: block[0] in self._blocks)
         asked = asked[:_MOST_BLOCKS]
         try:
@@ -134,7 +137,7 @@ class Unreadable:
                 e,
             )
             self._asked.clear()
-            return
+            return ()
         before = set(self._blocks)
         for offset, can_be_read in found.items():
             length = self._asked.pop(offset, 0)
@@ -146,6 +149,7 @@ class Unreadable:
             del self._blocks[offset]
         if set(self._blocks) != before:
             self._log_change(before)
+        return found
 
     def _readable(self, blocks: list[_Block]) -> dict[int, bool]:
         """Return by their offsets whether the base gives blocks, for one of them at least.

@@ -257,9 +257,9 @@ class Cached:
         self._path.touch()
         self.errors: dict[str, Exception] = {}
         """By what fails: a method of the daemon or of qemu-img."""
-        stage.on_daemon = self._open
+        stage.on_daemon = self.open
 
-    def _open(self, daemon):
+    def open(self, daemon):
         daemon.cache_files.side_effect = lambda: [self._path.open('rb') for _ in self._extents]
         self._fail(daemon, 'write_tables', 'cache_files')
 
@@ -321,6 +321,31 @@ def test_what_is_refused_and_found_in_the_cache_later(stage, readable, tmp_path)
     )
     with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
         assert refused(stage, readable, cached, looks=3) == set(range(24, 32))
+    stage.daemons[0].write_tables.assert_awaited_once_with()
+
+
+def test_what_is_asked_for_until_the_daemon_is_told_is_looked_at_once(stage, readable, tmp_path):
+    """A guest that is cut off asks a thousand times for a read that is cached in part."""
+    cached = Cached(stage, tmp_path, [(4096, 4096)])
+    readable.side_effect = cached.readable
+    stage.failures = [failure(block_graph.SECOND_BASE, 8, 24)]
+
+    def prepare(recorder):
+        cached.prepare(recorder)
+        again = [{4096: 4096}]
+
+        def tell(sectors):
+            if sectors and again:
+                recorder._unreadable._queue(again.pop())
+
+        def on_daemon(daemon):
+            cached.open(daemon)
+            daemon.refuse.side_effect = tell
+
+        stage.on_daemon = on_daemon
+
+    one_guest_until(stage, lambda: stage.daemons[0].refuse.await_count > 2)
+    run(stage, PATIENT, prepare)
     stage.daemons[0].write_tables.assert_awaited_once_with()
 
 
