@@ -157,13 +157,12 @@ class Manager:
     def remove(
         self, image_id: str, *, force: bool = False, progress: Progress = silent
     ) -> list[CacheKey]:
-        """Remove all caches of an image.
+        """Remove all caches of an image. What serves their guests ends with the last guest, and is
+        listed until then.
 
         :param force: even those that guests read; they go on reading the files, which have no name
             any more
         :raises CacheNotFound: if there is none
-        What serves their guests ends when the last one has gone, and is seen until then.
-
         :raises CacheInUse: if a guest reads one, or something names one (see
             :mod:`nova_qcache.cache.usage`). All are looked at before anything is touched; a boot
             that begins after that still keeps what it was told to use
