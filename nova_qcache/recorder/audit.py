@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Collection
 import contextlib
 import dataclasses
+import functools
 import logging
 import shutil
 import time
@@ -35,7 +36,6 @@ from nova_qcache.recorder import opener
 from nova_qcache.recorder.daemon import ServingDaemon
 from nova_qcache.recorder.finish import FinishPoint
 from nova_qcache.recorder.recording import Recording
-from nova_qcache.recorder.settings import Settings
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import processes
 
@@ -194,17 +194,11 @@ def open_copy(
 class AuditRecording(Recording):
     """A recording into a copy of the newest READY cache of the image."""
 
-    def __init__(
-        self,
-        key: CacheKey,
-        source: Source,
-        catalog: Catalog,
-        qemu_img: QemuImg,
-        settings: Settings,
-    ) -> None:
-        super().__init__(key, source, catalog, qemu_img, settings)
-        self._audited: CacheRecord | None = None
-        self._reads = ReadCounter(source)
+    _audited: CacheRecord | None = None
+
+    @functools.cached_property
+    def _reads(self) -> ReadCounter:
+        return ReadCounter(self._source)
 
     def prepare(self) -> None:
         """:raises WrongState: also if there is no cache to audit
