@@ -127,7 +127,7 @@ Maximum size of the cache of one image.
 
 The space is reserved when a recording starts, and unused space is given back when it is sealed. A
 recording that reaches the quota is sealed as it is: the rest of the image is read from the base. A
-Debian 12 server reads about 80 MiB of its image while it boots.
+Debian 12 server reads about 73 MiB of its image while it boots.
 
 Possible values:
 

@@ -24,7 +24,7 @@ __all__ = ['Maintenance']
 LOG = logging.getLogger(__name__)
 
 _FORGET_SECONDS = 90 * 24 * 3600
-"""Images that have neither a cache nor a boot for so long are counted with the host alone."""
+"""Images that have had neither a cache nor a use for so long are counted with the host alone."""
 
 
 class Maintenance:

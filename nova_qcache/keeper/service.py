@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper process: runs its tasks some times a second, and ends when it is not needed.
+"""The keeper process: runs its tasks at least once a second, and ends when it is not needed.
 
 What may hang (libvirt, a base) has a thread of its own, so that recorders are started again
 whatever else hangs. A thread that hangs is left behind when the process ends.

@@ -39,7 +39,7 @@ class Cause(enum.Enum):
     CONFINED = 'confined'
     """Guests of this host cannot use a recorder."""
     STALE = 'stale'
-    """The base has changed."""
+    """The cache was removed, or became STALE, while the boot asked for it."""
     DOUBT = 'doubt'
     """The base may have changed, and is being compared."""
     BROKEN = 'broken'

@@ -31,7 +31,7 @@ class State(enum.Enum):
     READY = 'READY'
     """Complete on disk, checked, digest recorded; a boot may use it."""
     STALE = 'STALE'
-    """Its base has changed; running guests may still read it, no boot may."""
+    """No boot uses it any more; running guests may still read it."""
 
 
 _TRANSITIONS = {
