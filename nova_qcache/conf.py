@@ -2,7 +2,7 @@
 """The ``[qcache]`` options.
 
 Nothing here is global: callers pass the ConfigOpts on which :func:`register_opts` was called.
-:func:`validate` refuses what makes no sense, with messages that say what to do.
+:func:`validate` refuses invalid values, with messages that say what to do.
 """
 
 from collections.abc import Callable, Sequence
@@ -577,7 +577,7 @@ The command ``nova-qcache`` and the keeper use it: nova-compute has its own conn
 Possible values:
 
 * A URI that the user of nova-compute may open, for writing too: the keeper resumes guests,
-  and takes chains out of what they are saved with.
+  and removes chains from their saved state.
 * Empty: this host has no guests of libvirt.
 
 Related options:
@@ -668,8 +668,8 @@ _NOVA_OPTS = [
 
 @dataclasses.dataclass(frozen=True)
 class _Lenient:
-    """A type whose values stay text if they are none of it. nova-compute reads all options when it
-    starts, to log them, and would end with an error of one: :func:`validate` tells of them."""
+    """A type that leaves a value as text if it does not fit. nova-compute reads all options when
+    it starts, to log them, and would end at such a value; :func:`validate` reports it instead."""
 
     strict: Callable[[Any], Any]
 
@@ -679,7 +679,7 @@ class _Lenient:
 
 
 def _fitting(strict: Callable[[Any], Any], value: Any) -> Any:
-    """Return a value as its type has it; None if it is none of it."""
+    """Return a value as its type has it; None if it does not fit."""
     try:
         return strict(value)
     except ValueError:

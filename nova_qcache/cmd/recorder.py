@@ -109,7 +109,7 @@ async def _run(conf: cfg.ConfigOpts) -> None:
 
 
 async def _keep_the_keeper(conf: cfg.ConfigOpts, paths: Paths) -> None:
-    """The keeper sees to recorders, and they to it."""
+    """Start the keeper again if it has ended: it restarts recorders, and they restart it."""
     while True:
         await asyncio.sleep(_KEEPER_SECONDS)
         await asyncio.to_thread(keeper.ensure, paths, config_files.arguments(conf))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command stats: what the caches have done, for people, programs, Prometheus and the eye."""
+"""The command stats: counters and measurements, as tables, data, metrics and pictures."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nova-qcache-status: is this host ready for the nova-qcache that is installed now.
+"""nova-qcache-status: check whether this host is ready for the installed nova-qcache.
 
 The checks are those of ``nova-qcache check`` and what only an upgrade asks. oslo.upgradecheck
 prints them and makes the exit code of them, as nova-status has it: 0 for success, 1 if something
