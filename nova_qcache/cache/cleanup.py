@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orphan cleanup: recordings, sockets and leases that dead processes have left.
 
-Nobody uses them, and they stop nobody; but they take space, and make people wonder.
+They are unused and harmless, but take space and confuse operators.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eviction order: pure arithmetic on values that describe caches.
 
-What may go at all is the pool's to say (:mod:`nova_qcache.cache.pool`), and so is that caches
-which no boot can use any more go before all others, whatever the policy.
+The pool (:mod:`nova_qcache.cache.pool`) decides which caches may be evicted at all. Those that no
+boot can use go before all others, whatever the policy.
 """
 
 import abc

@@ -106,8 +106,8 @@ class Expiry:
         return self._discard(chosen)
 
     def purge_deleted(self) -> list[CacheKey]:
-        """Remove the caches of images that Glance says are deleted; if it says nothing, none. Of a
-        pinned one they stay, and a warning says so.
+        """Remove the caches of images that Glance says are deleted; if it says nothing, none.
+        Caches of a pinned image stay, with a warning.
 
         :return: what was removed
         :raises OSError: if the folders cannot be read

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plugins by stevedore: which source understands a reference to a base, and which caches go
-first."""
+"""Plugins by stevedore: sources of bases, and eviction policies."""
 
 import functools
 import re

@@ -2,8 +2,8 @@
 """Eviction candidates, and the removal of caches.
 
 Never removed are caches in use (:mod:`nova_qcache.cache.usage`; open in a process of qemu; with a
-living recorder), what is being recorded, and READY ones of pinned images. What has no record that
-can be read is an operator's to look at.
+living recorder), what is being recorded, and READY ones of pinned images. A cache without a
+readable record is left to the operator.
 """
 
 from collections.abc import Collection

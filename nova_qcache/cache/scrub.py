@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read sealed caches again, a bounded amount at a time: a disk that forgets is noticed before a
-guest reads what it forgot.
+"""Read sealed caches again, a bounded amount at a time: damage by the disk is noticed before a
+guest reads it.
 
 Only the file is read, against the digest that was taken when it was sealed; whether it goes with
 its base is another question (:mod:`nova_qcache.cache.verify`).

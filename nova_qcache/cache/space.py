@@ -2,7 +2,7 @@
 """Space usage of the caches of a host, with the space that recordings may still take: those at
 work, and those that have a reservation.
 
-What it costs to ask does not grow with the caches: no record is read but those of recordings.
+The cost does not grow with the number of caches: only records of recordings are read.
 """
 
 import contextlib

@@ -62,7 +62,7 @@ class Audits:
 
         :param quota: bytes that the copy may take; or as many as the cache itself, if those are
             more
-        :return: None: play
+        :return: None if the boot is to play
         """
         try:
             return self._plan(play, quota)

@@ -150,7 +150,7 @@ class Boots:
         :raises WrongState: if there is a cache already, or a recording with another quota
         :raises RecorderFailed: if it does not start, with the reason, or the one at work does not
             record any more
-        :raises NoRoom, TooManyRecorders: if another recording has no room, or no leave
+        :raises NoRoom, TooManyRecorders: if another recording has no room, or there are too many
         :raises QcacheError: if it cannot even be tried
         """
         boot, source = self._known(Boot(image_id, base, base_format))

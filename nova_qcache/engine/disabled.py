@@ -11,7 +11,7 @@ __all__ = ['DisabledEngine']
 class DisabledEngine:
     """Null engine, in place of :class:`nova_qcache.engine.manager.Manager`.
 
-    It decides for no boot: Nova is not even asked what a plan would need to know.
+    It plans no boot, and Nova is not asked what a plan would need.
     """
 
     def __init__(self) -> None:

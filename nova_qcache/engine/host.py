@@ -36,7 +36,7 @@ class Host:
         self, conf: cfg.ConfigOpts, domains: Domains | None = None, *, looks_only: bool = False
     ) -> None:
         """:param conf: on which :func:`nova_qcache.conf.register_opts` was called
-        :param domains: who tells what domains use; by default the libvirt of ``libvirt_uri``
+        :param domains: source of the XML of domains; by default the libvirt of ``libvirt_uri``
         :param looks_only: whether it is to change nothing: then it makes no folders either
         :raises InvalidOption, InvalidQuota: if the configuration makes no sense
         :raises FolderUnfit: if the folders cannot be used

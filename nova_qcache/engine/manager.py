@@ -2,8 +2,8 @@
 """The engine of this host, for the command line and for Nova's driver.
 
 It is made of parts that are called themselves: ``boots`` for what boots use, ``pins``,
-``maintenance`` and ``time_series``. What operators ask beyond these is here; it raises what is
-wrong.
+``maintenance`` and ``time_series``. Other requests of operators are methods here, which
+raise errors.
 """
 
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ does not read notices nothing and connects much later: as long as a domain names
 recorder stays.
 
 It is paused likewise where its base cannot be read, and again each time it is resumed: qemu
-repeats the read, and nothing can hand on the error. Its recorder knows that, and says so.
+repeats the read, and nothing can hand on the error. Its recorder knows that, and reports it.
 """
 
 import collections

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events in the lives of libvirt's domains: that there was one, and nothing else of it.
+"""Lifecycle events of libvirt's domains: a callback says that there was one, and nothing else.
 
-Whoever is told looks for himself, and now and then also if nobody has told him: an event may be
+The caller looks at the domains itself, from time to time also without an event: an event may be
 lost with its connection.
 """
 

@@ -43,7 +43,7 @@ _MOST_ATTEMPTS = 900
 
 @dataclasses.dataclass
 class _Attempts:
-    """To start one recorder."""
+    """Attempts to start one recorder."""
 
     count: int = 0
     last_at: float = 0.0

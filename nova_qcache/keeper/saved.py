@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests that somebody saves, and what they are started with.
+"""Saved guests: removal of chains from their memory images.
 
-Nova's driver takes our chain out of what Nova saves. Others save guests, too: an operator with
-``virsh managedsave``, the service libvirt-guests when the host goes off. What they start again may
-be after the host's next boot, when no recorder is there, and no cache that lay on a tmpfs. So each
-memory image is without a chain as soon as it is seen, and the keeper is there to see it as long as
-a guest runs that has one.
+Nova's driver removes the chain from what Nova saves. Others save guests, too: an operator with
+``virsh managedsave``, the service libvirt-guests when the host goes off. Such a guest may start
+after the host's next boot, when there is no recorder, and no cache that lay on a tmpfs. So the
+chain is removed from each memory image as soon as it is seen, and the keeper runs as long as a
+guest with a chain does.
 """
 
 from collections import defaultdict

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Audits: a recording on a copy of a READY cache, which measures what that cache still misses.
 
-What the copy grows by was missed. What was read is what its daemon has read from files, since all
-that it reads is for its guests: the copy, and the base where that is a file. It counts a little
-too much: tables of the copy and signals between the daemon's threads, together below 1 % of a
-boot's; and a cluster that was missed up to twice, where guests read it in smaller pieces, so that
-a share of 10 % may show as 9 %. It leaves out what the cache knows to be zeros, which is read
-nowhere.
+The growth of the copy is what the cache missed. The bytes that its daemon has read from files (the
+copy, and the base where that is a file) are what guests read. That counts a little too much:
+tables of the copy and signals between the daemon's threads, together below 1 % of a boot's; and a
+missed cluster up to twice, where guests read it in smaller pieces, so that a share of 10 % may
+show as 9 %. It leaves out what the cache knows to be zeros, which is read from no file.
 
 The copy is sealed only if the cache has missed much. Whatever becomes of it, the audited cache
 stays READY until another one has taken its place.
@@ -121,7 +120,7 @@ def require_audited(catalog: Catalog, key: CacheKey) -> CacheRecord:
     """Return the READY cache that an audit is about: the newest revision before its own.
 
     :raises WrongState: if there is none
-    :raises RecordBroken: if nobody can say
+    :raises RecordBroken: if a record cannot be read
     """
     before = [
         each

@@ -79,7 +79,7 @@ class FinishPoint:
         self._dismissed = False
 
     def hold(self, now: float) -> None:
-        """Stay a while: a domain names the socket whose guest is not connected, and comes back
+        """Stay a while: a domain names the socket, and its guest, not connected now, comes back
         when it reads."""
         self._held_until = now + _HOLD_SECONDS
 

@@ -27,7 +27,7 @@ def require_cold_or_dirty(catalog: Catalog, key: CacheKey) -> bool:
 
     :return: whether there is one
     :raises WrongState: if there is a sealed cache
-    :raises RecordBroken: if nobody can say what there is
+    :raises RecordBroken: if its record cannot be read
     """
     record = catalog.load(key)
     if record is not None and record.state is not State.RECORDING:

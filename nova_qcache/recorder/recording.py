@@ -73,7 +73,7 @@ class Recording:
         """Clear away what a killed recorder has left, and see what is to be recorded.
 
         :raises WrongState: if there is a sealed cache
-        :raises RecordBroken: if nobody can say what there is
+        :raises RecordBroken: if its record cannot be read
         """
         if opener.require_cold_or_dirty(self._catalog, self._key):
             self._count(self._dropped(0))
@@ -103,7 +103,7 @@ class Recording:
         open.
 
         :return: why to end it at once, if so, and what is to be said
-        :raises RecordBroken: if nobody can say what there is
+        :raises RecordBroken: if its record cannot be read
         """
         self._record = record = self._catalog.load(self._key)
         self.finish = FinishPoint(self.settings.limits, time.monotonic(), 0)

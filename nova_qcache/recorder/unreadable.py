@@ -36,9 +36,9 @@ LOG = logging.getLogger(__name__)
 _SECTOR = 512
 _BLOCK = 4096
 _MOST_BLOCKS = 128
-"""That are answered for, and looked at at once; beyond it the oldest are forgotten, and found
-again. Each is 8 rules of ``blkdebug``, and qemu takes time with the square of their number to add
-them, while no guest is served: 0.5 s for 1024 rules, 55 s for 16384 (qemu 7.2)."""
+"""Unreadable blocks that are refused, and tried in one look; of more the oldest are forgotten and
+found again. Each is 8 rules of ``blkdebug``, and qemu takes time with the square of their number
+to add them, while no guest is served: 0.5 s for 1024 rules, 55 s for 16384 (qemu 7.2)."""
 _AGAIN_SECONDS = 15
 """Interval at which unreadable blocks are tried again, in seconds."""
 _LOOK_SECONDS = 20
@@ -154,7 +154,7 @@ class Unreadable:
     def _readable(self, blocks: list[_Block]) -> dict[int, bool]:
         """Return by their offsets whether the base gives blocks, for one of them at least.
 
-        :raises ToolMissing: if nobody can look
+        :raises ToolMissing: if qemu-io cannot be run
         """
         try:
             # As the daemon reads it: past the page cache, which may have what the disk has lost.
