@@ -194,7 +194,12 @@ class ServingDaemon:
         :raises OSError: if it has ended
         """
         async with self._changing:  # none is closed for another one meanwhile
-            return await asyncio.to_thread(processes.open_files, self.pid, self._paths.cache_path)
+            suffixes = [
+                path(self._key).suffix for path in (self._paths.recording, self._paths.sealed)
+            ]
+            return await asyncio.to_thread(
+                processes.open_files, self.pid, self._paths.cache_path, suffixes
+            )
 
     async def _end_writing(self, commands: list[block_graph.Command]) -> None:
         async with self._changing:

@@ -11,7 +11,7 @@ blocks cannot be read and are not in the cache, and has its daemon answer for th
 
 import asyncio
 import bisect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 import contextlib
 import itertools
 import logging
@@ -113,8 +113,7 @@ class Unreadable:
                         self._asked.pop(offset, None)
             except Exception:  # a fault of ours: the next failed read is seen to
                 LOG.exception(
-                    'Failed to look at unreadable blocks of image %s; looking at them again after'
-                    ' the next failed read',
+                    'Failed to look at unreadable blocks of image %s; retrying within 15 seconds',
                     self._image_id,
                 )
 
@@ -127,12 +126,14 @@ class Unreadable:
             found = await asyncio.to_thread(self._readable, asked)
             lost = [block for block in asked if found.get(block[0]) is False]
             if lost:
-                found |= {offset: True for offset, _ in await self._cached(daemon, lost)}
+                cached = {offset: True for offset, _ in await self._cached(daemon, lost)}
+                if not self._is_hopeless(found, cached):
+                    found |= cached
         except exception.ToolMissing as e:
             LOG.log(
                 self._log_limit.level(e),
-                'Failed to find which blocks of the base of image %s can be read: %s; guests that'
-                ' read one that cannot are cut off',
+                'Failed to find which blocks of the base of image %s can be read: %s; a guest'
+                ' that reads an unreadable block is disconnected',
                 self._image_id,
                 e,
             )
@@ -151,6 +152,20 @@ class Unreadable:
             self._log_change(before)
         return found
 
+    def _is_hopeless(self, given: Mapping[int, bool], cached: Collection[int]) -> bool:
+        """Return whether new blocks belong to a read that fails again, though each can be read.
+
+        A recording copies whole clusters: beside a block that cannot be read it cannot give those
+        that can. The base alone cannot give the cached ones of such a read, so its guest would be
+        disconnected and ask again until the seal.
+
+        :param given: by their offsets whether the base gives blocks
+        :param cached: offsets of those it does not give and that are cached
+        """
+        new = given.keys() - self._blocks.keys()
+        lost = {offset for offset in new if not given[offset]}
+        return bool(lost) and lost < new and lost <= set(cached)
+
     def _readable(self, blocks: list[_Block]) -> dict[int, bool]:
         """Return by their offsets whether the base gives blocks, for one of them at least.
 
@@ -165,7 +180,7 @@ class Unreadable:
             LOG.log(
                 self._log_limit.level(e),
                 'Failed to find which blocks of the base of image %s can be read: %s; answering'
-                ' all of them with an I/O error',
+                ' all that are not cached with an I/O error',
                 self._image_id,
                 e,
             )
@@ -187,7 +202,7 @@ class Unreadable:
             LOG.log(
                 self._log_limit.level(e),
                 'Failed to find which blocks of image %s are cached: %s; guests get an I/O error'
-                ' for those too that the base does not give',
+                ' also for cached blocks while the base cannot be read',
                 self._image_id,
                 e,
             )
@@ -214,7 +229,7 @@ class Unreadable:
             LOG.log(
                 self._log_limit.level(e),
                 'Failed to tell the daemon of image %s which blocks cannot be read: %s; a guest'
-                ' that reads one is cut off',
+                ' that reads one is disconnected',
                 self._image_id,
                 e,
             )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that outlive whoever starts them, and are no children of ours when we find them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 import contextlib
 import errno
 import os
@@ -128,19 +128,26 @@ def bytes_read(pid: int) -> int:
     raise OSError(errno.ENODATA, 'The kernel does not count what processes read')
 
 
-def open_files(pid: int, folder: pathlib.Path) -> list[BinaryIO]:
-    """Open for reading what a process has open in a folder, each file once, whatever its name is
-    by now. The caller closes them.
+def open_files(pid: int, folder: pathlib.Path, suffixes: Collection[str]) -> list[BinaryIO]:
+    """Open for reading the files of a folder that a process has open, each once, whether they
+    still have their names or not. The caller closes them.
 
-    :raises OSError: if it is gone, or another user's
+    :param suffixes: of their names
+    :raises OSError: if it is gone, or another user's, or a file cannot be opened
     """
-    begin = f'{folder.resolve()}/'
+    place = folder.resolve()
     files: dict[str, BinaryIO] = {}
-    for link in pathlib.Path(f'/proc/{pid}/fd').iterdir():
-        with contextlib.suppress(OSError):  # it was closed just now
-            name = os.readlink(link)
-            if name.startswith(begin) and name not in files:
-                files[name] = link.open('rb')
+    try:
+        for link in pathlib.Path(f'/proc/{pid}/fd').iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed just now
+                name = os.readlink(link)
+                path = pathlib.Path(name.removesuffix(' (deleted)'))
+                if path.parent == place and path.suffix in suffixes and name not in files:
+                    files[name] = link.open('rb')
+    except OSError:
+        for file in files.values():
+            file.close()
+        raise
     return list(files.values())
 
 

@@ -137,6 +137,25 @@ def test_what_is_cached_of_a_base_that_is_gone(site: Site, server: bases.NbdServ
         require_errors_beyond()
 
 
+def test_a_read_beside_a_cluster_that_cannot_be_copied(
+    site: Site, server: bases.NbdServer
+) -> None:
+    """Each block of it can be read. It ends with an error, until nothing is copied any more."""
+    server.mend()
+    plan = site.record(server.uri)
+    read = f'{2 * _BLOCK} {3 * _BLOCK}'
+    with guests.NbdGuest(site, plan) as guest:
+        guest.require(server.path, 0, 4 * _BLOCK)
+        server.damage([(2 * _BLOCK, _BLOCK), (7 * _BLOCK, _BLOCK)])
+        assert 'read failed' in _read(site, _through(plan), [read])
+        assert _unreadable(site, _through(plan), range(2)) == set()
+        assert site.ask('seal', site.image_id, '--wait')['state'] == 'READY'
+        waiting.until(
+            lambda: 'read failed' not in _read(site, _through(plan), [read]), 'another look'
+        )
+        assert _unreadable(site, _through(plan), range(8)) == {7}
+
+
 def test_what_a_dropped_recording_has_cached(site: Site, server: bases.NbdServer) -> None:
     """Its file has no name any more."""
     server.mend()

@@ -84,7 +84,7 @@ def test_no_file_is_looked_for_while_nodes_change(paths):
             await asyncio.sleep(0)
             assert not opened.called
         assert await looking == ['file']
-        opened.assert_called_once_with(4711, paths.cache_path)
+        opened.assert_called_once_with(4711, paths.cache_path, ['.recording', '.qcow2'])
 
     with mock.patch.object(
         processes, 'open_files', autospec=True, return_value=['file']

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any, IO
 from unittest import mock
 import uuid
 
@@ -134,34 +135,36 @@ def test_a_process_that_is_gone_reads_nothing():
 
 
 def test_files_that_a_process_has_open(tmp_path):
-    """Under the names that they had when it opened them they may be found no more."""
+    """Under the names that they had when it opened them they may be found no more. A log below the
+    folder, or beside them, is none of them."""
     folder, other = tmp_path / 'folder', tmp_path / 'folder-too'
     link = tmp_path / 'link'
     link.symlink_to(folder)
-    paths = [folder / 'renamed', folder / 'removed', other / 'file']
+    paths = [folder / 'renamed.a', folder / 'removed.b', folder / 'c.log']
+    paths += [other / 'd.a', folder / 'below' / 'e.a']
     with contextlib.ExitStack() as undo:
         for path in paths:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True, parents=True)
             path.write_text(path.name)
         descriptors = [undo.enter_context(path.open()) for path in (*paths, paths[0])]
         command = [sys.executable, '-c', 'input()']
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, pass_fds=[file.fileno() for file in descriptors]
         ) as process:
-            paths[0].rename(folder / 'new')
+            paths[0].rename(folder / 'new.b')
             paths[1].unlink()
-            files = processes.open_files(process.pid, link)
+            files = processes.open_files(process.pid, link, ['.a', '.b'])
             process.communicate(b'\n')
         contents = [undo.enter_context(file).read() for file in files]
-    assert sorted(contents) == [b'removed', b'renamed']
+    assert sorted(contents) == [b'removed.b', b'renamed.a']
     with pytest.raises(OSError):
-        processes.open_files(process.pid, folder)
+        processes.open_files(process.pid, folder, ['.a', '.b'])
 
 
 def test_a_file_that_is_closed_meanwhile(tmp_path):
     """A daemon's connections come and go while one looks."""
     opened = pathlib.Path.open
-    path = tmp_path / 'file'
+    path = tmp_path / 'file.a'
     path.write_text('x')
 
     def gone(link, *arguments):
@@ -169,7 +172,30 @@ def test_a_file_that_is_closed_meanwhile(tmp_path):
         raise FileNotFoundError
 
     with opened(path), mock.patch.object(pathlib.Path, 'open', autospec=True, side_effect=gone):
-        assert processes.open_files(os.getpid(), tmp_path) == []
+        assert processes.open_files(os.getpid(), tmp_path, ['.a']) == []
+
+
+def test_where_one_of_two_files_cannot_be_opened_none_is(tmp_path):
+    opened = pathlib.Path.open
+    files: list[IO[Any]] = []
+    paths = [tmp_path / 'one.a', tmp_path / 'two.a']
+
+    def only_once(link, *arguments):
+        if files:
+            raise PermissionError
+        files.append(opened(link, *arguments))
+        return files[0]
+
+    with contextlib.ExitStack() as undo:
+        for path in paths:
+            path.write_text('x')
+            undo.enter_context(opened(path))
+        undo.enter_context(
+            mock.patch.object(pathlib.Path, 'open', autospec=True, side_effect=only_once)
+        )
+        with pytest.raises(PermissionError):
+            processes.open_files(os.getpid(), tmp_path, ['.a'])
+    assert files[0].closed
 
 
 def test_a_process_by_its_argument():
