@@ -39,8 +39,19 @@ def replace_atomically(
 
     :param sync: whether to wait until it is on disk, which takes seconds where others write much.
         False is for what may be lost in a crash of the host: it may be empty then
-    :raises OSError: as the system says; the old content is then still there
+    :raises OSError: as the system says, with ``path`` as its file name; the old content is then
+        still there
     """
+    try:
+        _replace(path, content, mode, sync=sync)
+    except OSError as e:
+        # Not the random name of the temporary file: it is the same trouble each time.
+        raise OSError(e.errno, e.strerror, str(path)) from e
+    if sync:
+        sync_folder(path.parent)
+
+
+def _replace(path: pathlib.Path, content: bytes, mode: int, *, sync: bool) -> None:
     fd, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
     try:
         with os.fdopen(fd, 'wb') as file:
@@ -53,8 +64,6 @@ def replace_atomically(
     except BaseException:
         pathlib.Path(name).unlink(missing_ok=True)
         raise
-    if sync:
-        sync_folder(path.parent)
 
 
 def sync_folder(path: pathlib.Path) -> None:

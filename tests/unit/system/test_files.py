@@ -77,6 +77,18 @@ def test_a_step_that_fails_leaves_the_old_content_and_nothing_else(target, old, 
         assert target.read_bytes() == OLD
 
 
+@pytest.mark.parametrize('module, name', [(tempfile, 'mkstemp'), (os, 'rename')])
+def test_an_error_names_the_file_itself(target, module, name):
+    """Not the random name of a temporary one: it would be another warning each time."""
+    failure = OSError(errno.ENOSPC, 'No space left', f'{target}.x7f3')
+    with (
+        mock.patch.object(module, name, autospec=True, side_effect=failure),
+        pytest.raises(OSError) as caught,
+    ):
+        files.replace_atomically(target, NEW, 0o640)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(target))
+
+
 def test_content_is_on_disk_before_its_name_and_then_the_name(target):
     target.write_bytes(OLD)
     done = []
