@@ -669,7 +669,8 @@ _NOVA_OPTS = [
 @dataclasses.dataclass(frozen=True)
 class _Lenient:
     """A type that leaves a value as text if it does not fit. nova-compute reads all options when
-    it starts, to log them, and would end at such a value; :func:`validate` reports it instead."""
+    it starts, to log them, and would end at such a value; :func:`validate` reports it instead.
+    Only an option that ``$name`` names in vain ends it still: oslo.config looks for that first."""
 
     strict: Callable[[Any], Any]
 
@@ -897,7 +898,10 @@ def amount(value: str, unit: int) -> int | None:
 def _require_type(conf: cfg.ConfigOpts, opt: cfg.Opt) -> None:
     try:
         value = conf.qcache[opt.dest]
-    except cfg.Error as e:  # of the text: an unknown option behind a $
+    except (
+        cfg.Error,
+        RecursionError,
+    ) as e:  # of the text: an unknown option behind a $, or itself
         said = config_files.written(conf).get(opt.dest)
         value = '...' if said is None else repr(said.value)
         _refuse(opt.dest, value, str(e), 'Write $$ for a $')

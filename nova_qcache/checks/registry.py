@@ -59,4 +59,6 @@ def _finding(check: Check, conf: cfg.ConfigOpts) -> Finding | None:
         return Finding(check.raised, *e.problem_and_remedy())
     except OSError as e:
         return Finding(check.raised, exception.sentence(e), 'Check whether its storage is sound.')
+    except (cfg.Error, RecursionError) as e:  # of an option that names another one, or itself
+        return Finding(check.raised, str(e), 'Write $$ for a $ in the value of the option.')
     return Finding(Grade.OK, found) if isinstance(found, str) else found

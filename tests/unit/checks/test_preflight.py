@@ -172,6 +172,15 @@ def test_a_value_of_another_type(short_folder):
     )
 
 
+@pytest.mark.parametrize('value', ['$foo', '$qemu_img'])
+def test_a_value_that_cannot_be_read_hides_no_other_finding(short_folder, value):
+    found = run_checks(builders.config(short_folder, qemu_img=value))
+    assert found['configuration'].grade is Grade.ERROR
+    assert found['qemu_img'].grade is Grade.ERROR
+    assert 'Write $$ for a $' in found['qemu_img'].remedy
+    assert found['qemu_io'].grade is Grade.OK
+
+
 def test_files_and_values_in_force_are_said(short_folder, tmp_path):
     builders.config(short_folder, quota='32MiB')
     folder = tmp_path / 'conf.d'
