@@ -78,12 +78,12 @@ class Lookup:
         key = record.key
         plan = dataclasses.replace(plan, revision=key.revision)
         if identity.changes_since(record.base_identity).is_about_content:
-            return _needs_revalidation(plan, 'the base is another file than before', key)
+            return _needs_revalidation(
+                plan, 'the base was replaced: its size or inode differs', key
+            )
         known = record.image_hashes
         if boot.image_hash and known and boot.image_hash not in known:
-            return _needs_revalidation(
-                plan, "Glance's hash of the image is another one than before", key
-            )
+            return _needs_revalidation(plan, "Glance's hash of the image changed", key)
         return self._playing(plan, record, identity)
 
     def recording(self, image_id: str, source: Source) -> CacheKey:

@@ -135,7 +135,7 @@ class Guests:
         if done.count == _MOST_RESUMES:
             LOG.error(
                 'Domain %s paused again after each of %d resumes; no longer resuming it',
-                paused.uuid,
+                paused.name,
                 done.count,
             )
         LOG.warning('Resuming domain %s: its recorder answers', paused.name)
@@ -176,7 +176,9 @@ class Guests:
         try:
             base = overlay.backing(disk)
         except exception.InvalidBase as e:
-            LOG.warning('Cannot restart the recorder of a guest: %s', e)
+            LOG.warning(
+                'Failed to restart the recorder of image %s; its guests wait: %s', key.image_id, e
+            )
             return
         if base is not None:
             more = [f'--base={base.path}', f'--base-format={base.format}', key.image_id]

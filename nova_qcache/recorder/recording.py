@@ -37,7 +37,8 @@ _LOCK_SECONDS = 60
 
 
 class Recording:
-    """Either :meth:`prepare` and :meth:`record`, or :meth:`resume` or :meth:`look_back`; then
+    """Either :meth:`prepare` and :meth:`record`, or :meth:`resume` or
+    :meth:`load_for_guests`; then
     :meth:`end`, :meth:`drop` or :meth:`forget` while it is open."""
 
     def __init__(
@@ -262,7 +263,8 @@ class Recording:
             await daemon.seal(self._path)
         except exception.QcacheError as e:
             LOG.warning(
-                'Failed to stop writing the dropped recording of image %s: %s',
+                'Failed to stop writing the dropped recording of image %s; its file stays until'
+                ' the daemon ends: %s',
                 self._key.image_id,
                 e,
             )

@@ -202,7 +202,8 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
         except Exception as e:
             # It is in use as long as it is named there, so this start and the next are safe.
             LOG.warning(
-                'Failed to remove the cache from the persistent domain XML: %s',
+                'Failed to remove the cache from the persistent domain XML; the cache stays in'
+                ' use: %s',
                 e,
                 instance=instance,
             )
@@ -266,7 +267,7 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
                     file.write(chain.strip(xml))
                 os.replace(file.name, path)  # never without its content, also on a full disk
         except Exception as e:
-            LOG.warning('Could not rewrite %s; using it unchanged: %s', path, e, instance=instance)
+            LOG.warning('Failed to rewrite %s; using it unchanged: %s', path, e, instance=instance)
         super().unrescue(context, instance)
 
     def _strip_saved(self, instance: Any) -> None:
@@ -274,7 +275,9 @@ class QcacheDriver(driver.LibvirtDriver):  # type: ignore[misc]
             strip_saved(libvirt, self._host.get_guest(instance)._domain)
         except Exception as e:
             LOG.warning(
-                'Failed to remove the cache from the saved state: %s', e, instance=instance
+                'Failed to remove the cache from the saved state; the cache stays in use: %s',
+                e,
+                instance=instance,
             )
 
     # -- XML that leaves the host
@@ -317,7 +320,7 @@ def _without_chain(xml: str, instance: Any) -> str:
     try:
         return chain.strip(xml)
     except Exception as e:
-        LOG.warning('Could not parse the domain XML; using it unchanged: %s', e, instance=instance)
+        LOG.warning('Failed to parse the domain XML; using it unchanged: %s', e, instance=instance)
         return xml
 
 

@@ -249,10 +249,11 @@ class Cached:
 
     :param extents: of each file
     :param bad: offsets that the disk below them has lost
+    :param given: offsets that the base gives all the same
     """
 
-    def __init__(self, stage, folder, *extents, bad=()):
-        self._extents, self._bad = extents, bad
+    def __init__(self, stage, folder, *extents, bad=(), given=()):
+        self._extents, self._bad, self._given = extents, bad, given
         self._path = folder / 'cache'
         self._path.touch()
         self.errors: dict[str, Exception] = {}
@@ -275,7 +276,9 @@ class Cached:
     def readable(self, tool, image, blocks, seconds):
         is_cache = image['driver'] == 'qcow2'
         assert not is_cache or pathlib.Path(image['file']['filename']).exists()
-        return {at: is_cache and at not in self._bad for at, _ in blocks}
+        if is_cache:
+            return {at: at not in self._bad for at, _ in blocks}
+        return {at: at in self._given for at, _ in blocks}
 
 
 def refused(stage, readable, cached, looks=1):
@@ -299,6 +302,17 @@ def test_what_a_cache_does_not_give_either_is_refused(stage, readable, tmp_path)
     assert refused(stage, readable, cached) == set(range(16, 24))
 
 
+def test_a_read_that_fails_though_each_of_its_blocks_can_be_read(stage, readable, tmp_path):
+    """Beside what is cached and lost there is a cluster that cannot be copied as a whole."""
+    cached = Cached(stage, tmp_path, [(0, 12288)], given=[12288])
+    assert refused(stage, readable, cached) == set(range(8, 24))
+
+
+def test_what_the_base_gives_is_never_refused(stage, readable, tmp_path):
+    cached = Cached(stage, tmp_path, [(8192, 4096)], given=[12288])
+    assert refused(stage, readable, cached) == set(range(8, 16))
+
+
 def test_where_two_caches_are_open_both_must_have_it(stage, readable, tmp_path):
     cached = Cached(stage, tmp_path, [(0, 1 << 20)], [(4096, 4096)])
     assert refused(stage, readable, cached) == set(range(16, 32))
@@ -310,7 +324,7 @@ def test_where_nobody_can_tell_what_is_cached(stage, readable, tmp_path, what, c
     error = exception.ToolFailed(command='x', code=1, reason='so it is')
     cached.errors[what] = OSError('so it is') if what == 'cache_files' else error
     assert refused(stage, readable, cached) == set(range(8, 32))
-    assert 'so it is; guests get an I/O error for those too' in caplog.text
+    assert 'so it is; guests get an I/O error also for cached blocks' in caplog.text
 
 
 def test_what_is_refused_and_found_in_the_cache_later(stage, readable, tmp_path):
@@ -461,7 +475,7 @@ def test_nothing_is_refused_because_nobody_can_look(stage, readable, caplog):
     one_guest_until(stage, lambda: readable.called)
     run(stage, PATIENT)
     assert not any(call.args[0] for call in stage.daemons[0].refuse.await_args_list)
-    assert 'guests that read one that cannot are cut off' in caplog.text
+    assert 'a guest that reads an unreadable block is disconnected' in caplog.text
 
 
 def test_a_base_is_looked_at_as_its_daemon_reads_it(stage, readable, monkeypatch):

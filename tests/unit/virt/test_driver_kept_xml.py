@@ -98,7 +98,9 @@ def test_a_suspend_never_fails_because_of_its_chain(
     with mock.patch.object(running, name, autospec=True, side_effect=fault):
         driver.suspend(CONTEXT, instance)
     assert running.saved is not None
-    assert warnings(caplog) == [f'Failed to remove the cache from the saved state: {fault}']
+    assert warnings(caplog) == [
+        f'Failed to remove the cache from the saved state; the cache stays in use: {fault}'
+    ]
 
 
 def test_a_suspend_that_fails_is_novas_error(driver, running, instance, saving):

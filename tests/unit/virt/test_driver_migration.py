@@ -62,7 +62,7 @@ def test_xml_that_cannot_be_read_leaves_as_it_is(driver, running, instance, capl
     guest.migrate('qemu+tcp://there/system', destination_xml='<domain')
     ((_, params, _),) = running.migrations
     assert params['destination_xml'] == '<domain'
-    assert 'Could not parse the domain XML; using it unchanged' in caplog.text
+    assert 'Failed to parse the domain XML; using it unchanged' in caplog.text
 
 
 def test_all_else_leaves_as_with_stock_nova(driver, migrate, running, migrate_data):

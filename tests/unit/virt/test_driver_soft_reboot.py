@@ -146,7 +146,9 @@ def test_a_definition_that_stays_does_no_harm_to_a_soft_reboot(
     planner.plan.return_value = play
     libvirt_double.refuse(driver, lambda xml: not chain.is_in(xml), libvirt_double.error('away'))
     assert driver._soft_reboot(instance) is True
-    assert warnings(caplog) == ['Failed to remove the cache from the persistent domain XML: away']
+    assert warnings(caplog) == [
+        'Failed to remove the cache from the persistent domain XML; the cache stays in use: away'
+    ]
     assert len(release) == 1
 
 

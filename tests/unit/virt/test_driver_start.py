@@ -188,7 +188,8 @@ def test_a_definition_that_stays_does_no_harm(
     guest = driver._create_guest(CONTEXT, chained, instance)
     assert guest._domain.active == chained
     assert warnings(caplog) == [
-        f'Failed to remove the cache from the persistent domain XML: {fault}'
+        'Failed to remove the cache from the persistent domain XML; the cache stays in use: '
+        f'{fault}'
     ]
     assert len(release) == 1
 
@@ -256,7 +257,7 @@ def test_xml_that_cannot_be_read_is_novas(driver, domain, instance, planner, cap
     driver._create_guest(CONTEXT, '<domain', instance)
     assert domain.starts == [('<domain', 0)]
     (said,) = warnings(caplog)
-    assert said.startswith('Could not parse the domain XML; using it unchanged: ')
+    assert said.startswith('Failed to parse the domain XML; using it unchanged: ')
     planner.release.assert_called_with(instance)
 
 
