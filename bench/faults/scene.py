@@ -145,20 +145,20 @@ class Scene:
 
     def recorder(self) -> control.Status | None:
         """Return what the recorder says of itself."""
-        for path in self._doors():
+        for path in self._control_sockets():
             with contextlib.suppress(exception.RecorderUnreachable):
                 return control.RecorderClient(path).status()
         return None
 
     def ask_to_seal(self) -> bool:
         """Say that the recording is over; return whether somebody heard it."""
-        for path in self._doors():
+        for path in self._control_sockets():
             with contextlib.suppress(exception.RecorderUnreachable):
                 control.RecorderClient(path).seal()
                 return True
         return False
 
-    def _doors(self) -> list[pathlib.Path]:
+    def _control_sockets(self) -> list[pathlib.Path]:
         return sorted((self.site.run_path / 'control').glob('*.ctl'))
 
     def files(self) -> list[pathlib.Path]:

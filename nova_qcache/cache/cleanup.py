@@ -107,7 +107,7 @@ def _clean_up_one(catalog: Catalog, key: CacheKey) -> bool:
         return False  # an operator's to look at
     recording, sealed = paths.recording(key), paths.sealed(key)
     if record is None and sealed.exists() and sealed.stat().st_nlink > 1:
-        catalog.discard_recording(key)  # whoever carried a cache over was killed before its record
+        catalog.discard_recording(key)  # it was re-tagged, and killed before its record
         return False
     if record is None and paths.record(key).exists() and sealed.exists():
         catalog.discard(key)

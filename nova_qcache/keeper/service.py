@@ -25,7 +25,7 @@ __all__ = ['Keeper']
 LOG = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_REVIVAL_SECONDS = 0.2
+_RESPAWN_SECONDS = 0.2
 """Interval at which recorders are looked at: guests of a dead one ask again after 1 and 3 s, and
 then after 7."""
 _RETRY_SECONDS = 10
@@ -85,7 +85,7 @@ class Keeper:
         while threads:
             threads.pop().start()
         busy_at = time.monotonic()
-        while not self._stop.wait(_REVIVAL_SECONDS):
+        while not self._stop.wait(_RESPAWN_SECONDS):
             if self._is_needed():
                 busy_at = time.monotonic()
             elif time.monotonic() - busy_at >= _IDLE_SECONDS:

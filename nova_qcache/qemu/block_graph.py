@@ -90,7 +90,7 @@ EXPORT: dict[str, Any] = {
     'node-name': TOP,
     'name': plan.EXPORT_NAME,
 }
-"""Name of the export that guests connect to."""
+"""The export that guests connect to."""
 
 Command = tuple[str, dict[str, Any]]
 """A QMP command and its arguments."""

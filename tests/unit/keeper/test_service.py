@@ -22,7 +22,7 @@ def hasty():
     with mock.patch.multiple(
         service,
         _TICK_SECONDS=0.001,
-        _REVIVAL_SECONDS=0.001,
+        _RESPAWN_SECONDS=0.001,
         _RETRY_SECONDS=0.002,
         _IDLE_SECONDS=0.02,
         _LOCK_SECONDS=0.02,
