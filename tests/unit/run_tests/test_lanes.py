@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from unittest import mock
 
 import pytest
@@ -113,23 +112,25 @@ def test_an_interrupt_ends_what_runs_and_undoes_what_was_done(run, python, tmp_p
     assert not (tmp_path / 'is-skipped.log').exists()
 
 
-def test_an_interrupt_while_a_command_is_being_started_ends_it_too(lanes, run, python, said):
+def test_an_interrupt_while_a_command_is_being_started_ends_it_too(lanes, python, tmp_path):
     """The command runs already, and whoever started it does not know it yet."""
-    start = subprocess.Popen
+    start, noticed = subprocess.Popen, threading.Event()
+
+    def say(text: str) -> None:
+        if text.startswith('interrupted'):
+            noticed.set()
 
     def starts_and_is_interrupted(*words, **options):
         child = start(*words, **options)
         os.kill(os.getpid(), signal.SIGINT)
-        deadline = time.monotonic() + PATIENCE
-        while not said and time.monotonic() < deadline:
-            time.sleep(0.01)
+        noticed.wait(PATIENCE)
         return child
 
     with mock.patch.object(lanes.subprocess, 'Popen', autospec=True) as popen:
         popen.side_effect = starts_and_is_interrupted
         with pytest.raises(KeyboardInterrupt):
-            run([python('waits', 'import time\ntime.sleep(3600)')])
-    assert said[0] == 'interrupted: ending what is running'
+            lanes.run([[python('waits', 'import time\ntime.sleep(3600)')]], tmp_path, say)
+    assert noticed.is_set()
 
 
 def test_what_is_running_is_said_from_time_to_time(lanes, run, python, said, tmp_path):
