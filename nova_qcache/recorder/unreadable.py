@@ -39,8 +39,9 @@ _MOST_BLOCKS = 128
 """Unreadable blocks that are refused, and tried in one look; of more the oldest are forgotten and
 found again. Each is 8 rules of ``blkdebug``, and qemu takes time with the square of their number
 to add them, while no guest is served: 0.5 s for 1024 rules, 55 s for 16384 (qemu 7.2)."""
-_AGAIN_SECONDS = 15
-"""Interval at which unreadable blocks are tried again, in seconds."""
+_AGAIN_SECONDS = (1, 15)
+"""First and longest interval at which unreadable blocks are tried again, in seconds. It doubles: a
+base that failed for a moment is not to fail boots for long."""
 _LOOK_SECONDS = 20
 _LEARN_SECONDS = 10
 
@@ -94,11 +95,16 @@ class Unreadable:
         self._wake.set()
 
     async def _queue_again(self) -> None:
+        first, longest = _AGAIN_SECONDS
+        pause = first
         while True:
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(pause)
             if self._blocks or self._asked:
                 self._asked = {**self._blocks, **self._asked}
                 self._wake.set()
+                pause = min(2 * pause, longest)
+            else:
+                pause = first
 
     async def _probe_loop(self, daemon: ServingDaemon) -> None:
         while not daemon.ended.is_set():

@@ -120,7 +120,9 @@ def test_a_base_that_fails_is_an_error_and_nothing_made_up(
         guest.require(base, 0, MIB)
         server.failing.touch()
         assert guest.read(8 * MIB, 4096).startswith('error')
+        waiting.until(lambda: site.recorder().unreadable_blocks, 'what cannot be read')
     server.failing.unlink()
+    waiting.until(lambda: not site.recorder().unreadable_blocks, 'another look at the base')
     with NbdGuest(site, plan) as guest:
         guest.require(base, 0, 16 * MIB)
         shown = site.ask('seal', site.image_id, '--wait')

@@ -11,6 +11,7 @@ from nova_qcache.recorder import finish
 from nova_qcache.recorder import opener
 from nova_qcache.recorder import sealer
 from nova_qcache.recorder import service
+from nova_qcache.recorder import unreadable
 from nova_qcache.system import files
 from nova_qcache.system import processes
 from tests.unit import builders
@@ -29,6 +30,7 @@ def stage(catalog):
         mock.patch.object(opener, 'open_recording', autospec=True) as open_recording,
         mock.patch.object(sealer, 'seal', autospec=True, side_effect=seal) as sealing,
         mock.patch.object(finish, '_HOLD_SECONDS', 1),  # of some hundred looks
+        mock.patch.object(unreadable, '_AGAIN_SECONDS', (60, 60)),
     ):
         made = Stage(catalog, daemon_class, open_recording, sealing)
         daemon_class.adopt.return_value = None

@@ -333,7 +333,7 @@ def test_what_is_refused_and_found_in_the_cache_later(stage, readable, tmp_path)
     stage.on_daemon = lambda daemon: setattr(
         daemon.cache_files, 'side_effect', lambda: [(tmp_path / 'cache').open('rb')]
     )
-    with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
+    with mock.patch.object(unreadable, '_AGAIN_SECONDS', (0.1, 0.1)):
         assert refused(stage, readable, cached, looks=3) == set(range(24, 32))
     stage.daemons[0].write_tables.assert_awaited_once_with()
 
@@ -389,7 +389,7 @@ def test_what_can_be_read_again_is_refused_no_more(stage, readable, caplog):
 
         stage.script = script
 
-    with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
+    with mock.patch.object(unreadable, '_AGAIN_SECONDS', (0.1, 60)):
         run(stage, PATIENT, prepare)
     assert 1 in counts
     assert stage.daemons[0].refuse.await_args.args[0] == set()
@@ -420,7 +420,7 @@ def test_a_base_of_which_nothing_can_be_told(stage, readable, what, caplog, monk
 
 def test_the_oldest_of_too_many_are_forgotten(stage, readable):
     stage.failures = [failure(block_graph.SECOND_BASE, 8 * at, 8) for at in range(3)]
-    one_guest_until(stage, lambda: readable.call_count == 2)
+    one_guest_until(stage, lambda: readable.call_count >= 2)
     with mock.patch.object(unreadable, '_MOST_BLOCKS', 2):
         run(stage, PATIENT)
     assert stage.daemons[0].refuse.await_args.args[0] == set(range(8, 24))
@@ -429,7 +429,7 @@ def test_the_oldest_of_too_many_are_forgotten(stage, readable):
 def test_a_daemon_is_told_of_no_more_than_it_takes_in_a_moment(stage, readable):
     """qemu takes 55 s for 16384 sectors, and serves nobody meanwhile."""
     stage.failures = [failure(block_graph.SECOND_BASE, 0, 8 * 1000)]
-    one_guest_until(stage, lambda: readable.call_count == 8)
+    one_guest_until(stage, lambda: readable.call_count >= 8)
     run(stage, PATIENT)
     told = [len(call.args[0]) for call in stage.daemons[0].refuse.await_args_list]
     assert max(told) == 1024
@@ -449,7 +449,7 @@ def test_what_was_not_looked_at_in_time_is_looked_at_next(stage, readable):
     """A block that hangs says nothing of those after it."""
     stage.failures = [failure(block_graph.SECOND_BASE, 0, 24)]
     readable.side_effect = [{0: True, 4096: False}, {8192: True}]
-    one_guest_until(stage, lambda: readable.call_count == 2)
+    one_guest_until(stage, lambda: readable.call_count >= 2)
     run(stage, PATIENT)
     assert readable.call_args_list[1].args[2] == [(8192, 4096)]
     assert stage.daemons[0].refuse.await_args.args[0] == set(range(8, 16))
@@ -504,7 +504,7 @@ def test_a_fault_in_a_look_is_not_the_last_one(stage, readable, caplog):
         daemon.refuse, 'side_effect', [RuntimeError('a fault of ours'), *[None] * 100]
     )
     one_guest_until(stage, lambda: readable.called)
-    with mock.patch.object(unreadable, '_AGAIN_SECONDS', 0.1):
+    with mock.patch.object(unreadable, '_AGAIN_SECONDS', (0.1, 0.1)):
         run(stage, PATIENT)
     assert 'Failed to look at unreadable blocks' in caplog.text
     assert stage.daemons[0].refuse.await_args.args[0] == set(range(8))
