@@ -8,7 +8,7 @@ failure, which is printed with its case. The same seed makes the same cases.
 
 import argparse
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -157,12 +157,21 @@ def read_reply(text: bytes) -> None:
     assert status.note.encode() is not None
 
 
-SERVER = ControlServer(pathlib.Path('/run/x.ctl'), dict.fromkeys(('status', 'seal'), STATUS.copy))
+async def say_status(command: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    return STATUS
+
+
+SERVER = ControlServer(pathlib.Path('/run/x.ctl'), ('status', 'seal'), say_status)
 
 
 def read_request(text: bytes) -> None:
-    reply = SERVER._reply(text)
-    assert isinstance(json.dumps(reply), str)
+    async def reply_to() -> bytes:
+        reader = asyncio.StreamReader()
+        reader.feed_data(text)
+        reader.feed_eof()
+        return await SERVER._reply(reader)
+
+    assert isinstance(json.loads(asyncio.run(reply_to())), dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,9 +207,13 @@ TARGETS = {
         read_key, [KEY.stem.encode(), KEY.image_id.encode()], (exception.InvalidImageId,)
     ),
     'recorder reply': Target(
-        read_reply, [STATUS, {'error': 'no such command'}], (exception.RecorderUnreachable,)
+        read_reply,
+        [STATUS, {'version': 1, **STATUS}, {'error': 'no such command'}],
+        (exception.RecorderUnreachable,),
     ),
-    'door request': Target(read_request, [{'command': 'status'}, {'command': 'seal'}]),
+    'door request': Target(
+        read_request, [{'command': 'status'}, {'version': 1, 'command': 'seal'}]
+    ),
 }
 
 

@@ -8,7 +8,7 @@ fails itself: the next recorder of the image adopts it.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 import contextlib
 import logging
 import os
@@ -84,19 +84,21 @@ class Recorder:
         self._served_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching_base: asyncio.Task[None] | None = None
-        self._control_server = ControlServer(
-            self._paths.control_socket(key),
-            {
-                'status': self._status,
-                'expect-guest': self._expect_guest,
-                'claim': self._claim,
-                'hold': self._hold,
-                'seal': lambda: self._ask_for(FinishReason.OPERATOR),
-                'drop': lambda: self._ask_for(NextStep.DROP),
-                'leave': self._leave_unless_leased,
-                'dismiss': self._leave_soon,
-            },
-        )
+        commands = {
+            'status': self._status,
+            'expect-guest': self._expect_guest,
+            'claim': self._claim,
+            'hold': self._hold,
+            'seal': lambda: self._ask_for(FinishReason.OPERATOR),
+            'drop': lambda: self._ask_for(NextStep.DROP),
+            'leave': self._leave_unless_leased,
+            'dismiss': self._leave_soon,
+        }
+
+        async def answer(command: str, request: Mapping[str, Any]) -> dict[str, Any]:
+            return commands[command]()
+
+        self._control_server = ControlServer(self._paths.control_socket(key), commands, answer)
         self._daemon: ServingDaemon
 
     @property

@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Client of a recorder's control server: synchronous, with a deadline, fit for nova-compute."""
+"""Client of a recorder's control server: synchronous, with a deadline, fit for nova-compute.
 
+Both sides read messages of their own version of the protocol and of those before. A message
+without a version is of version 0, from before there were any, and means the same as in version 1.
+A later one is refused: whoever refuses it is the older side, and names itself. Fields and commands
+that are new take no new version.
+"""
+
+from collections.abc import Mapping
+import contextlib
 import dataclasses
 import json
 import operator
+import os
 import pathlib
 import socket
 import time
@@ -12,9 +21,13 @@ from typing import Any
 from nova_qcache import exception
 from nova_qcache.model.states import Phase
 
-__all__ = ['RecorderClient', 'Status']
+__all__ = ['VERSION', 'RecorderClient', 'Status', 'version_problem']
+
+VERSION = 1
+"""Of the protocol: the latest that this side reads, and the one that it writes."""
 
 _SECONDS = 3
+_AGAIN_SECONDS = 0.05
 _LARGEST_REPLY = 65536
 _NUMBERS = ('guests', 'recorded_bytes', 'pid', 'daemon_pid')
 
@@ -41,6 +54,19 @@ class Status:
             return f'its recorder no longer records: {self.note}'
         # Before libvirt 9.2 such a block pauses a guest, and only another chain helps it.
         return 'some blocks of its base cannot be read' if self.unreadable_blocks else ''
+
+
+def version_problem(kind: str, message: Mapping[str, Any]) -> str:
+    """Return why a message, a "request" or "reply", cannot be read; empty if it can."""
+    version = message.get('version', 0)
+    if type(version) is not int or version < 0:
+        return f'The version of the {kind} is not a whole number such as {VERSION}.'
+    if version > VERSION:
+        return (
+            f'The {kind} has version {version!s:.9} of the protocol, but process {os.getpid()}'
+            f' reads versions up to {VERSION}. Restart that process, the older of the two.'
+        )
+    return ''
 
 
 class RecorderClient:
@@ -100,34 +126,52 @@ class RecorderClient:
 
     def _reply(self, command: str) -> dict[str, Any]:
         try:
-            reply = self._exchange(json.dumps({'command': command}).encode() + b'\n')
-            if 'error' in reply:
-                raise ValueError(reply['error'])
+            request = {'version': VERSION, 'command': command}
+            reply = self._exchange(json.dumps(request).encode() + b'\n')
+            if problem := version_problem('reply', reply) or reply.get('error'):
+                raise ValueError(problem)
         except (OSError, ValueError, RecursionError) as e:
             raise self._unreachable(e) from e
         return reply
 
     def _unreachable(self, error: Exception) -> exception.RecorderUnreachable:
-        reason = _printable(str(error)) or type(error).__name__
+        reason = _printable(str(error)).removesuffix('.') or type(error).__name__
         return exception.RecorderUnreachable(path=str(self._path), reason=reason)
 
     def _exchange(self, request: bytes) -> dict[str, Any]:
         deadline = time.monotonic() + self._seconds
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(self._seconds)
-            client.connect(str(self._path))
-            client.sendall(request)
+            self._connect(client, deadline)
+            # It may have refused us, and closed, before it read anything: its reply says why.
+            with contextlib.suppress(ConnectionError):
+                client.sendall(request)
             answer = b''
             while not answer.endswith(b'\n'):
-                client.settimeout(max(0.001, deadline - time.monotonic()))
+                client.settimeout(_left(deadline))
                 piece = client.recv(_LARGEST_REPLY)
+                answer += piece
                 if not piece or len(answer) > _LARGEST_REPLY:
                     raise ValueError('the reply ends in the middle')
-                answer += piece
         reply = json.loads(answer)
         if not isinstance(reply, dict):
             raise ValueError('unexpected reply')
         return reply
+
+    def _connect(self, client: socket.socket, deadline: float) -> None:
+        while True:
+            client.settimeout(_left(deadline))
+            try:
+                return client.connect(str(self._path))
+            except BlockingIOError:  # its queue is full, whatever the timeout
+                time.sleep(min(_AGAIN_SECONDS, _left(deadline)))
+
+
+def _left(deadline: float) -> float:
+    """:raises TimeoutError: if the deadline has passed"""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError('timed out')
+    return seconds
 
 
 def _printable(text: str) -> str:

@@ -24,6 +24,7 @@ from tests.unit.recorder.stage import one_guest_until
 from tests.unit.recorder.stage import PATIENT
 from tests.unit.recorder.stage import RECORDING
 from tests.unit.recorder.stage import run
+from tests.unit.recorder.stage import say
 
 SEALED = {block_graph.CACHE_FILE_NODE}
 PLAIN = {'base', 'mute', 'either', block_graph.TOP}
@@ -140,7 +141,7 @@ def test_somebody_who_will_come_back_is_waited_for(stage):
     def prepare(recorder):
         def ask(command):
             happened.append(command)
-            recorder._control_server._handlers[command]()
+            say(recorder, command)
 
         def guests(count):
             if count == 1:
@@ -214,7 +215,7 @@ def test_who_was_told_to_come(stage, command, leased, left):
     def prepare(recorder):
         def ask(command):
             happened.append(command)
-            recorder._control_server._handlers[command]()
+            say(recorder, command)
 
         def guests(count):
             if count == 1:

@@ -31,6 +31,7 @@ from tests.unit.recorder.stage import one_guest_until
 from tests.unit.recorder.stage import PATIENT
 from tests.unit.recorder.stage import RECORDING
 from tests.unit.recorder.stage import run
+from tests.unit.recorder.stage import say
 
 AUDIT = KEY.next_revision()
 GROWTH = len(b'recorded')
@@ -268,9 +269,9 @@ def test_a_claim(stage, audited):
     def prepare(recorder):
         def script(number):
             if number in (5, 15):  # the reply counts as well
-                answers.append(recorder._control_server._handlers['claim']()['claimed'])
+                answers.append(say(recorder, 'claim')['claimed'])
             if number == 25:
-                recorder._control_server._handlers['dismiss']()
+                say(recorder, 'dismiss')
             return 0
 
         stage.script = script
@@ -288,8 +289,8 @@ def test_an_audit_whose_base_cannot_be_read_in_places_is_not_claimed(stage, audi
         def script(number):
             recorder._unreadable._blocks = {0: 4096}
             if number == 5:
-                answers.append(recorder._control_server._handlers['claim']()['claimed'])
-                recorder._control_server._handlers['dismiss']()
+                answers.append(say(recorder, 'claim')['claimed'])
+                say(recorder, 'dismiss')
             return 0
 
         stage.script = script
@@ -305,9 +306,7 @@ def test_a_recording_cannot_be_claimed(stage):
 
     def prepare(recorder):
         stage.script = lambda number: 1 if number < 3 else 0
-        stage.on_record = lambda: answers.append(
-            recorder._control_server._handlers['claim']()['claimed']
-        )
+        stage.on_record = lambda: answers.append(say(recorder, 'claim')['claimed'])
 
     run(stage, PATIENT, prepare)
     assert answers == [False]

@@ -3,8 +3,11 @@
 
 import contextlib
 import json
+import os
 import socket
 import threading
+import time
+from unittest import mock
 
 from hypothesis import example
 from hypothesis import given
@@ -19,6 +22,7 @@ from nova_qcache.system.control import RecorderClient
 from tests.unit import builders
 
 REPLY = {
+    'version': 1,
     'phase': 'recording',
     'guests': 2,
     'recorded_bytes': 4096,
@@ -97,7 +101,7 @@ def refusal(path, *pieces, hold=False, seconds=60):
 def test_verbs(path, verb, command):
     with server(path, json.dumps(REPLY).encode() + b'\n') as requests:
         assert getattr(RecorderClient(path, 60), verb)() == STATUS
-    assert requests == [json.dumps({'command': command}).encode() + b'\n']
+    assert requests == [json.dumps({'version': 1, 'command': command}).encode() + b'\n']
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,7 @@ def test_verbs(path, verb, command):
 def test_claim(path, more, claimed):
     with server(path, json.dumps({**REPLY, **more}).encode() + b'\n') as requests:
         assert RecorderClient(path, 60).claim() is claimed
-    assert requests == [b'{"command": "claim"}\n']
+    assert requests == [b'{"version": 1, "command": "claim"}\n']
 
 
 def test_a_claim_of_a_recorder_that_knows_none(path):
@@ -139,7 +143,9 @@ def test_a_deadline_is_for_the_whole_reply_and_not_for_each_piece(path):
         RecorderClient(path, 0.2).status()
 
 
-def test_a_listener_whose_queue_is_full(path):
+@contextlib.contextmanager
+def full_queue(path):
+    """A listener that accepts nobody, as one that is stopped, and to which nobody can connect."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(path))
@@ -149,8 +155,112 @@ def test_a_listener_whose_queue_is_full(path):
                 client = stack.enter_context(socket.socket(socket.AF_UNIX))
                 client.setblocking(False)
                 client.connect(str(path))
-        with pytest.raises(exception.RecorderUnreachable):
-            RecorderClient(path, 0.05).status()
+        yield listener
+
+
+def test_a_listener_whose_queue_is_full(path):
+    with full_queue(path), pytest.raises(exception.RecorderUnreachable, match='timed out'):
+        RecorderClient(path, 0.05).status()
+
+
+def test_a_listener_whose_queue_was_full(path):
+    with full_queue(path) as listener, contextlib.ExitStack() as stack:
+
+        def serve_all(seconds):
+            """In place of the pause of the client: accept whoever waits, and answer the client."""
+            listener.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    stack.enter_context(listener.accept()[0])
+            listener.setblocking(True)
+            thread = threading.Thread(target=serve_one)
+            stack.callback(thread.join)
+            thread.start()
+
+        def serve_one():
+            with listener.accept()[0] as connection:
+                connection.sendall(json.dumps(REPLY).encode() + b'\n')
+
+        with mock.patch.object(time, 'sleep', autospec=True, side_effect=serve_all):
+            assert RecorderClient(path, 60).status() == STATUS
+
+
+def test_a_deadline_that_has_passed_is_not_missed_for_more_to_read(path):
+    """Whoever sends a byte now and then would keep the client for ever."""
+    begin = time.monotonic()
+    times = iter([begin] * 3)  # the begin, the connection, the first piece
+
+    class OneByOne(socket.socket):
+        def recv(self, size, flags=0, /):
+            return super().recv(1)
+
+    with (
+        server(path, json.dumps(REPLY).encode() + b'\n', hold=True),
+        mock.patch.object(socket, 'socket', OneByOne),
+        mock.patch.object(
+            time, 'monotonic', autospec=True, side_effect=lambda: next(times, begin + 61)
+        ),
+        pytest.raises(exception.RecorderUnreachable, match='timed out'),
+    ):
+        RecorderClient(path, 60).status()
+
+
+def test_a_server_that_hangs_up_before_it_is_asked(path):
+    """So does one that is busy; what it has said before is read."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+
+        class Late(socket.socket):
+            """Connects, and is answered and left before it can ask anything."""
+
+            def connect(self, address):
+                super().connect(address)
+                with listener.accept()[0] as connection:
+                    connection.sendall(b'{"version": 1, "error": "Busy. Try again."}\n')
+
+        with (
+            mock.patch.object(socket, 'socket', Late),
+            pytest.raises(exception.RecorderUnreachable, match=r': Busy\. Try again\. `nova'),
+        ):
+            RecorderClient(path, 60).status()
+
+
+# -- versions
+
+
+@pytest.mark.parametrize('reply', [without('version'), {**REPLY, 'version': 0}, REPLY])
+def test_a_reply_of_this_version_or_of_one_before(path, reply):
+    with server(path, json.dumps(reply).encode() + b'\n'):
+        assert RecorderClient(path, 60).status() == STATUS
+
+
+@pytest.mark.parametrize('more', [{}, {'error': 'no such command'}, {'phase': 'of the future'}])
+def test_a_reply_of_a_later_version(path, more):
+    said = refusal(path, json.dumps({**REPLY, **more, 'version': 2}).encode() + b'\n')
+    assert f'The reply has version 2 of the protocol, but process {os.getpid()} reads' in said
+    assert 'versions up to 1. Restart that process, the older of the two.' in said
+    assert '..' not in said.replace(str(path), '')
+
+
+def test_a_claim_that_a_later_version_answers(path):
+    reply = {**REPLY, 'claimed': True, 'version': 2}
+    with (
+        server(path, json.dumps(reply).encode() + b'\n'),
+        pytest.raises(exception.RecorderUnreachable, match='The reply has version 2'),
+    ):
+        RecorderClient(path, 60).claim()
+
+
+@pytest.mark.parametrize('version', [None, True, -1, 1.0, float('inf'), '1', [], {}])
+def test_a_version_that_is_none(path, version):
+    said = refusal(path, json.dumps({**REPLY, 'version': version}).encode() + b'\n')
+    assert 'The version of the reply is not a whole number such as 1.' in said
+
+
+def test_a_version_that_is_very_long(path):
+    line = json.dumps({**REPLY, 'version': 10**400}).encode() + b'\n'
+    assert 'The reply has version 100000000 of' in refusal(path, line)
 
 
 def test_more_fields_than_we_know(path):
@@ -202,7 +312,7 @@ def test_an_error_is_passed_on(path):
     assert 'no such command' in refusal(path, b'{"error": "no such command"}\n')
 
 
-@pytest.mark.parametrize('name', sorted(set(REPLY) - {'unreadable_blocks'}))
+@pytest.mark.parametrize('name', sorted(set(REPLY) - {'unreadable_blocks', 'version'}))
 def test_a_field_that_is_missing(path, name):
     assert name in refusal(path, json.dumps(without(name)).encode() + b'\n')
 
