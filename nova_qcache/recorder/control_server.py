@@ -64,13 +64,18 @@ class ControlServer:
 
     async def close(self) -> None:
         """Leave no socket file, connection or task behind; what is being answered is cancelled."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.close()
-        self._server = None
         self._path.unlink(missing_ok=True)
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
         for task in self._tasks:
             task.cancel()
+        for _ in range(3):
+            # A server that is closed at once would forget to close what it has just accepted.
+            await asyncio.sleep(0)
+        server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,7 +114,7 @@ class ControlServer:
         try:
             async with asyncio.timeout(_SECONDS):
                 line = await reader.readline()
-            request = json.loads(line.decode())
+            request = json.loads(line)
             if not isinstance(request, dict):
                 raise ValueError
         except (ValueError, RecursionError):

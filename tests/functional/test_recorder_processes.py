@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorders among others: two at once, told to end, stopped, silent; who may touch what."""
 
+from collections.abc import Iterator
+import contextlib
 import json
 import os
 import pathlib
@@ -25,6 +27,14 @@ from tests.functional.site import Site
 from tests.functional.watching import WriterWatch
 
 _CONNECT = 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])'
+_SAY = """
+import contextlib, os, socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+with contextlib.suppress(ConnectionError):
+    client.sendall(os.fsencode(sys.argv[2]))
+print(client.makefile().readline())
+"""
 
 
 def _parts(site: Site, plan: dict[str, Any]) -> dict[str, pathlib.Path]:
@@ -142,20 +152,36 @@ def test_told_to_end_after_the_seal_with_guests(site: Site, base: pathlib.Path) 
     assert not site.recorders()
 
 
-def test_a_stopped_recorder_stops_no_boot(site: Site, base: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _crowd(path: pathlib.Path) -> Iterator[None]:
+    """So many connections that nobody else can connect to a stopped server."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        yield
+
+
+@pytest.mark.parametrize('crowded', [False, True])
+def test_a_stopped_recorder_stops_no_boot(site: Site, base: pathlib.Path, crowded: bool) -> None:
     plan = site.record(base)
     recorder = psutil.Process(plan['recorder_pid'])
-    with NbdGuest(site, plan) as guest:
+    with NbdGuest(site, plan) as guest, contextlib.ExitStack() as stack:
         guest.require(base, 0, MIB)
         recorder.suspend()
         site.configure(start_timeout_seconds=2)
         try:
+            if crowded:
+                stack.enter_context(_crowd(_parts(site, plan)['ctl']))
             boot = site.boot_plan(base)
             assert boot['kind'] == 'PLAIN'
             assert '2' in boot['reason']
             guest.require(base, MIB, MIB)
             assert [each.pid for each in site.daemons()] == [plan['daemon_pid']]
         finally:
+            stack.close()
             recorder.resume()
         site.configure(start_timeout_seconds=NEVER)
         again = site.boot_plan(base)
@@ -244,6 +270,49 @@ def test_who_may_touch_a_recorder(site: Site, base: pathlib.Path) -> None:
         assert not stranger.connected
     for process in site.recorders():
         assert process.uids() == (users.PRODUCT.uid,) * 3
+
+
+def test_what_a_recorder_does_not_listen_to(site: Site, base: pathlib.Path) -> None:
+    """Though its socket is open to all; and a guest reads on."""
+    plan = site.record(base)
+    path = _parts(site, plan)['ctl']
+    status = b'{"version": 1, "command": "status"}\n'
+    seal = b'{"version": 1, "command": "seal"}\n'
+    refused = f'only root and user {users.PRODUCT.uid} may send commands'
+
+    def say(user: users.User, text: bytes) -> dict[str, Any]:
+        # Whatever prepares the folder closes it again.
+        path.parent.chmod(0o711)
+        path.chmod(0o666)
+        command = ['/usr/bin/python3', '-c', _SAY, str(path), os.fsdecode(text)]
+        done = site.run(command, user)
+        assert (done.returncode, done.stderr) == (0, ''), done
+        reply: dict[str, Any] = json.loads(done.stdout)
+        assert reply['version'] == 1
+        return reply
+
+    with NbdGuest(site, plan) as guest:
+        guest.require(base, 0, MIB)
+        for number, (user, text, said) in enumerate(
+            (
+                (users.STRANGER, seal, refused),
+                (users.GUEST, seal, refused),
+                (users.PRODUCT, seal.replace(b'1', b'2'), 'The request has version 2 of the'),
+                (users.ROOT, b'{"version": 1, "command": "\xff"}\n', 'A request is a line'),
+                (users.ROOT, b'[' * 60_000 + b'\n', 'A request is a line'),
+            ),
+            start=1,
+        ):
+            guest.begin(number * MIB, MIB)
+            reply = say(user, text)
+            assert said in reply['error'], reply
+            guest.finish(base, number * MIB, MIB)
+            for served in (users.ROOT, users.PRODUCT):
+                reply = say(served, status)
+                assert (reply['phase'], reply['guests']) == ('recording', 1)
+    log = path.with_suffix('.log').read_text()
+    (warning,) = (line for line in log.splitlines() if 'WARNING' in line)
+    assert f"Refused user {users.STRANGER.uid} at socket '{path}': {refused}" in warning
 
 
 def test_a_recorder_outlives_its_callers_session(site: Site, base: pathlib.Path) -> None:
