@@ -67,6 +67,8 @@ def open_recording(
     )
     catalog.begin(record)
     path, draft = catalog.paths.recording(key), catalog.paths.draft(key)
+    # A qemu-img of a recorder that was killed may still sync what it has made, and has it locked.
+    draft.unlink(missing_ok=True)
     try:
         # qemu-img syncs what it makes, and nobody waits for a disk here: run_path is on none.
         qemu_img.create_cache(

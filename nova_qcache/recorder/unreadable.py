@@ -57,6 +57,8 @@ class Unreadable:
         self._image_id = image_id
         self._blocks: dict[int, int] = {}
         """Offset and length in bytes, in the order in which they were found."""
+        self._refused: set[int] = set()
+        """Offsets of the blocks that the daemon refuses."""
         self._asked: dict[int, int] = {}
         """Blocks that are still to be tried."""
         self._wake = asyncio.Event()
@@ -64,8 +66,9 @@ class Unreadable:
 
     @property
     def count(self) -> int:
-        """Number of unreadable blocks, of 4 KiB at the most, that are not cached either."""
-        return len(self._blocks)
+        """Number of unreadable blocks, of 4 KiB at the most, that are not cached either. One that
+        can be read again is among them until guests get it."""
+        return len(self._refused.union(self._blocks))
 
     async def watch(self, daemon: ServingDaemon, on_failure: Callable[[], None]) -> None:
         """Watch for failed reads of a daemon that serves, until this is cancelled.
@@ -224,13 +227,15 @@ class Unreadable:
         return [block for block in blocks if found.get(block[0])]
 
     async def _tell_daemon(self, daemon: ServingDaemon) -> None:
+        blocks = dict(self._blocks)
         sectors = {
             byte // _SECTOR
-            for offset, length in self._blocks.items()
+            for offset, length in blocks.items()
             for byte in range(offset, offset + length, _SECTOR)
         }
         try:
             await daemon.refuse(sectors)
+            self._refused = set(blocks)
         except exception.QcacheError as e:
             LOG.log(
                 self._log_limit.level(e),

@@ -23,6 +23,7 @@ from tests.functional import waiting
 __all__ = ['VARIABLE', 'Account', 'opened', 'processes_of']
 
 VARIABLE = 'QCACHE_TEST_FOLDER'
+_EXEC_SECONDS = 1
 
 
 class Account:
@@ -100,9 +101,22 @@ def processes_of(folder: pathlib.Path) -> list[psutil.Process]:
             continue
         # It has just ended, or is none of ours; a zombie has neither of both.
         with contextlib.suppress(OSError, psutil.Error):
-            if said in _read(name, 'environ') or named in _read(name, 'cmdline'):
+            if named in _command(name) or said in _read(name, 'environ'):
                 found.append(psutil.Process(int(name)))
     return found
+
+
+def _command(pid: str) -> bytes:
+    """Return the command line of a process. In the middle of its exec it has neither that nor an
+    environment: wait for it.
+
+    :raises OSError: if it has ended, or is the kernel's
+    """
+    deadline = time.monotonic() + _EXEC_SECONDS
+    while not (text := _read(pid, 'cmdline')) and time.monotonic() < deadline:
+        os.readlink(f'/proc/{pid}/exe')
+        time.sleep(0.001)
+    return text
 
 
 def _read(pid: str, name: str) -> bytes:

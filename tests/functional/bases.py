@@ -178,6 +178,17 @@ def _free_port() -> int:
         return port
 
 
+def _greets(place: pathlib.Path) -> bool:
+    """Whether a server has said a word: it listens before it opens its file."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(waiting.PATIENCE)
+        try:
+            client.connect(str(place))
+            return bool(client.recv(1))
+        except (FileNotFoundError, ConnectionError):
+            return False
+
+
 class QemuNbd:
     """A qemu-nbd that serves one file under one name, until the test's processes have left."""
 
@@ -192,7 +203,7 @@ class QemuNbd:
             process.wait(waiting.PATIENCE)
 
         site.account.surroundings.callback(stop)
-        waiting.until(place.exists, 'qemu-nbd')
+        waiting.until(lambda: _greets(place), 'qemu-nbd')
         place.chmod(0o666)
         self.uri = f'nbd+unix:///{export}?socket={place}'
 

@@ -4,7 +4,8 @@
 Usage: guest_client.py URI
 
 It says "connected SIZE" or "refused REASON". Then each line "OFFSET LENGTH" on standard input is
-answered with the SHA-256 of those bytes or with "error REASON". It leaves at the end of its input.
+answered with the SHA-256 of those bytes or with "error REASON"; "OFFSET LENGTH tell" also with
+"asked", as soon as the server has been asked. It leaves at the end of its input.
 """
 
 import hashlib
@@ -22,9 +23,15 @@ def main() -> int:
         return 1
     print(f'connected {handle.get_size()}', flush=True)
     for line in sys.stdin:
-        offset, length = map(int, line.split())
+        offset, length, *tell = line.split()
+        data = nbd.Buffer(int(length))
         try:
-            print(hashlib.sha256(handle.pread(length, offset)).hexdigest(), flush=True)
+            cookie = handle.aio_pread(data, int(offset))
+            if tell:
+                print('asked', flush=True)
+            while not handle.aio_command_completed(cookie):
+                handle.poll(-1)
+            print(hashlib.sha256(data.to_bytearray()).hexdigest(), flush=True)
         except nbd.Error as e:
             print(f'error {e}', flush=True)
     return 0

@@ -77,14 +77,13 @@ class NbdGuest:
 
     def read(self, offset: int, length: int) -> str:
         """Return the SHA-256 of a range, or "error" and the reason."""
-        self.begin(offset, length)
+        self._say(f'{offset} {length}')
         return self._answer()
 
     def begin(self, offset: int, length: int) -> None:
-        """Begin to read a range."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f'{offset} {length}\n')
-        self.process.stdin.flush()
+        """Begin to read a range: the recorder's daemon is asked for it when this returns."""
+        self._say(f'{offset} {length} tell')
+        assert self._answer() == 'asked'
 
     @property
     def waits(self) -> bool:
@@ -102,13 +101,18 @@ class NbdGuest:
 
     def require(self, base: pathlib.Path, offset: int, length: int) -> None:
         """Read a range and compare it with the base, given as a raw file."""
-        self.begin(offset, length)
+        self._say(f'{offset} {length}')
         self.finish(base, offset, length)
 
     def leave(self) -> None:
         """Disconnect without a word, as a guest does whose qemu ends."""
         self.process.kill()
         self.process.communicate()
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f'{line}\n')
+        self.process.stdin.flush()
 
     def _answer(self) -> str:
         stdout = self.process.stdout

@@ -11,6 +11,7 @@ import contextlib
 import json
 import pathlib
 import re
+import socket
 import subprocess
 from typing import Any
 import uuid
@@ -116,7 +117,12 @@ class Libvirt:
 
     def _listens(self) -> bool:
         assert self._process.poll() is None, (self.folder / 'log/libvirtd.log').read_text()
-        return self._socket.exists()
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(self._socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
 
     def _stop(self) -> None:
         self._process.kill()

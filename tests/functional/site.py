@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One host of one test: its folders and configuration, and the product run as an ordinary user."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import json
 import os
@@ -15,6 +15,7 @@ import psutil
 
 from nova_qcache import exception
 from nova_qcache.system import control
+from nova_qcache.system import processes
 from tests.functional import account
 from tests.functional import installation
 from tests.functional import users
@@ -307,7 +308,8 @@ class Site:
         """End the keeper, which would wait for more, once no recorder would start another."""
         self.see_off()
         for keeper in self.running('nova_qcache.cmd.keeper'):
-            keeper.send_signal(signal.SIGTERM)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it had nothing to do any more
+                keeper.send_signal(signal.SIGTERM)
 
     def daemons(self) -> list[psutil.Process]:
         return self.running('qemu-storage-daemon')
@@ -322,10 +324,26 @@ class Site:
         return found
 
     def kill(self, pid: int) -> None:
-        """kill -9, and wait until it is gone."""
+        """kill -9, and wait until it is gone with all its threads: what it had open is closed.
+
+        :raises ProcessLookupError: if there is no such process
+        """
+        process = processes.Process(pid)
+        try:
+            process.signal(signal.SIGKILL)
+            assert process.has_ended(waiting.PATIENCE), f'process {pid} does not end'
+        finally:
+            process.close()
+
+    @contextlib.contextmanager
+    def suspended(self, pid: int) -> Iterator[None]:
+        """Stop a process for a while."""
         process = psutil.Process(pid)
-        process.send_signal(signal.SIGKILL)
-        waiting.until(lambda: _has_ended(process), f'the end of process {pid}')
+        process.suspend()
+        try:
+            yield
+        finally:
+            process.resume()
 
 
 class _Process(subprocess.Popen[str]):
@@ -342,10 +360,3 @@ def dismiss(run_path: pathlib.Path) -> None:
     for path in sorted((run_path / 'control').glob('*.ctl')):
         with contextlib.suppress(exception.RecorderUnreachable):
             control.RecorderClient(path).dismiss()
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
-import signal
 import subprocess
 from typing import Any
 
@@ -22,7 +21,6 @@ from nova_qcache.recorder import launch
 from nova_qcache.stats.counter_store import CounterStore
 from nova_qcache.stats.counters import Counters
 from nova_qcache.system import control
-from nova_qcache.system import processes
 from nova_qcache.system.paths import Paths
 from tests.functional import bases
 from tests.functional import guests
@@ -78,7 +76,7 @@ class Host:
         return self._client(self.second)
 
     def _client(self, key: CacheKey) -> control.RecorderClient:
-        return control.RecorderClient(self.paths.control_socket(key))
+        return control.RecorderClient(self.paths.control_socket(key), waiting.PATIENCE)
 
     def _guest_of(self, key: CacheKey) -> NbdGuest:
         waiting.until(lambda: self.records(key), 'a recorder')
@@ -288,11 +286,12 @@ def test_a_guest_that_leaves_at_once_measures_nothing(host: Host) -> None:
 def test_a_recorder_that_is_killed(host: Host, adopts: str) -> None:
     with host.audit() as plan, NbdGuest(host.site, plan) as guest:
         guest.require(host.base, 0, 8 * MIB)
-        os.kill(host.client().status().pid, signal.SIGKILL)
+        host.site.kill(host.client().status().pid)
         guest.require(host.base, 0, 9 * MIB)
         options = ['--serve-only'] if adopts == 'the keeper' else []
         with _running(host, *options):
-            waiting.until(lambda: host.state(host.second) is State.COLD, 'the end of the audit')
+            # Its file goes after its record.
+            waiting.until(lambda: len(host.site.files()) == 2, 'the end of the audit')
             guest.require(host.base, 0, 10 * MIB)
             host.require_untouched()
             waiting.until(
@@ -306,12 +305,9 @@ def test_a_daemon_that_is_killed(host: Host) -> None:
     with host.audit() as plan:
         with NbdGuest(host.site, plan) as guest:
             guest.require(host.base, 0, MIB)
-            killed = host.client().status().daemon_pid
-            host.site.kill(killed)
-            socket = host.paths.nbd_socket(host.second)
-            waiting.until(
-                lambda: processes.listener_pid(socket) not in (None, killed), 'another daemon'
-            )
+            host.site.kill(host.client().status().daemon_pid)
+            # Another daemon listens before guests may connect.
+            guests.wait_until_served(host.site, plan)
         with NbdGuest(host.site, plan) as guest:
             guest.require(host.base, 0, 8 * MIB)
             assert host.open_files() == [str(host.sealed_path)], 'it plays the cache itself'

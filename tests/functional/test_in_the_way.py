@@ -80,8 +80,9 @@ def test_what_serves_guests_of_a_base_that_was_given_up(site: Site, base: pathli
         assert (done.returncode, '1 guests read' in done.stderr) == (1, True), done
         guest.require(base, MIB, MIB)
     waiting.until(lambda: site.qcache('remove', site.image_id).returncode == 0, 'no guest')
+    # It is over for who asks it, and its process has still to end.
+    waiting.until(lambda: not site.recorders(), 'the end of the recorders')
     assert site.ask('list') == []
-    assert not site.recorders()
 
 
 def test_a_daemon_whose_recorder_has_died(site: Site, base: pathlib.Path) -> None:

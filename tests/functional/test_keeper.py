@@ -59,7 +59,7 @@ def test_both_killed(site: Site, base: pathlib.Path, first: str, seal: bool) -> 
             site.ask('seal', site.image_id, '--wait')
         second = 'daemon_pid' if first == 'recorder_pid' else 'recorder_pid'
         for which in (first, second):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(ProcessLookupError):
                 site.kill(plan[which])
         wait_until_served(site, plan)
         with NbdGuest(site, plan) as returned:

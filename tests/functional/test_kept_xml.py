@@ -2,11 +2,13 @@
 """XML that libvirt keeps for a later start of a guest, of a real libvirt."""
 
 from collections.abc import Iterator
+import contextlib
 import pathlib
 import shutil
 import signal
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.functional import real_guests
@@ -130,7 +132,8 @@ def _switch_off(site: Site) -> None:
 
     def look() -> bool:
         for process in [*site.running('nova_qcache.cmd.keeper'), *site.recorders()]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         return not site.running('nova_qcache.cmd.keeper') and not site.recorders()
 
     waiting.until(look, 'the end of all processes')

@@ -2,6 +2,7 @@
 """Record, seal, play: every way in which a recording ends, on every kind of base."""
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -164,8 +165,13 @@ def _finish_by_last_guest(site: Site, base: pathlib.Path) -> None:
 
 def _finish_by_time(site: Site, base: pathlib.Path) -> None:
     site.configure(recording_max_seconds=1)
-    with NbdGuest(site, site.record(base)) as guest:
-        blocks = iter(range(0, 16 * MIB, 4096))
+    plan = site.record(base)
+    blocks = iter(range(0, 16 * MIB, 4096))
+    with contextlib.ExitStack() as stack:
+        # It drops what has not grown by then: it sees the guest after its first read.
+        with site.suspended(plan['recorder_pid']):
+            guest = stack.enter_context(NbdGuest(site, plan))
+            guest.require(base, next(blocks), 4096)
 
         def read_on() -> bool:
             guest.require(base, next(blocks), 4096)

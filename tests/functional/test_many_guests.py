@@ -87,6 +87,7 @@ def test_120_servers_of_one_image(site: Site, base: pathlib.Path) -> None:
         site.ask('seal', site.image_id, '--wait')
         load.process.terminate()
         assert load.require_faultless()['bytes'] == 240 * MIB
+    waiting.until(lambda: not site.recorder().guests, 'the end of the connections')
     refused = site.qcache('remove', site.image_id)
     assert 'that is on its way names it' in refused.stderr
     assert _leases(site) == sorted(_CONSUMERS)

@@ -7,7 +7,6 @@ import pathlib
 import time
 from typing import Any
 
-import psutil
 import pytest
 
 from nova_qcache.qemu import block_graph
@@ -102,11 +101,13 @@ def test_a_recorder_killed_while_it_seals(site: Site, base: pathlib.Path, point:
             _read_some(guest, base)
             assert site.show()['state'] != 'READY'
 
-            adopted = site.record(base)
-            assert adopted['daemon_pid'] == plan['daemon_pid']
             if point in ('0', '2', '3', '5'):  # it still records: the seal was never heard of
+                site.record(base)
                 site.ask('seal', site.image_id, '--wait')
+            else:  # it goes on at once, and may be done before anybody can join
+                site.qcache('record', site.image_id, f'--base={base}')
             shown = site.wait_for_state('READY')
+            assert shown['daemon_pid'] == plan['daemon_pid']
             guest.require(base, 0, 16 * MIB)
     sealed.require_sound(site, shown, base, file_node(base))
     assert shown['cache_bytes'] > 2 * MIB
@@ -124,11 +125,10 @@ def test_a_recorder_killed_at_some_moment_of_its_seal(
         _read_some(guest, base)
         site.ask('seal', site.image_id)
         time.sleep(delay)
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(ProcessLookupError):
             site.kill(plan['recorder_pid'])
         _read_some(guest, base)
         # The keeper has a recorder see to the daemon, whatever there is of a cache.
-        waiting.until(site.recorders, 'a new recorder')
         guest.require(base, 8 * MIB, MIB)
         shown = waiting.until(lambda: _sealed(site), 'the seal')
     site.end_keeper()
@@ -201,13 +201,14 @@ def test_both_killed(site: Site, base: pathlib.Path, first: str) -> None:
         _read_some(guest, base)
         second = 'daemon_pid' if first == 'recorder_pid' else 'recorder_pid'
         for which in (first, second):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(ProcessLookupError):
                 site.kill(plan[which])
     for process in site.recorders():  # a daemon that the recorder started again before it died
         site.kill(process.pid)
     dirty = pathlib.Path(plan['path'])
     if dirty.exists():
-        assert site.show()['state'] == 'DIRTY'
+        # BROKEN: it was killed when it had removed the record, and not the file yet.
+        assert site.show()['state'] in ('DIRTY', 'BROKEN')
         # Bytes that no recording may take over
         with open(dirty, 'r+b') as file:
             file.seek(0, os.SEEK_END)

@@ -89,6 +89,9 @@ class WriterWatch(_Watch):
     def look(self) -> None:
         now = writers_of(self._folder, '.recording')
         self.writers |= now
+        if len(now) > 1:
+            # One may have ended before the other began: both must still be there.
+            now &= writers_of(self._folder, '.recording')
         self.most_at_once = max(self.most_at_once, len(now))
 
 

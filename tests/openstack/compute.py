@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute host as its operator sees it: domains, disks, caches, processes."""
 
+from collections.abc import Iterable
 import contextlib
 import hashlib
 import json
@@ -169,14 +170,17 @@ class ComputeHost:
 
     def kill_recorders(self) -> None:
         """kill -9 of the keeper and of every recorder and daemon, as the end of a host does."""
-        self.end_keepers()
-        for pid in [*self.recorders(), *self.daemons()]:
-            os.kill(pid, signal.SIGKILL)
-        waiting.until(lambda: not self.recorders() and not self.daemons(), 'their end')
+
+        def look() -> bool:
+            # Again and again: as long as one of them lives, it starts others.
+            living = [*self.keepers(), *self.recorders(), *self.daemons()]
+            _kill(living)
+            return not living
+
+        waiting.until(look, 'their end')
 
     def end_keepers(self) -> None:
-        for pid in self.keepers():
-            os.kill(pid, signal.SIGKILL)
+        _kill(self.keepers())
         waiting.until(lambda: not self.keepers(), 'the end of the keeper')
 
     def power_cycle(self) -> None:
@@ -252,6 +256,12 @@ class ComputeHost:
 
     def nova_log(self) -> str:
         return self.stack.log('nova-compute').read_text(errors='replace')
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGKILL)
 
 
 def _command(process: Process) -> str:

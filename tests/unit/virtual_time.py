@@ -15,6 +15,10 @@ from unittest import mock
 
 __all__ = ['run']
 
+_MOST_TURNS = 100_000
+"""Of a loop; a test takes some thousand. What waits for what does not come would turn for ever,
+in no time, and take all memory."""
+
 _T = TypeVar('_T')
 _Ts = TypeVarTuple('_Ts')
 
@@ -23,6 +27,8 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run it to its end as :func:`asyncio.run` does; :func:`time.monotonic` follows the loop.
 
     Its time stands still while a thread of the loop works; other processes it does not know.
+
+    :raises AssertionError: if it does not end
     """
     selector = _Selector(time.monotonic())
     with (
@@ -38,8 +44,13 @@ class _Selector(selectors.DefaultSelector):
         self.now = now
         self.threads = 0
         """So many may still have something to say."""
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._turns += 1
+        if self._turns > _MOST_TURNS:
+            self._turns = 0  # for what is cancelled now, and has something to end
+            raise AssertionError(f'no end after {_MOST_TURNS} turns of the loop')
         ready = super().select(0)
         if ready or timeout == 0:
             return ready

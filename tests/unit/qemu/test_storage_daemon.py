@@ -176,26 +176,34 @@ def test_one_that_ends_listens_no_more(program, log, patient):
     assert made.reap()
 
 
-@pytest.fixture
-def hasty():
-    with mock.patch.object(storage_daemon, '_QUIT_SECONDS', 0.05):
-        yield
+def waits_in_vain(times):
+    """Let the end of a process be waited for so often for a moment only, and for long after that:
+    it comes, on however busy a machine."""
+    real, moments = processes.Process.has_ended, iter([0.01] * times)
+    return mock.patch.object(
+        processes.Process,
+        'has_ended',
+        autospec=True,
+        side_effect=lambda self, seconds=0: real(self, next(moments, 60)),
+    )
 
 
-def test_one_that_does_not_quit_is_terminated(daemon, hasty):
-    daemon.stop()
+def test_one_that_does_not_quit_is_terminated(daemon):
+    with waits_in_vain(1):
+        daemon.stop()
     with pytest.raises(ProcessLookupError):
         processes.Process(daemon.pid)
 
 
-def test_one_that_is_stopped_is_killed(daemon, hasty):
+def test_one_that_is_stopped_is_killed(daemon):
     daemon.process.signal(signal.SIGSTOP)
-    daemon.stop()
+    with waits_in_vain(2):
+        daemon.stop()
     with pytest.raises(ProcessLookupError):
         processes.Process(daemon.pid)
 
 
-def test_one_that_hangs(hasty):
+def test_one_that_hangs():
     process = mock.create_autospec(processes.Process, instance=True)
     process.pid = 4711
     process.has_ended.return_value = False

@@ -53,6 +53,21 @@ def test_open(catalog, tool, reserve):
     reserve.assert_called_once_with(path, quota.file_limit(MIB))
 
 
+def test_what_a_killed_recorder_was_making_is_in_nobodys_way(catalog, tool):
+    """A qemu-img that it had started may still have that file open, and locked."""
+    draft = catalog.paths.draft(KEY)
+    draft.write_bytes(b'of another one')
+    make = tool.create_cache.side_effect
+
+    def create(path, *arguments, **options):
+        assert path == draft
+        assert not draft.exists()
+        make(path)
+
+    tool.create_cache.side_effect = create
+    open_recording(catalog, tool)
+
+
 def test_the_record_is_there_before_the_file(catalog, tool):
     """A crash in between leaves a record without a living recorder: dirty, and dropped."""
     tool.create_cache.side_effect = lambda *_, **__: seen.append(catalog.load(KEY).state)
