@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import pytest
 
@@ -141,6 +142,16 @@ class TestTasks:
             tasks.run()
         assert begun == []
         assert process.given_up.is_set()
+
+    def test_who_asks_for_a_token_as_it_starts_waits_for_the_catalog(self):
+        """Until then keystone knows nobody, and they end."""
+        starter = mock.create_autospec(_module('up').Starter, instance=True)
+        starter.services = starter.client = starter.ports = starter.passwords = mock.Mock()
+        tasks = mock.create_autospec(_module('tasks').Tasks, instance=True)
+        _module('up').Starter._control_tasks(starter, tasks)
+        needs = {call.args[0]: call.args[2:] for call in tasks.add.call_args_list}
+        for name in ('nova-conductor', 'nova-scheduler'):
+            assert 'catalog' in needs[name]
 
     def test_a_need_that_nobody_fills_is_an_error(self):
         tasks = _module('tasks').Tasks(lambda text: None)
