@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 import time
+import types
 
 __all__ = ['Part', 'Result', 'run', 'tail']
 
@@ -174,15 +175,27 @@ def run(
     :raises KeyboardInterrupt: once everything that was running has ended
     """
     work = _Lanes(logs, say)
-    with futures.ThreadPoolExecutor(len(lanes) or 1) as pool:
-        running = [pool.submit(work.lane, parts) for parts in lanes]
-        try:
-            while futures.wait(running, 0.5).not_done:
+    interrupted = threading.Event()
+    usual = signal.getsignal(signal.SIGINT)
+
+    def interrupt(_number: int, _frame: types.FrameType | None) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, usual)  # a second interrupt waits for nothing
+
+    # KeyboardInterrupt could be raised anywhere, also where a lane starts and is not known yet.
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        with futures.ThreadPoolExecutor(len(lanes) or 1) as pool:
+            running = [pool.submit(work.lane, parts) for parts in lanes]
+            while futures.wait(running, 0.5).not_done and not interrupted.is_set():
                 work.beat()
-        except KeyboardInterrupt:
-            say('interrupted: ending what is running')
-            work.interrupt()
-            raise
+            if interrupted.is_set():
+                say('interrupted: ending what is running')
+                work.interrupt()
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     for lane in running:
         lane.result()  # or the error that ended it
     return work.results

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands that run in lanes."""
 
+from concurrent import futures
 import os
 import pathlib
 import signal
@@ -131,6 +132,37 @@ def test_an_interrupt_while_a_command_is_being_started_ends_it_too(lanes, python
         with pytest.raises(KeyboardInterrupt):
             lanes.run([[python('waits', 'import time\ntime.sleep(3600)')]], tmp_path, say)
     assert noticed.is_set()
+
+
+def test_an_interrupt_while_a_lane_is_being_started_ends_it_too(lanes, python, run, said):
+    """Its command runs, and nobody has returned from starting its lane."""
+    begun = threading.Event()
+    start, submit = subprocess.Popen, futures.ThreadPoolExecutor.submit
+
+    def starts(*words, **options):
+        child = start(*words, **options)
+        begun.set()
+        return child
+
+    def submits_and_is_interrupted(*words):
+        lane = submit(*words)
+        begun.wait(PATIENCE)
+        os.kill(os.getpid(), signal.SIGINT)
+        return lane
+
+    with (
+        mock.patch.object(lanes.subprocess, 'Popen', autospec=True, side_effect=starts),
+        mock.patch.object(
+            lanes.futures.ThreadPoolExecutor,
+            'submit',
+            autospec=True,
+            side_effect=submits_and_is_interrupted,
+        ),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run([python('waits', 'import time\ntime.sleep(20)')])
+    assert said[0] == 'interrupted: ending what is running'
+    assert said[1].startswith('waits: FAILED')
 
 
 def test_what_is_running_is_said_from_time_to_time(lanes, run, python, said, tmp_path):
